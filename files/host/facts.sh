@@ -1,0 +1,113 @@
+# Read everything that tasks decide on, in one go, and change nothing.
+# Arguments: <root> <unit> <port> <profile> then the packages and files to look at, each list
+# ended by "--". Prints key<TAB>value lines; a value that cannot be had is simply not printed.
+set -u
+export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+root=${1/#\~/$HOME} unit=$2 port=$3 profile=$4
+shift 4
+packages=() files=()
+while [ "$1" != -- ]; do packages+=("$1"); shift; done
+shift
+while [ "$1" != -- ]; do files+=("${1/#\~/$HOME}"); shift; done
+
+fact() { printf '%s\t%s\n' "$1" "$2"; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+fact home "$HOME"
+fact user "$(id -un)"
+fact root "$root"
+fact now "$(date +%s)"
+if as_root true 2>/dev/null; then fact sudo yes; fi
+# shellcheck source=/dev/null
+if [ -r /etc/os-release ]; then fact os "$(. /etc/os-release; echo "$ID ${VERSION_ID:-}")"; fi
+fact machine "$(uname -m)"
+if [ -d /run/systemd/system ]; then fact systemd yes; fi
+if command -v python3 >/dev/null; then
+  fact python "$(python3 -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')"
+fi
+fact cores "$(getconf _NPROCESSORS_ONLN)"
+fact memory_kb "$(awk '$1 == "MemTotal:" {print $2}' /proc/meminfo)"
+existing=$root
+while [ ! -d "$existing" ]; do existing=$(dirname "$existing"); done
+fact addresses "$(hostname -I 2>/dev/null)"
+fact free_kb "$(df -Pk "$existing" | awk 'NR == 2 {print $4}')"
+
+dpkg-query -W -f 'package\t${Package} ${db:Status-Abbrev}\n' "${packages[@]}" 2>/dev/null
+if command -v aws >/dev/null; then fact aws yes; fi
+
+if [ -L "$root/venv" ]; then fact release "$(basename "$(readlink "$root/venv")")"; fi
+if [ -d "$root/venv" ] && [ ! -L "$root/venv" ]; then fact foreign venv; fi
+for stamp in "$root"/releases/*/.complete; do
+  if [ -e "$stamp" ]; then fact complete "$(basename "$(dirname "$stamp")")"; fi
+done
+if [ -e "$root/tools/.complete" ]; then fact tools "$(cat "$root/tools/.complete")"; fi
+
+for file in "${files[@]}"; do
+  if [ -r "$file" ]; then fact file "$(sha256sum < "$file" | cut -d' ' -f1) $(stat -c %a "$file") $file"; fi
+done
+if [ -e "$root/server.env" ]; then
+  while IFS='=' read -r key _; do fact server_env "$key"; done < "$root/server.env"
+fi
+if grep -qs '^admin_password *=' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
+for stamp in proved well; do
+  if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
+done
+if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log")"; fi
+
+for name in "$unit.service" "$unit.socket" nginx.service; do
+  systemctl show "$name" --timestamp=unix \
+    -p LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp \
+    -p NRestarts,MemoryCurrent,MainPID 2>/dev/null |
+    while IFS= read -r line; do fact unit "$name $line"; done
+done
+as_root ss -Hltnp "sport = :$port" 2>/dev/null | while read -r _ _ _ address _ process; do
+  fact listener "$address $(sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 \2/p' <<< "$process")"
+done
+
+# Of the credentials only a digest leaves the host: enough to see that they are the wanted ones.
+section() { # file, header: the section's key=value lines, sorted, blanks removed
+  awk -v want="[$2]" '
+    /^[ \t]*\[/ { gsub(/[ \t]/, ""); inside = ($0 == want); next }
+    inside && /=/ { key = $0; sub(/=.*/, "", key); gsub(/[ \t]/, "", key)
+                    value = $0; sub(/[^=]*=[ \t]*/, "", value); sub(/[ \t]+$/, "", value)
+                    print key "=" value }' "$1" | sort
+}
+if [ -r "$HOME/.aws/credentials" ]; then
+  keys=$(section "$HOME/.aws/credentials" "$profile")
+  if [ -n "$keys" ]; then
+    fact credentials "$(printf '%s\n' "$keys" | sha256sum | cut -d' ' -f1)"
+    for key in aws_access_key_id aws_secret_access_key; do
+      if grep -q "^$key=." <<< "$keys"; then fact credential "$key"; fi
+    done
+  fi
+  fact credentials_mode "$(stat -c %a "$HOME/.aws/credentials")"
+fi
+if [ -r "$HOME/.aws/config" ]; then
+  header="profile $profile"
+  if [ "$profile" = default ]; then header=default; fi
+  section "$HOME/.aws/config" "$header" | grep -E '^(region|endpoint_url)=' |
+    while IFS= read -r line; do fact aws_config "$line"; done
+fi
+
+# Both databases are opened read-only: a probe never makes, migrates or repairs one.
+if command -v python3 >/dev/null; then
+  python3 - "$root" <<'PYTHON'
+import os, sqlite3, sys
+
+def ask(name, key, query):
+    path = os.path.join(sys.argv[1], name)
+    if not os.path.exists(path):
+        return
+    try:
+        database = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=2)
+        print("%s\t%s" % (key, database.execute(query).fetchone()[0]))
+    except (sqlite3.Error, TypeError) as error:
+        print("%s_error\t%s" % (key, error))
+
+ask("basic_auth.db", "users", "select count(*) from users")
+ask("mlflow.db", "schema", "select version_num from alembic_version")
+ask("mlflow.db", "runs", "select count(*) from runs")
+ask("mlflow.db", "experiments", "select count(*) from experiments")
+PYTHON
+fi
+fact end yes

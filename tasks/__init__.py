@@ -1,0 +1,1 @@
+"""Operate an MLflow tracking server over SSH, one task at a time."""

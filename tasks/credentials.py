@@ -1,0 +1,280 @@
+"""Logins and AWS keys: from the variables, the operator's copy, a prompt, or generated.
+
+Nothing here reaches a command line. The operator's copy is one 0600 file per host and environment;
+`~/.mlflow/credentials`, which MLflow clients read by themselves, holds one login only and is
+written when it is absent or already this server's.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from getpass import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks import paths
+from tasks.console import console, interactive
+
+if TYPE_CHECKING:
+    from tasks.server import Server
+    from tasks.settings import Settings
+
+SHORTEST = (
+    12  # characters; MLflow 3.17 refuses a shorter admin password at its first start
+)
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+KEY_ID, KEY, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user of the tracking server."""
+
+    username: str
+    password: str
+
+
+@dataclass(frozen=True)
+class Keys:
+    """AWS keys; the token only with temporary ones."""
+
+    key_id: str
+    secret: str
+    token: str | None = None
+
+    def profile(self) -> dict[str, str]:
+        """Spell them as a profile of ~/.aws/credentials."""
+        values = {
+            "aws_access_key_id": self.key_id,
+            "aws_secret_access_key": self.secret,
+        }
+        return values | ({"aws_session_token": self.token} if self.token else {})
+
+    @property
+    def digest(self) -> str:
+        """Digest the profile as files/host/facts.sh does, to compare without revealing."""
+        lines = "".join(
+            f"{key}={value}\n" for key, value in sorted(self.profile().items())
+        )
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def supplied_login(settings: Settings, variables: Mapping[str, str]) -> Login | None:
+    """Return the login in the variables; raises Exit where its password is too short."""
+    password = variables.get(PASSWORD)
+    if not password:
+        return None
+    console.protect(password)
+    return Login(
+        variables.get(USERNAME) or settings.username, long_enough(password, PASSWORD)
+    )
+
+
+def long_enough(password: str, where: str) -> str:
+    """Return the password if MLflow will take it; raises Exit that says what to do."""
+    if len(password) < SHORTEST:
+        raise Exit(
+            f"The password in {where} has {len(password)} characters; MLflow wants {SHORTEST} or "
+            "more. Give a longer one, or unset it to have one generated."
+        )
+    if password == "password1234":
+        raise Exit(
+            f"The password in {where} is the one that every guide names. Give another one."
+        )
+    if not password.isprintable() or password != password.strip():
+        raise Exit(f"The password in {where} starts or ends with a blank, or holds a control "
+                   "character. Give one without.")  # fmt: skip
+    return password
+
+
+def supplied_keys(variables: Mapping[str, str]) -> Keys | None:
+    """Return the AWS keys in the variables; raises Exit where only one of the two is there."""
+    key_id, secret = variables.get(KEY_ID), variables.get(KEY)
+    console.protect(secret, variables.get(TOKEN))
+    if not key_id and not secret:
+        return None
+    if not key_id or not secret:
+        there, missing = (KEY_ID, KEY) if key_id else (KEY, KEY_ID)
+        raise Exit(
+            f"Partial AWS credentials: {there} is set, {missing} is not. Set both, or unset both "
+            "to keep what the host has."
+        )
+    return Keys(key_id.strip(), secret.strip(), variables.get(TOKEN) or None)
+
+
+def copy_of(server: "Server") -> Path:
+    """Name the operator's copy of this server's login."""
+    name = "".join(c if c.isalnum() or c in "@.-_" else "_" for c in server.identity)
+    suffix = f"--{server.settings.environment}" if server.settings.environment else ""
+    return paths.config() / f"{name}{suffix}.json"
+
+
+def kept(server: "Server") -> Login | None:
+    """Return the login in the operator's copy."""
+    try:
+        data = json.loads(copy_of(server).read_text())
+        login = Login(data["username"], data["password"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, OSError) as error:
+        raise Exit(
+            f"{copy_of(server)} cannot be read ({error}). Move it away and give the login in "
+            f"{USERNAME} and {PASSWORD}."
+        ) from None
+    console.protect(login.password)
+    return login
+
+
+def keep(server: "Server", login: Login) -> Path:
+    """Write the operator's copy, and MLflow's own file where it is nobody else's."""
+    copy = copy_of(server)
+    former = kept(server)
+    write_privately(
+        copy, json.dumps({"username": login.username, "password": login.password})
+    )
+    client_file = mlflow_file()
+    if not server.rehearsal and (client_file is None or client_file in (former, login)):
+        use(login)
+    return copy
+
+
+def known(server: "Server") -> Login | None:
+    """Return the login to use for this server: the variables' one first."""
+    return supplied_login(server.settings, server.variables) or kept(server)
+
+
+def required(server: "Server") -> Login:
+    """Return the login for this server, or say how to give one."""
+    login = known(server)
+    if login is None:
+        raise Exit(
+            f"No login for {server.name} is known here. Set {USERNAME} and {PASSWORD}, or type "
+            f"./fab -H {server.name} configure deploy to make the first one."
+        )
+    return login
+
+
+def mlflow_file() -> Login | None:
+    """Return the login that MLflow clients on this machine read by themselves."""
+    config = configparser.ConfigParser()
+    config.read(_mlflow_path())
+    if not config.has_section("mlflow"):
+        return None
+    try:
+        values = dict(config["mlflow"])
+    except configparser.InterpolationError:
+        values = {}  # somebody else's, and MLflow cannot read it either
+    return Login(values.get(USERNAME.lower(), ""), values.get(PASSWORD.lower(), ""))
+
+
+def use(login: Login) -> Path:
+    """Make this the login that MLflow clients on this machine read by themselves."""
+    # MLflow reads the file with interpolation, where a lone % is an error.
+    name, password = (
+        text.replace("%", "%%") for text in (login.username, login.password)
+    )
+    text = f"[mlflow]\n{USERNAME.lower()} = {name}\n{PASSWORD.lower()} = {password}\n"
+    write_privately(_mlflow_path(), text)
+    return _mlflow_path()
+
+
+def _mlflow_path() -> Path:
+    return Path.home() / ".mlflow" / "credentials"
+
+
+def write_privately(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}")
+    with os.fdopen(
+        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+    ) as stream:
+        stream.write(text)
+    part.replace(file)
+
+
+def generated() -> str:
+    """Make a password: 24 characters of 64, which is 144 bits."""
+    return secrets.token_urlsafe(18)
+
+
+def ask_password(username: str, names: str) -> str | None:
+    """Ask twice for a new password; None where Enter leaves it to us."""
+    while True:
+        password = getpass(
+            f"New password of {username} on {names} (Enter generates one): "
+        )
+        if not password:
+            return None
+        try:
+            long_enough(password, "the prompt")
+        except Exit as error:
+            console.warn(error.message or "")
+            continue
+        if getpass("The same again: ") == password:
+            console.protect(password)
+            return password
+        console.warn("These were two different ones.")
+
+
+def ask_keys(names: str) -> Keys | None:
+    """Ask for AWS keys; None where Enter says that the instance has a role."""
+    key_id = input(
+        f"AWS access key ID for {names} (Enter uses the instance role): "
+    ).strip()
+    if not key_id:
+        return None
+    secret = getpass("AWS secret access key: ").strip()
+    if not secret:
+        raise Exit(
+            "Partial AWS credentials: no secret access key. Type configure again."
+        )
+    console.protect(secret)
+    return Keys(key_id, secret)
+
+
+def gather_keys(servers: list["Server"]) -> None:
+    """Settle which keys each host gets, asking once for all hosts that have none."""
+    bare = [server for server in servers if _lacks_keys(server)]
+    asked = ask_keys(_names(bare)) if bare and interactive() else None
+    for server in servers:
+        server.keys = supplied_keys(server.variables) or (
+            asked if server in bare else None
+        )
+
+
+def _lacks_keys(server: "Server") -> bool:
+    facts = server.facts
+    return not (server.rehearsal or supplied_keys(server.variables) or facts.credentials
+                or facts.proved)  # fmt: skip
+
+
+def gather_logins(servers: list["Server"]) -> None:
+    """Settle the first user's login for each host without users, asking once for all of them.
+
+    A host that has users is left alone: nothing is generated, asked for or rewritten there.
+    """
+    new = [server for server in servers if not server.facts.has_users]
+    blank = [server for server in new if known(server) is None]
+    asking = (
+        [server for server in blank if not server.rehearsal] if interactive() else []
+    )
+    asked = (
+        ask_password(asking[0].settings.username, _names(asking)) if asking else None
+    )
+    for server in new:
+        password = asked if asked and server in asking else generated()
+        server.login = known(server) or Login(server.settings.username, password)
+        console.protect(server.login.password)
+
+
+def _names(servers: list["Server"]) -> str:
+    return ", ".join(server.name for server in servers)

@@ -1,0 +1,224 @@
+"""Run a chain of tasks on its hosts: one login a host, hosts side by side, one line an error."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import fabric
+from invoke import Call, Exit
+from invoke.exceptions import UnexpectedExit
+from paramiko import SSHConfig
+
+from tasks.console import console
+from tasks.kinds import RemoteTask
+from tasks.ssh import Client
+
+if TYPE_CHECKING:
+    from tasks.server import Server
+    from tasks.settings import Settings
+
+NO_HOST = (
+    "No host to work on. Name one: -H ec2, or `hosts:` in fabric.yaml, or FABRIC_HOSTS. "
+    "No server yet? Try ./fab rehearse"
+)
+
+
+class Executor(fabric.Executor):
+    """Fabric's executor, with hosts from the settings and remote tasks only ever on hosts."""
+
+    def execute(self, *tasks: Any) -> dict[Any, Any]:
+        """Run the tasks in order; raises Exit(1) after a summary where a host failed."""
+        calls = self.normalize(tasks)
+        self._refuse_what_is_not_ours()
+        console.quiet_stdout = any(call.kwargs.get("json") for call in calls)
+        for kind, group in itertools.groupby(
+            calls, lambda call: isinstance(call.task, RemoteTask)
+        ):
+            if kind:
+                Chain(self, list(group)).run()
+            else:
+                for call in group:
+                    call.task(call.make_context(self.clean_config()), **call.kwargs)
+        return {}
+
+    def _refuse_what_is_not_ours(self) -> None:
+        if self.core.remainder:
+            raise Exit(
+                "Commands after -- are not for these tasks. Type: ssh HOST COMMAND"
+            )
+        if self.config.run.dry:
+            raise Exit("--dry would still connect and change things. Type: ./fab plan")
+
+    def clean_config(self) -> fabric.Config:
+        """Clone the configuration without what Paramiko read: OpenSSH answers for aliases."""
+        config = self.config.clone()
+        config._set(base_ssh_config=SSHConfig())
+        return config
+
+    @property
+    def file(self) -> dict[str, Any]:
+        """Return fabric.yaml as plain data."""
+        return {key: _plain(self.config.get(key)) for key in ("mlflow", "hosts")}
+
+    def settings(self) -> tuple[Settings, list[str]]:
+        from tasks.settings import host_names, settle
+
+        settings, hosts = settle(self.file, os.environ)
+        given = self.core[0].args.hosts.value
+        return settings, host_names(given) if given else hosts
+
+    def client(self) -> Client:
+        arguments = self.core[0].args
+        configured = self.config.get("ssh_config_path")
+        return Client(
+            arguments["ssh-config"].value or configured,
+            tuple(arguments.identity.value or ()),
+        )
+
+
+class Chain:
+    """The remote tasks that follow each other without a local one between them."""
+
+    def __init__(self, executor: Executor, calls: Sequence[Call]) -> None:
+        self._executor = executor
+        self._calls = calls
+        self._failures: dict[str, str] = {}
+        self._answers: list[dict[str, Any]] = [{} for _ in calls]
+        self._results_lock = threading.Lock()
+
+    def run(self) -> None:
+        settings, hosts = self._executor.settings()
+        if not hosts:
+            raise Exit(NO_HOST)
+        client = self._executor.client()
+        servers = [
+            self._server(host, settings, client) for host in dict.fromkeys(hosts)
+        ]
+        self._each(lambda task: task.check, servers)
+        console.tagged = len(servers) > 1
+        try:
+            servers = self._prepared(servers)
+            self._side_by_side(servers, self._run_tasks)
+            self._report(servers)
+        finally:
+            for server in servers:
+                server.connection.close()
+        self._summarise(hosts)
+
+    def _server(self, host: str, settings: Settings, client: Client) -> "Server":
+        from tasks.connection import Connection
+        from tasks.deploy import managed_files
+        from tasks.rehearsed import rehearsed
+        from tasks.server import Server
+
+        connection = Connection(client.target(host), self._executor.clean_config())
+        own = rehearsed(host)
+        if own is None:
+            server = Server(connection, settings, client, managed_files)
+        else:
+            server = Server(
+                connection, own.settings, client, managed_files, own.variables, True
+            )
+        connection._set(server=server)
+        return server
+
+    def _each(
+        self, hook: Callable[[Any], Callable[..., None] | None], *args: Any
+    ) -> None:
+        """Call the hook of each task once, however often the task stands in the chain."""
+        for found in dict.fromkeys(hook(call.task) for call in self._calls):
+            if found:
+                found(*args)
+
+    def _prepared(self, servers: list["Server"]) -> list["Server"]:
+        """Ask what is missing for all hosts at once; hosts that cannot be looked at drop out."""
+        hooks = [call.task.prepare for call in self._calls if call.task.prepare]
+        if hooks:
+            self._side_by_side(servers, lambda server: server.facts)
+            servers = [
+                server for server in servers if server.name not in self._failures
+            ]
+            for hook in dict.fromkeys(hooks):
+                hook(servers)
+        return servers
+
+    def _side_by_side(self, servers: Sequence[Any], work: Callable[[Any], Any]) -> None:
+        if len(servers) == 1:
+            self._guarded(servers[0], work)
+            return
+        with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
+            for future in [
+                pool.submit(self._guarded, server, work) for server in servers
+            ]:
+                future.result()
+
+    def _guarded(self, server: Any, work: Callable[[Any], Any]) -> None:
+        try:
+            work(server)
+        except (Exit, UnexpectedExit) as error:
+            reason = error.message if isinstance(error, Exit) else str(error)
+            with self._results_lock:
+                self._failures[server.name] = console.redacted(reason or "it failed")
+
+    def _run_tasks(self, server: Any) -> None:
+        for answers, call in zip(self._answers, self._calls, strict=True):
+            value = call.task(server.connection, *call.args, **call.kwargs)
+            with self._results_lock:
+                answers[server.name] = value
+
+    def _report(self, servers: Sequence["Server"]) -> None:
+        environments = {server.name: server.settings.environment for server in servers}
+        for answers, call in zip(self._answers, self._calls, strict=True):
+            if call.kwargs.get("json"):
+                console.answer(
+                    json.dumps(list(self._objects(answers, environments)), indent=2)
+                )
+            elif call.task.report and answers:
+                call.task.report(answers)
+
+    def _objects(
+        self, answers: Mapping[str, Any], environments: Mapping[str, str | None]
+    ) -> Iterable[dict[str, Any]]:
+        for host, value in answers.items():
+            for row in value if isinstance(value, list) else [value]:
+                yield {
+                    "host": host,
+                    "environment": environments[host] or "default",
+                    **row,
+                }
+        for host, reason in self._failures.items():
+            yield {
+                "host": host,
+                "environment": environments[host] or "default",
+                "error": reason,
+            }
+
+    def _summarise(self, hosts: Sequence[str]) -> None:
+        if not self._failures:
+            return
+        if len(hosts) == 1:
+            raise Exit(next(iter(self._failures.values())))
+        for host, reason in self._failures.items():
+            console.fail(reason, host)
+        good = [host for host in dict.fromkeys(hosts) if host not in self._failures]
+        done = f" Done on: {', '.join(good)}." if good else ""
+        failed = ", ".join(self._failures)
+        raise Exit(
+            f"{len(self._failures)} of {len(set(hosts))} hosts failed: {failed}.{done} "
+            f"Mend what stands above and type the same with -H {','.join(self._failures)}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Turn Invoke's configuration proxies into plain data."""
+    if hasattr(value, "keys"):
+        return {key: _plain(value[key]) for key in value.keys()}  # noqa: SIM118 (a proxy, no dict)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,224 @@
+"""What one read-only probe of a host tells, as frozen values that tasks decide on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tasks.commands import sh
+from tasks.templates import read
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+# What the guide installs (its "System Dependencies"), nginx, and what these need to be installed.
+PACKAGES = (
+    "python3",
+    "python3-venv",
+    "curl",
+    "git",
+    "htop",
+    "tmux",
+    "nginx",
+    "ca-certificates",
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One systemd unit as `systemctl show` describes it."""
+
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    file: str = ""
+    needs_reload: bool = False
+    since: int = 0
+    restarts: int = 0
+    memory: int | None = None
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Managed:
+    """One file of ours on the host: SHA-256 of its content, and its mode."""
+
+    digest: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who listens on the server's port: address, program and process id where root could see."""
+
+    address: str
+    program: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A host at one moment. Sizes in KiB where the name says so, times in seconds since 1970."""
+
+    home: str
+    user: str
+    root: str
+    now: int
+    sudo: bool = False
+    os: str = ""
+    machine: str = ""
+    systemd: bool = False
+    python: tuple[int, ...] = ()
+    cores: int = 1
+    memory_kb: int = 0
+    free_kb: int = 0
+    addresses: tuple[str, ...] = ()
+    packages: frozenset[str] = frozenset()
+    aws: bool = False
+    release: str | None = None
+    foreign: bool = False
+    complete: frozenset[str] = frozenset()
+    tools: str | None = None
+    files: Mapping[str, Managed] = field(default_factory=dict)
+    server_env: frozenset[str] = frozenset()
+    bootstrap: bool = False
+    proved: str | None = None
+    well: str | None = None
+    generation: int = 0
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    listeners: tuple[Listener, ...] = ()
+    credentials: str | None = None
+    credential_keys: frozenset[str] = frozenset()
+    credentials_mode: str | None = None
+    aws_config: Mapping[str, str] = field(default_factory=dict)
+    users: int | None = None
+    users_error: str | None = None
+    schema: str | None = None
+    schema_error: str | None = None
+    runs: int | None = None
+    experiments: int | None = None
+
+    @property
+    def has_users(self) -> bool:
+        return bool(self.users)
+
+    def unit(self, name: str) -> Unit:
+        return self.units.get(name, Unit())
+
+
+def probe(settings: Settings, files: Sequence[str]) -> str:
+    """Spell the command that prints the facts; `files` are absolute or start with `~`."""
+    return sh(
+        "bash", "-c", read("host/facts.sh"), "facts",
+        settings.root_path, settings.unit, settings.port, settings.profile,
+        *PACKAGES, "--", *files, "--",
+    )  # fmt: skip
+
+
+def parse(text: str) -> Facts:
+    """Read the probe's output; raises ValueError where it was cut short."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, tab, value = line.partition("\t")
+        if tab:
+            found.setdefault(key, []).append(value)
+    if "end" not in found:
+        raise ValueError("the probe of the host was cut short")
+
+    def one(key: str) -> str | None:
+        return found.get(key, [""])[0] or None
+
+    def number(key: str) -> int | None:
+        value = one(key)
+        return int(value) if value and value.isdigit() else None
+
+    return Facts(
+        home=one("home") or "",
+        user=one("user") or "",
+        root=one("root") or "",
+        now=number("now") or 0,
+        sudo="sudo" in found,
+        os=one("os") or "",
+        machine=one("machine") or "",
+        systemd="systemd" in found,
+        python=tuple(int(part) for part in (one("python") or "").split(".") if part),
+        cores=number("cores") or 1,
+        memory_kb=number("memory_kb") or 0,
+        free_kb=number("free_kb") or 0,
+        addresses=tuple((one("addresses") or "").split()),
+        packages=_installed(found.get("package", [])),
+        aws="aws" in found,
+        release=one("release"),
+        foreign="foreign" in found,
+        complete=frozenset(found.get("complete", [])),
+        tools=one("tools"),
+        files=_managed(found.get("file", [])),
+        server_env=frozenset(found.get("server_env", [])),
+        bootstrap="bootstrap" in found,
+        proved=one("proved"),
+        well=one("well"),
+        generation=number("generation") or 0,
+        units=_units(found.get("unit", [])),
+        listeners=_listeners(found.get("listener", [])),
+        credentials=one("credentials"),
+        credential_keys=frozenset(found.get("credential", [])),
+        credentials_mode=one("credentials_mode"),
+        aws_config=dict(line.split("=", 1) for line in found.get("aws_config", [])),
+        users=number("users"),
+        users_error=one("users_error"),
+        schema=one("schema"),
+        schema_error=one("schema_error"),
+        runs=number("runs"),
+        experiments=number("experiments"),
+    )
+
+
+def _installed(lines: list[str]) -> frozenset[str]:
+    # "ii" is dpkg's abbreviation for wanted and wholly installed; "iF" is half configured.
+    return frozenset(line.split()[0] for line in lines if line.split()[1:2] == ["ii"])
+
+
+def _managed(lines: list[str]) -> dict[str, Managed]:
+    entries = (line.split(" ", 2) for line in lines)
+    return {path: Managed(digest, mode) for digest, mode, path in entries}
+
+
+def _units(lines: list[str]) -> dict[str, Unit]:
+    properties: dict[str, dict[str, str]] = {}
+    for line in lines:
+        name, _, assignment = line.partition(" ")
+        key, _, value = assignment.partition("=")
+        properties.setdefault(name, {})[key] = value
+    return {name: _unit(values) for name, values in properties.items()}
+
+
+def _unit(values: Mapping[str, str]) -> Unit:
+    def number(key: str) -> int:
+        text = values.get(key, "").removeprefix("@")
+        return int(text) if text.isdigit() else 0
+
+    memory = number("MemoryCurrent")
+    return Unit(
+        load=values.get("LoadState", "not-found"),
+        active=values.get("ActiveState", "inactive"),
+        sub=values.get("SubState", "dead"),
+        file=values.get("UnitFileState", ""),
+        needs_reload=values.get("NeedDaemonReload") == "yes",
+        since=number("ActiveEnterTimestamp"),
+        restarts=number("NRestarts"),
+        # systemd spells "not accounted" as [not set] or as 2^64 - 1.
+        memory=memory if 0 < memory < 2**63 else None,
+        pid=number("MainPID"),
+    )
+
+
+def _listeners(lines: list[str]) -> tuple[Listener, ...]:
+    result = []
+    for line in lines:
+        address, _, process = line.partition(" ")
+        program, _, pid = process.rpartition(" ")
+        result.append(
+            Listener(address, program.strip('"'), int(pid) if pid.isdigit() else 0)
+        )
+    return tuple(result)

@@ -1,0 +1,52 @@
+"""The two kinds of task: `remote` runs once per host, `local` once on this machine."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from invoke import Task, task
+
+if TYPE_CHECKING:
+    from tasks.server import Server
+
+Reporter = Callable[[Mapping[str, Any]], None]
+
+
+class RemoteTask(Task):  # type: ignore[type-arg]
+    """A task whose context is a connection to one host, with our Server as `c.server`.
+
+    `check` looks at this machine alone, before any connection. `prepare` gets all servers of the
+    chain at once, in the main thread, before the first task: the place to ask questions. `report`
+    gets every host's return value by name once all hosts are done; with `--json` the executor
+    prints the values itself.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        check: Callable[..., None] | None = None,
+        prepare: Callable[[list["Server"]], None] | None = None,
+        report: Reporter | None = None,
+        offline: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.check, self.prepare, self.report, self.offline = (
+            check,
+            prepare,
+            report,
+            offline,
+        )
+
+
+class LocalTask(Task):  # type: ignore[type-arg]
+    """A task that concerns this machine alone."""
+
+
+def remote(*args: Any, **kwargs: Any) -> Any:
+    """Declare a task that runs once per host."""
+    return task(*args, klass=RemoteTask, **kwargs)
+
+
+def local(*args: Any, **kwargs: Any) -> Any:
+    """Declare a task that runs once, on this machine."""
+    return task(*args, klass=LocalTask, **kwargs)

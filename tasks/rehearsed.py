@@ -1,0 +1,37 @@
+"""What rehearsal hosts of this clone are told instead of the operator's own settings.
+
+Written by `sandbox.up`, so that whatever is typed at a rehearsal host, no real bucket, key or
+password is ever used there.
+"""
+
+import json
+from dataclasses import dataclass
+
+from tasks import paths
+from tasks.settings import Settings, checked
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """Settings and standard variables (AWS_*, MLFLOW_*) for one rehearsal host."""
+
+    settings: Settings
+    variables: dict[str, str]
+
+
+def rehearsed(host: str) -> Rehearsed | None:
+    """Return what a rehearsal host is told, or None for a host that is no rehearsal host."""
+    try:
+        hosts = json.loads((paths.rehearsal() / "hosts.json").read_text())
+    except FileNotFoundError:
+        return None
+    if host not in hosts:
+        return None
+    return Rehearsed(checked(hosts[host]["settings"]), dict(hosts[host]["variables"]))
+
+
+def remember(hosts: dict[str, dict[str, dict[str, str]]]) -> None:
+    """Write down what each rehearsal host is told."""
+    file = paths.rehearsal() / "hosts.json"
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.write_text(json.dumps(hosts, indent=2) + "\n")

@@ -1,0 +1,315 @@
+"""The only module that talks to a host: it runs what the others build.
+
+It owns the login, sudo, timeouts, redaction and, around every change, the lock and the audit
+line. Secrets travel on standard input, in a tar that is unpacked in memory; a command line never
+holds one.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import io
+import os
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+from invoke.exceptions import CommandTimedOut, ThreadException
+from paramiko.ssh_exception import SSHException
+
+from tasks import facts as probing
+from tasks.commands import sh
+from tasks.console import console, seconds
+from tasks.credentials import Keys, Login
+from tasks.facts import Facts
+from tasks.ssh import Client
+from tasks.templates import read
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+LOCKED, OUTDATED = 75, 76  # exit codes of files/host/change.sh
+TIMEOUT = 60  # seconds for anything that only reads
+CHANGE_TIMEOUT = (
+    1800  # seconds; a first apt upgrade of a fresh instance can hold its lock long
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference to mend: a sentence for people, a script for the host, files beside it.
+
+    The script is bash with the helpers of files/host/change.sh (`say`, `fail`, `as_root`,
+    `place`); staged files lie in "$here".
+    """
+
+    what: str
+    script: str
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+
+
+class Failed(Exit):
+    """A command on the host failed in a way that nobody foresaw."""
+
+
+class Server:
+    """One host and what it should be; facts are read once and forgotten after every change."""
+
+    def __init__(
+        self,
+        connection: Any,
+        settings: Settings,
+        client: Client,
+        managed: Callable[[Settings], Sequence[str]] = lambda settings: (),
+        variables: Mapping[str, str] | None = None,
+        rehearsal: bool = False,
+    ) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.client = client
+        self.name: str = connection.target.alias
+        self.identity: str = connection.target.identity
+        # A rehearsal host never sees the operator's own keys and logins.
+        self.variables = os.environ if variables is None else variables
+        self.rehearsal = rehearsal
+        self.keys: Keys | None = None
+        self.login: Login | None = None
+        self._managed = managed
+        self._facts: Facts | None = None
+        self.execs = 0
+        self.changed = False
+        self._lock = threading.Lock()
+
+    # -- talking to the operator -------------------------------------------------------------
+
+    def say(self, text: str, style: str | None = None) -> None:
+        console.say(text, self.name, style)
+
+    def warn(self, text: str) -> None:
+        console.warn(text, self.name)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def run(
+        self,
+        command: str,
+        *,
+        input: bytes | None = None,
+        timeout: float | None = TIMEOUT,
+        check: bool = True,
+        on_line: Callable[[str], None] | None = None,
+        pty: bool = False,
+    ) -> Any:
+        """Run one command on the host, in one exec, and return Fabric's Result.
+
+        `input` goes to its standard input; `on_line` sees every line of output as it comes.
+        Raises Exit with the last line of its error output where it fails and `check` holds.
+        """
+        self.connection.open()
+        self.execs += 1
+        stream = Lines(on_line) if on_line else None
+        try:
+            result = self.connection.run(
+                command,
+                # Output that is not shown as it comes is captured silently.
+                hide="stderr" if stream else True,
+                out_stream=stream,
+                in_stream=io.BytesIO(input if input is not None else b""),
+                warn=True,
+                timeout=timeout,
+                pty=pty,
+                echo=False,
+            )
+        except CommandTimedOut:
+            raise Exit(
+                f"{self.name} did not finish within {seconds(timeout or 0)}. "
+                "Look at the host, then type the same again."
+            ) from None
+        except (SSHException, EOFError, OSError, ThreadException) as error:
+            raise Exit(self._lost(error)) from error
+        if stream:
+            stream.close()
+        if result.exited == -1:
+            raise Exit(self._lost(None))
+        if check and result.exited:
+            said = (result.stderr or result.stdout).strip().splitlines() or [
+                "it said nothing"
+            ]
+            raise Failed(
+                f"A command on {self.name} failed ({result.exited}): {said[-1]}"
+            )
+        return result
+
+    def _lost(self, error: Exception | None) -> str:
+        reason = f" ({error})" if error and str(error) else ""
+        return (
+            f"The connection to {self.name} was lost{reason}. What had begun goes on there to "
+            "its end; type the same again to see it through."
+        )
+
+    def read(self, command: str, **options: Any) -> str:
+        """Return what a command prints."""
+        return str(self.run(command, **options).stdout)
+
+    def ok(self, command: str, **options: Any) -> bool:
+        """Tell whether a command succeeds."""
+        return not self.run(command, check=False, **options).exited
+
+    def fetch(self, path: str) -> bytes:
+        """Return a file's bytes; meant for small ones."""
+        return base64.b64decode(self.read(sh("base64", path)))
+
+    @property
+    def facts(self) -> Facts:
+        """Look at the host, in one exec, unless nothing changed since the last look."""
+        with self._lock:
+            if self._facts is None:
+                text = self.read(
+                    probing.probe(self.settings, self._managed(self.settings))
+                )
+                self._facts = probing.parse(text)
+            return self._facts
+
+    def forget(self) -> None:
+        """Look again at the next question."""
+        self._facts = None
+
+    # -- changing ----------------------------------------------------------------------------
+
+    def write(self, path: str, text: str, mode: str = "0644") -> bool:
+        """Put a file on the host if it differs; True when it did."""
+        digest = sh("sha256sum", path)
+        now = self.read(digest, check=False).split(" ")[0]
+        import hashlib
+
+        if now == hashlib.sha256(text.encode()).hexdigest():
+            return False
+        script = sh("place", "here/file", path, mode).replace(
+            "here/file", '"$here"/file'
+        )
+        self.apply(f"write {path}", [Change(f"write {path}", script, {"file": text})])
+        return True
+
+    def apply(self, task: str, changes: Sequence[Change]) -> list[str]:
+        """Make all the changes in one exec, under the lock, with an audit line.
+
+        Returns what the steps reported (`@report ...` lines). Raises Exit when another operator
+        holds the lock, when a step failed, or when the host changed since the decision.
+        """
+        facts = self.facts
+        arguments = (facts.root, operator(), task, str(facts.generation))
+        said = Talk(self)
+        with console.waiting(f"{task} on {self.name}"):
+            self.run(
+                sh("bash", "-c", read("host/receive.sh"), "remote-mlflow", *arguments),
+                input=bundle(changes),
+                timeout=CHANGE_TIMEOUT,
+                on_line=said,
+                check=False,
+            )
+        self.forget()
+        if said.exit == 0:
+            self.changed = True
+            return said.reports
+        if said.exit == OUTDATED:
+            raise Exit(
+                f"Somebody else changed {self.name} at the same moment. Nothing was done here; "
+                f"type the same again."
+            )
+        raise Exit(said.reason(task))
+
+
+class Talk:
+    """Sort the lines that the host's side of a change prints."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._started = time.monotonic()
+        self._rest: list[str] = []
+        self._failure: str | None = None
+        self.reports: list[str] = []
+        self.exit: int | None = None
+
+    def __call__(self, line: str) -> None:
+        word, _, text = line.partition(" ")
+        if word == "@say":
+            self._server.say(f"  {text}")
+        elif word == "@warn":
+            self._server.warn(f"  {text}")
+        elif word == "@fail":
+            self._failure = text
+        elif word == "@report":
+            self.reports.append(text)
+        elif word == "@held":
+            holder, since, task, pid = [*text.split("\t"), "", "", ""][:4]
+            self._failure = (
+                f"{holder} holds the lock of {self._server.name} since {since} ({task}). Wait for "
+                f"it and type the same again; if that process hangs, end it: "
+                f"ssh {self._server.name} kill {pid}"
+            )
+        elif word == "@exit":
+            self.exit = int(text)
+        else:
+            self._rest = [*self._rest, line][-15:]
+
+    def reason(self, task: str) -> str:
+        """Say why the change failed; the host's own last lines where nobody foresaw it."""
+        if self._failure:
+            return self._failure
+        for line in self._rest:
+            console.fail(f"  | {line}", self._server.name)
+        how = "was cut short" if self.exit is None else f"failed ({self.exit})"
+        return (
+            f"{task} on {self._server.name} {how}; the lines above are the host's. "
+            f"Mend what they name and type the same again."
+        )
+
+
+class Lines:
+    """A stream that hands over whole lines."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._part = ""
+
+    def write(self, text: str) -> None:
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            self._on_line(line.rstrip("\r"))
+
+    def flush(self) -> None:
+        """Do nothing: a part of a line is not for anybody yet."""
+
+    def close(self) -> None:
+        if self._part:
+            self._on_line(self._part)
+
+
+def bundle(changes: Sequence[Change]) -> bytes:
+    """Pack the steps and their files into one tar for the host's standard input."""
+    steps = "\n".join(f"say {sh(change.what)}\n{change.script}" for change in changes)
+    files: dict[str, str | bytes] = {
+        "change.sh": read("host/change.sh"),
+        "steps.sh": steps + "\n",
+    }
+    for change in changes:
+        files |= change.files
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o600
+            archive.addfile(entry, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def operator() -> str:
+    """Name who is at work, for the lock and the audit line."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,0 +1,251 @@
+"""The operator's settings: fabric.yaml, overridden by FABRIC_MLFLOW_* variables, checked at once.
+
+Precedence: variables > environment > `mlflow:` > default. Every mistake is one line that names the
+key, and for an unknown key the nearest known one.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from invoke import Exit
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+PREFIX = "FABRIC_MLFLOW_"
+WHERE = "Mend it in fabric.yaml or the variable that sets it."
+
+# Amazon S3 user guide, "General purpose bucket naming rules".
+Bucket = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+]
+KeyPrefix = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$")
+]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+# The server runs as the login user: below 1024 only nginx, with a public name, may listen.
+UserPort = Annotated[int, Field(ge=1024, le=65535)]
+Path_ = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9._/-]+$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+(rc[0-9]+)?$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"\\]+$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[^\s:%]+$")]
+Permission = Literal["READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY"]
+
+# The MLflow release that this project is tested with; its lock is files/releases/<version>.txt.
+TESTED_VERSION = "3.17.2"
+
+
+class Keep(BaseModel):
+    """How many backups of each age stay."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    hourly: Annotated[int, Field(ge=0)] = 24
+    daily: Annotated[int, Field(ge=0)] = 7
+    weekly: Annotated[int, Field(ge=0)] = 5
+    monthly: Annotated[int, Field(ge=0)] = 12
+
+
+class Settings(BaseModel):
+    """What one server should be; frozen, and complete with every default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bucket: Bucket | None = Field(
+        None, description="S3 bucket for artifacts and backups"
+    )
+    prefix: KeyPrefix | None = Field(
+        None, description="artifacts' key prefix in the bucket"
+    )
+    backup_prefix: KeyPrefix = Field(
+        "mlflow-backups", description="backups' key prefix"
+    )
+    region: Word | None = Field(None, description="AWS region of the bucket")
+    profile: Word = Field(
+        "default", description="profile in the host's ~/.aws/credentials"
+    )
+    endpoint_url: Url | None = Field(
+        None, description="S3-compatible store other than AWS"
+    )
+    root: Path_ | None = Field(
+        None, description="folder on the host for all of the server"
+    )
+    port: UserPort = Field(5000, description="port on the host")
+    local_port: UserPort = Field(5001, description="port of the tunnel on this machine")
+    bind: Word = Field(
+        "127.0.0.1", description="address on the host that the port listens on"
+    )
+    version: Version = Field(TESTED_VERSION, description="MLflow release")
+    workers: Annotated[int, Field(ge=0, le=64)] = Field(
+        1, description="server processes; 0 = from cores and memory"
+    )
+    username: UserName = Field("admin", description="name of the first user")
+    default_permission: Permission = Field(
+        "READ", description="what a user may do with others' experiments"
+    )
+    backend_store_uri: str | None = Field(
+        None, description="database; empty = SQLite in root"
+    )
+    artifact_access: Literal["proxied", "direct"] = Field(
+        "proxied",
+        description="artifacts through the server, or by presigned URL from S3",
+    )
+    public_name: Word | None = Field(
+        None, description="DNS name that clients use (TLS)"
+    )
+    keep: Keep = Field(Keep(), description="how many backups of each age stay")
+    environment: Name | None = Field(
+        None, description="which of `environments` is meant"
+    )
+
+    @property
+    def unit(self) -> str:
+        """Name the systemd unit, and with it the socket, the nginx site and the folder."""
+        return (
+            f"mlflow-server-{self.environment}" if self.environment else "mlflow-server"
+        )
+
+    @property
+    def root_path(self) -> str:
+        return self.root or f"~/{self.unit}"
+
+    @property
+    def artifact_prefix(self) -> str:
+        if self.prefix:
+            return self.prefix
+        return (
+            f"mlflow-artifacts-{self.environment}"
+            if self.environment
+            else "mlflow-artifacts"
+        )
+
+    @property
+    def label(self) -> str:
+        """Name the environment to people."""
+        return self.environment or "default"
+
+    def require_bucket(self) -> str:
+        """Return the bucket, or say how to name one."""
+        if not self.bucket:
+            raise Exit(
+                "No bucket is configured. Set `bucket:` under `mlflow:` in fabric.yaml, or "
+                f"{PREFIX}BUCKET, to the S3 bucket for the artifacts."
+            )
+        return self.bucket
+
+
+SCALARS = sorted(set(Settings.model_fields) - {"keep"})
+
+
+def settle(
+    file: Mapping[str, Any] | None,
+    variables: Mapping[str, str],
+    environment: str | None = None,
+) -> tuple[Settings, list[str]]:
+    """Settle what the file's `mlflow:` and `hosts:` and the variables say into settings and hosts.
+
+    `file` is fabric.yaml as plain data; `environment` is what `use` named. Raises Exit naming the
+    key on the first mistake.
+    """
+    data = dict(file or {})
+    base = _section(data.get("mlflow"), "mlflow")
+    environments = _section(base.pop("environments", None), "mlflow.environments")
+    overrides = _from_variables(variables)
+    name = environment or overrides.get("environment") or base.get("environment")
+    layer: dict[str, Any] = {}
+    if name is not None:
+        if name not in environments:
+            raise Exit(
+                f"Unknown environment {name!r}{nearest(str(name), environments)}. "
+                "Name one of `environments:` in fabric.yaml."
+            )
+        layer = _section(environments[name], f"mlflow.environments.{name}")
+    hosts = _hosts(
+        variables.get("FABRIC_HOSTS") or layer.pop("hosts", None) or data.get("hosts")
+    )
+    return checked({**base, **layer, **overrides, "environment": name}), hosts
+
+
+def checked(values: Mapping[str, Any]) -> Settings:
+    """Check the values; raises Exit that names the first key that is wrong."""
+    for key in values:
+        if key not in Settings.model_fields:
+            known = [*Settings.model_fields, "environments"]
+            raise Exit(
+                f"Unknown setting `mlflow: {key}:`{nearest(key, known)}. {WHERE}"
+            )
+    # An empty value in YAML (`bucket:`) means the default, not a null.
+    given = {key: value for key, value in values.items() if value not in (None, "")}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = _reason(first)
+        raise Exit(f"Setting `mlflow: {key}:` {reason}. {WHERE}") from None
+
+
+def _reason(error: Any) -> str:
+    value = error["input"]
+    wanted = {
+        "int_parsing": "a whole number",
+        "int_type": "a whole number",
+        "string_type": "text (quote it)",
+        "extra_forbidden": "a known key",
+    }.get(error["type"])
+    if wanted:
+        return f"is {value!r}, not {wanted}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"is {value!r}, which does not look right (wanted: {error['ctx']['pattern']})"
+    return f"is {value!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _from_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    known = {PREFIX + key.upper(): key for key in SCALARS}
+    names = {*known, "FABRIC_HOSTS"}
+    for variable in variables:
+        suspicious = variable.startswith(PREFIX) or _misspelt(variable, names)
+        if suspicious and variable not in names:
+            raise Exit(
+                f"Unknown variable {variable}{nearest(variable, names)}. "
+                "Unset it or mend its name."
+            )
+    return {key: variables[name] for name, key in known.items() if variables.get(name)}
+
+
+def _misspelt(variable: str, names: set[str]) -> bool:
+    # FABRIC_RUN_ECHO and the like are Fabric's own and nobody's typing mistake.
+    return variable.startswith("FABRIC_") and bool(
+        difflib.get_close_matches(variable, names, n=1, cutoff=0.85)
+    )
+
+
+def _hosts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Exit(f"`hosts:` is {value!r}, not a list of names. {WHERE}")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _section(value: Any, name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise Exit(f"`{name}:` is {value!r}, not a list of `key: value` lines. {WHERE}")
+    return dict(value)
+
+
+def nearest(word: str, known: Any) -> str:
+    """Spell ', did you mean ...?' or nothing."""
+    close = difflib.get_close_matches(
+        word, [str(name) for name in known], n=1, cutoff=0.5
+    )
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def host_names(text: str) -> list[str]:
+    """Split what -H was given."""
+    return [name for name in re.split(r"[,\s]+", text) if name]
