@@ -1,0 +1,88 @@
+# Put the files in place, start what changed, and wait until the server is usable.
+# Needs: unit, port, login (a staged file, or -), restart (yes where the server must see new
+# files), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
+# A failure puts the former files back and the former server on its feet again.
+mkdir -p "$here/former"
+
+each_place() { while IFS=$'\t' read -r -u 3 name mode path; do "$@"; done 3< "$here/places"; }
+keep_former() {
+  if as_root test -e "$path"; then as_root cp -p "$path" "$here/former/$name"; fi
+}
+put() {
+  case $path in
+    "$root"/*) place "$here/$name" "$path" "$mode" ;;
+    *) place_as_root "$here/$name" "$path" "$mode" ;;
+  esac
+}
+put_back() {
+  if as_root test -e "$here/former/$name"; then
+    as_root cp -p "$here/former/$name" "$path"
+  else
+    as_root rm -f "$path"
+  fi
+}
+reload_nginx() {
+  if as_root systemctl is-active --quiet nginx; then
+    as_root systemctl reload nginx
+  else
+    as_root systemctl start nginx
+  fi
+}
+was_active=no
+if systemctl is-active --quiet "$unit.service"; then was_active=yes; fi
+undo() {
+  code=$?
+  trap - ERR
+  each_place put_back
+  as_root systemctl daemon-reload
+  if [ "$was_active" = yes ]; then
+    as_root systemctl restart "$unit.service" && reload_nginx || true
+    say "the former files are back, and the former server is being started"
+  else
+    as_root systemctl stop "$unit.socket" "$unit.service" 2>/dev/null || true
+    as_root rm -f "/etc/nginx/sites-enabled/$unit"
+    if as_root nginx -t 2>/dev/null; then reload_nginx || true; fi
+  fi
+  return "$code"
+}
+
+each_place keep_former
+# `fail` exits, so the way back hangs on EXIT; `committed` says that none is needed.
+committed=no
+trap 'code=$?; if [ $committed = no ] && [ $code != 0 ]; then undo || true; fi; audit "$([ $code = 0 ] && echo done || echo "failed ($code)")"' EXIT
+each_place put
+
+# Both databases get write-ahead logging before MLflow makes their tables: it never sets it.
+python3 - "$root" <<'PYTHON'
+import sqlite3, sys
+for name in ("mlflow.db", "basic_auth.db"):
+    sqlite3.connect(sys.argv[1] + "/" + name, timeout=20).execute("pragma journal_mode=wal")
+PYTHON
+
+as_root systemd-tmpfiles --create "/etc/tmpfiles.d/$unit.conf"
+as_root systemctl daemon-reload
+as_root systemctl enable --quiet "$unit.socket" "$unit.service"
+
+as_root ln -sfn "/etc/nginx/sites-available/$unit" "/etc/nginx/sites-enabled/$unit"
+if ! output=$(as_root nginx -t 2>&1); then
+  printf '%s\n' "$output"
+  fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Mend that file, then type deploy again."
+fi
+as_root systemctl enable --quiet nginx
+as_root systemctl start "$unit.socket"
+reload_nginx || fail "nginx does not start. See why: journalctl -u nginx -n 20"
+
+if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
+  say "restarting the server (requests wait, none is lost)"
+  as_root systemctl restart "$unit.service"
+else
+  as_root systemctl start "$unit.service"
+fi
+await_health
+"$root/venv/bin/python" "$here/deep_check.py" "$port" "$login" || exit 1
+committed=yes
+if [ -e "$here/after" ]; then
+  # The first start made the first user; from here on only a hash of the password is kept.
+  place "$here/after" "$root/.mlflow_auth_config" 0600
+fi
+echo "$well" > "$root/.well"

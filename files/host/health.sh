@@ -1,0 +1,19 @@
+# Wait until the server answers /health; name the first error of its log when it does not.
+# Needs: unit.
+await_health() {
+  local started=$SECONDS
+  while [ $((SECONDS - started)) -lt 120 ]; do
+    if curl -sf --max-time 10 -o /dev/null --unix-socket "/run/$unit.sock" http://localhost/health; then
+      say "the server answers after $((SECONDS - started)) s"
+      return
+    fi
+    if [ "$(systemctl show "$unit.service" -p NRestarts --value)" -gt $((restarts_before + 2)) ]; then break; fi
+    sleep 0.3
+  done
+  local error
+  error=$(as_root journalctl -u "$unit.service" --since "@$began" -o cat --no-pager |
+    grep -E '^[A-Za-z_.]*(Error|Exception)\b|^Error:|\[ERROR\]|FAILED' | tail -n 1)
+  fail "The server does not start: ${error:-no error in its log}. See the whole: ./fab logs"
+}
+began=$(date +%s)
+restarts_before=$(systemctl show "$unit.service" -p NRestarts --value)

@@ -1,0 +1,53 @@
+# Install Debian packages without a question. Needs: packages (words).
+apt_get() {
+  local told='' started=$SECONDS
+  until output=$(as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none \
+    apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
+    -o Dpkg::Use-Pty=0 -o Acquire::http::Timeout=15 -o Acquire::Retries=2 "$@" 2>&1); do
+    case $output in
+      *"Could not get lock"* | *"Unable to lock"* | *"Unable to acquire the dpkg frontend lock"*)
+        holder=$(sed -n 's/.*held by process \(.*\)$/\1/p' <<< "$output" | head -n 1)
+        if [ -z "$told" ]; then
+          say "apt is busy with something else (process ${holder:-unknown}), as on every new instance; waiting"
+          told=yes
+        fi
+        [ $((SECONDS - started)) -lt 900 ] ||
+          fail "apt's lock was held for 15 minutes by process ${holder:-unknown}. Wait for it to end, or end it, then type install again."
+        sleep 2
+        ;;
+      *"dpkg was interrupted"*)
+        say "mending an interrupted package installation"
+        as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a --force-confdef --force-confold
+        ;;
+      *)
+        printf '%s\n' "$output"
+        no_network <<< "$output$updated"
+        return 1
+        ;;
+    esac
+  done
+}
+no_network() {
+  if grep -qE 'Temporary failure resolving|Could not resolve|Could not connect|Connection timed out|Network is unreachable|Failed to fetch'; then
+    fail "The host cannot reach its package archive: no outbound network, DNS or proxy. Allow outbound HTTP and HTTPS, then type install again."
+  fi
+}
+
+updated=
+apt_get update
+updated=$output
+# Debian starts a freshly installed nginx on 0.0.0.0:80, before anybody said that it should.
+fresh_nginx=no
+if [[ " $packages " == *" nginx "* ]] && ! dpkg-query -W nginx 2>/dev/null | grep -q .; then
+  fresh_nginx=yes
+  as_root systemctl mask --runtime --quiet nginx.service
+fi
+# shellcheck disable=SC2086
+apt_get install --no-install-recommends $packages
+if [ "$fresh_nginx" = yes ]; then
+  default=/etc/nginx/sites-enabled/default
+  if [ -L "$default" ] && ! dpkg --verify nginx-common | grep -q sites-available/default; then
+    as_root rm -f "$default"
+  fi
+  as_root systemctl unmask --runtime --quiet nginx.service
+fi

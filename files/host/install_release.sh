@@ -1,0 +1,29 @@
+# Make the environment of one MLflow release. Needs: root, release, and "$here"/release.txt.
+# Its stamp is written last: an interrupted installation is made again, never used.
+folder=$root/releases/$release
+mkdir -p "$root/releases"
+rm -rf "$folder"
+uv=$root/tools/bin/uv
+if "$uv" --version > /dev/null 2>&1; then
+  UV_PYTHON_DOWNLOADS=never "$uv" venv --quiet --python "$(command -v python3)" "$folder"
+  install_release() {
+    "$uv" pip install --quiet --python "$folder/bin/python" --no-deps --require-hashes -r "$here/release.txt" 2>&1
+  }
+else
+  warn "uv does not run on this host; installing with pip, which takes longer"
+  python3 -m venv "$folder"
+  install_release() {
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$here/release.txt" 2>&1
+  }
+fi
+if ! output=$(install_release); then
+  printf '%s\n' "$output"
+  case $output in
+    *"No space left"*) fail "The disk of the host is full. Free 2 GB, then type install again." ;;
+    *"dns error"* | *"error sending request"* | *"Failed to fetch"* | *"connect error"* | *"Connection"*)
+      fail "The host cannot reach the Python package index: no outbound network, DNS or proxy. Allow outbound HTTPS, then type install again." ;;
+  esac
+  exit 1
+fi
+touch "$folder/.complete"
+if [ ! -e "$root/venv" ]; then ln -sfn "releases/$release" "$root/venv"; fi

@@ -1,0 +1,63 @@
+"""Set one profile's keys in ~/.aws/credentials and ~/.aws/config; leave all else as it is.
+
+Argument: a JSON file {"profile": name, "credentials": {key: value} or {}, "config": {...} or {}}.
+"""
+
+import json
+import os
+import re
+import sys
+
+
+def mended(text, header, values):
+    """Replace what the section says of these keys, keep its others, add the section if missing."""
+    lines, inside, done = [], False, False
+    for line in text.splitlines():
+        if re.match(r"\s*\[", line):
+            inside = (
+                re.sub(r"\s+", " ", line.strip()).replace("[ ", "[").replace(" ]", "]")
+                == header
+            )
+            lines.append(line)
+            if inside:
+                lines += ["%s = %s" % item for item in values.items()]
+                done = True
+            continue
+        key = line.split("=")[0].strip()
+        # A session token of the former keys would make the new ones invalid.
+        if inside and (
+            key in values
+            or (key == "aws_session_token" and "aws_access_key_id" in values)
+        ):
+            continue
+        lines.append(line)
+    if not done:
+        lines += ([""] if lines and lines[-1].strip() else []) + [header]
+        lines += ["%s = %s" % item for item in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write(name, header, values):
+    if not values:
+        return
+    path = os.path.expanduser("~/.aws/" + name)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    text = open(path).read() if os.path.exists(path) else ""
+    part = path + ".part"
+    with open(
+        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+    ) as stream:
+        stream.write(mended(text, header, values))
+    os.chmod(part, 0o600)
+    os.replace(part, path)
+
+
+if __name__ == "__main__":
+    wanted = json.load(open(sys.argv[1]))
+    profile = wanted["profile"]
+    write("credentials", "[%s]" % profile, wanted["credentials"])
+    write(
+        "config",
+        "[default]" if profile == "default" else "[profile %s]" % profile,
+        wanted["config"],
+    )

@@ -1,0 +1,43 @@
+#!/bin/bash
+# Start {{ unit }}. Written by `deploy`; changes made here are overwritten.
+#
+# The systemd unit runs this with a listening socket as standard input. By hand, the guide's way
+# (./start_mlflow_server.sh, or nohup ./start_mlflow_server.sh > mlflow.log 2>&1 &), it serves
+# http://{{ bind }}:{{ port }} through nginx all the same.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")"
+umask 077
+
+set -a
+. ./server.env
+MLFLOW_AUTH_CONFIG_PATH=$PWD/.mlflow_auth_config
+MLFLOW_ARTIFACTS_DESTINATION={{ destination }}
+MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+MLFLOW_ENABLE_AI_GATEWAY=false
+MLFLOW_DISABLE_TELEMETRY=true
+MLFLOW_MODEL_CATALOG_URI=
+MLFLOW_SERVER_X_FRAME_OPTIONS=DENY
+AWS_PROFILE={{ profile }}
+{{ aws }}
+set +a
+# A profile that is named but stands in no file hides the instance role.
+if ! grep -qs "^\[\(profile \)\?$AWS_PROFILE\]" ~/.aws/credentials ~/.aws/config; then
+  unset AWS_PROFILE
+fi
+
+if [ -S /dev/stdin ]; then
+  listen="--fd 0"
+else
+  if systemctl --quiet is-active {{ unit }}.socket; then
+    echo "The unit {{ unit }} is running. Stop it first:" \
+      "sudo systemctl stop {{ unit }}.socket {{ unit }}" >&2
+    exit 1
+  fi
+  listen="--uds /run/{{ unit }}/by-hand.sock"
+  echo "Serving http://{{ bind }}:{{ port }} (Ctrl-C ends it)"
+fi
+exec venv/bin/mlflow server \
+  --app-name basic-auth \
+  --workers {{ workers }} \
+  --allowed-hosts '{{ allowed_hosts }}' \
+  --uvicorn-opts "$listen --timeout-graceful-shutdown 60"

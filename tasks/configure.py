@@ -1,0 +1,253 @@
+"""Tell the host its AWS credentials and the first user's login, and prove the bucket."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks import credentials
+from tasks.commands import sh, when
+from tasks.credentials import Keys, Login
+from tasks.facts import Facts
+from tasks.install import refuse_without_sudo
+from tasks.kinds import remote
+from tasks.server import Change, Server
+from tasks.templates import read, render
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+
+def check(servers: list[Server]) -> None:
+    """Refuse what is wrong on this machine alone, before anything is sent."""
+    for server in servers:
+        server.settings.require_bucket()
+        credentials.supplied_keys(server.variables)
+        credentials.supplied_login(server.settings, server.variables)
+
+
+def gather(servers: list[Server]) -> None:
+    """Ask for what the hosts lack, once for all of them."""
+    credentials.gather_keys(servers)
+    credentials.gather_logins(servers)
+
+
+@remote(check=check, prepare=gather)
+def configure(c):
+    """Give the host its AWS keys and the first login.
+
+    AWS keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else what the host has, else a
+    prompt, else the instance role; the bucket is proved by one object. The login comes from
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, else your copy, else a prompt, else it
+    is generated. A server that has users keeps them as they are.
+
+    Example: fab -H ec2 configure
+    """
+    _configure(c.server, "configure", aws_changes, auth_changes)
+
+
+@remote(check=check, prepare=credentials.gather_keys)
+def configure_aws(c):
+    """Give the host its AWS keys, and prove the bucket.
+
+    The first half of configure.
+
+    Example: fab -H ec2 configure-aws
+    """
+    _configure(c.server, "configure-aws", aws_changes)
+
+
+@remote(check=check, prepare=credentials.gather_logins)
+def configure_auth(c):
+    """Give the host the login of its first user.
+
+    The second half of configure.
+
+    Example: fab -H ec2 configure-auth
+    """
+    _configure(c.server, "configure-auth", auth_changes)
+
+
+def _configure(server: Server, task: str, *halves) -> None:
+    facts = server.facts
+    refuse_without_sudo(facts)
+    if not facts.complete:
+        raise Exit(
+            f"Nothing is installed on {server.name} yet. Type: ./fab install {task}"
+        )
+    needed = [
+        change
+        for half in halves
+        for change in half(server.settings, facts, server.keys, server.login)
+    ]
+    if auth_changes in halves:
+        _accept_supplied_login(server)
+    if needed:
+        if server.login and not facts.has_users:
+            # Kept here before it is sent: a connection lost half way must not lose the password.
+            copy = credentials.keep(server, server.login)
+            server.say(f"the login of {server.login.username} is kept in {copy}")
+        server.apply(task, needed)
+        server.say("✓ configured", "green")
+    else:
+        server.say(f"{task}: nothing to change")
+
+
+def aws_changes(
+    settings: Settings, facts: Facts, keys: Keys | None, _: Login | None = None
+) -> list[Change]:
+    """Decide which AWS files the host needs, and whether the bucket must be proved again."""
+    needed = []
+    wanted = {
+        key: value
+        for key, value in (
+            ("region", settings.region),
+            ("endpoint_url", settings.endpoint_url),
+        )
+        if value
+    }
+    new_keys = keys is not None and keys.digest != facts.credentials
+    new_config = not wanted.items() <= facts.aws_config.items()
+    if keys is None and facts.credentials and len(facts.credential_keys) < 2:
+        raise Exit(
+            f"Partial AWS credentials: profile {settings.profile} in ~/.aws/credentials on the "
+            f"host lacks one of its two keys. Set {credentials.KEY_ID} and {credentials.KEY} and "
+            "type configure again."
+        )
+    if new_keys or new_config:
+        profile = {
+            "profile": settings.profile,
+            "credentials": keys.profile() if keys and new_keys else {},
+            "config": wanted if new_config else {},
+        }
+        script = f'python3 "$here/write_aws.py" "$here/aws.json"\n{UNPROVE}'
+        files = {
+            "write_aws.py": read("host/write_aws.py"),
+            "aws.json": json.dumps(profile),
+        }
+        names = " and ".join(
+            name
+            for name, new in (("credentials", new_keys), ("config", new_config))
+            if new
+        )
+        needed.append(
+            Change(f"write ~/.aws {names} (profile {settings.profile})", script, files)
+        )
+    if facts.credentials and facts.credentials_mode != "600" and not new_keys:
+        needed.append(
+            Change(
+                "close ~/.aws/credentials to others", "chmod 0600 ~/.aws/credentials"
+            )
+        )
+    stamp = proof(settings, keys.digest if keys else facts.credentials)
+    if needed or facts.proved != stamp:
+        needed.append(proving(settings, stamp))
+    return needed
+
+
+UNPROVE = 'rm -f "$root/.proved"'
+
+
+def proving(settings: Settings, stamp: str) -> Change:
+    """Prove from the host that the bucket can be listed, written, read and deleted from."""
+    bucket = settings.require_bucket()
+    command = sh(
+        "python", bucket, settings.artifact_prefix, settings.region or "",
+        settings.endpoint_url or "",
+    ).removeprefix("python ")  # fmt: skip
+    script = (
+        f"{environment(settings)}\n"
+        f'"$root/venv/bin/python" "$here/prove_bucket.py" {command}\n'
+        f'echo {stamp} > "$root/.proved"'
+    )
+    return Change(
+        f"prove access to s3://{bucket}/{settings.artifact_prefix}/",
+        script,
+        {"prove_bucket.py": read("host/prove_bucket.py")},
+    )
+
+
+def environment(settings: Settings) -> str:
+    """Spell the AWS profile for a script on the host; a profile in no file hides the role."""
+    header = sh(rf"^\[\(profile \)\?{settings.profile}\]")
+    named = f"grep -qs {header} ~/.aws/credentials ~/.aws/config"
+    return when(named, f"export AWS_PROFILE={sh(settings.profile)}")
+
+
+def proof(settings: Settings, keys_digest: str | None) -> str:
+    """Digest what the proof of the bucket covers: it holds until one of these changes."""
+    parts = (
+        settings.bucket, settings.artifact_prefix, settings.region, settings.endpoint_url,
+        settings.profile, keys_digest,
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def auth_changes(
+    settings: Settings, facts: Facts, _: Keys | None, login: Login | None
+) -> list[Change]:
+    """Decide what a server without users needs for its first start."""
+    needed = []
+    if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in facts.server_env:
+        uri = settings.backend_store_uri or f"sqlite:///{facts.root}/mlflow.db"
+        needed.append(
+            Change(
+                "make server.env with a secret key",
+                read("host/make_server_env.sh"),
+                {"backend_store_uri": uri},
+            )
+        )
+    if not facts.has_users and login is not None:
+        text = auth_config(settings, facts.root, login.username) + bootstrap(login)
+        if not is_there(facts, f"{facts.root}/.mlflow_auth_config", text, "600"):
+            needed.append(
+                Change(
+                    f"write .mlflow_auth_config for {login.username}",
+                    'place "$here/auth_config" "$root/.mlflow_auth_config" 0600',
+                    {"auth_config": text},
+                )
+            )
+    return needed
+
+
+def auth_config(settings: Settings, root: str, username: str) -> str:
+    """Render the file that MLFLOW_AUTH_CONFIG_PATH names, without a password."""
+    return render(
+        "mlflow_auth_config.ini",
+        default_permission=settings.default_permission,
+        database_uri=f"sqlite:///{root}/basic_auth.db",
+        username=username,
+    )
+
+
+def bootstrap(login: Login) -> str:
+    """Spell the password for the first start; deploy takes it away again."""
+    # MLflow reads the file with interpolation, where a lone % is an error.
+    return f"admin_password = {login.password.replace('%', '%%')}\n"
+
+
+def is_there(facts: Facts, path: str, text: str, mode: str) -> bool:
+    """Tell whether the host has this file with this content and mode."""
+    found = facts.files.get(path)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return found is not None and found.digest == digest and found.mode == mode
+
+
+def _accept_supplied_login(server: Server) -> None:
+    """Check a login that was given for a server with users, and keep it if it is right."""
+    given = credentials.supplied_login(server.settings, server.variables)
+    if given is None or not server.facts.has_users or given == credentials.kept(server):
+        return
+    if not server.facts.unit(f"{server.settings.unit}.service").active == "active":
+        server.warn(
+            f"the login of {given.username} cannot be checked while the server is stopped"
+        )
+        return
+    from tasks.deploy import login_check
+
+    server.apply("check a login", [login_check(server.settings, given)])
+    server.say(f"the login of {given.username} is right, and kept in "
+               f"{credentials.keep(server, given)}")  # fmt: skip

@@ -1,0 +1,298 @@
+"""Put the server's files in place, start it, and prove that it is usable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks import credentials
+from tasks.commands import sh
+from tasks.configure import auth_config, is_there
+from tasks.credentials import Login
+from tasks.facts import Facts
+from tasks.install import refuse_without_sudo
+from tasks.kinds import remote
+from tasks.server import Change, Server
+from tasks.templates import read, render
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+# Measured on 3.17.2 without the job runner: 431 MB with one worker, about 190 MB for each more.
+FIRST_WORKER_MB, MORE_WORKER_MB = 431, 190
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of ours on the host."""
+
+    path: str
+    mode: str
+    text: str
+
+
+@remote
+def deploy(c):
+    """Ship the files that differ, start, check it is usable.
+
+    Restarts only when something changed that the server must see, and loses no request doing so:
+    they wait in the socket. Then looks whether login, database and bucket work, and takes the
+    first password off the host. A failure puts the former files and server back.
+
+    Example: fab -H ec2 deploy
+    """
+    server = c.server
+    login = credentials.known(server)
+    needed = changes(server.settings, server.facts, login)
+    if not needed:
+        server.say("deploy: nothing to change, the server is well")
+        return
+    server.apply("deploy", needed)
+    settings = server.settings
+    server.say(
+        f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green"
+    )
+    if login is None:
+        server.warn(
+            "checked without a login: none for this server is known here (./fab client)"
+        )
+
+
+def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
+    """Decide what deploying would do; raises Exit where something must come first."""
+    settings.require_bucket()
+    refuse_without_sudo(facts)
+    if facts.release is None or facts.release not in facts.complete:
+        raise Exit(
+            "MLflow is not installed on the host yet. Type: ./fab install configure deploy"
+        )
+    if not facts.server_env or not (facts.has_users or facts.bootstrap):
+        raise Exit("The server has no first login yet. Type: ./fab configure deploy")
+    refuse_taken_port(settings, facts)
+
+    wanted = files(settings, facts)
+    after = auth_file(settings, facts)
+    if facts.has_users:
+        wanted.append(after)
+    differing = [
+        file for file in wanted if not is_there(facts, file.path, file.text, file.mode)
+    ]
+    stamp = wellness(wanted, facts)
+    idle = not_running(settings, facts)
+    if not differing and not idle and facts.well == stamp and not facts.bootstrap:
+        return []
+
+    sentences = [f"put {file.path}" for file in differing]
+    sentences += [f"start {name}" for name in idle]
+    if facts.bootstrap:
+        sentences.append("take the first password off the host")
+    sentences.append("check login, database and bucket")
+    restart = any(file.path not in _only_nginx(settings) for file in differing)
+    return [
+        deploying(
+            settings, "; ".join(sentences), differing, after, stamp, login, restart
+        )
+    ]
+
+
+def deploying(
+    settings: Settings,
+    what: str,
+    differing: Sequence[File],
+    after: File,
+    stamp: str,
+    login: Login | None,
+    restart: bool,
+) -> Change:
+    """Build the one change that ships the files and sees the server well."""
+    staged: dict[str, str | bytes] = {
+        "deep_check.py": read("host/deep_check.py"),
+        "after": after.text,
+        "places": "".join(
+            f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(differing)
+        ),
+    }
+    for n, file in enumerate(differing):
+        staged[f"file{n}"] = file.text
+    script = "\n".join(
+        (
+            f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
+            f"well={stamp} login={stage_login(staged, login)}",
+            read("host/health.sh"),
+            read("host/deploy.sh"),
+        )
+    )
+    return Change(what, script, staged)
+
+
+def stage_login(staged: dict[str, str | bytes], login: Login | None) -> str:
+    """Stage the login as a file for the deep check; return its place as a word for the script."""
+    if login is None:
+        return "-"
+    staged["login.json"] = json.dumps(
+        {"username": login.username, "password": login.password}
+    )
+    return '"$here/login.json"'
+
+
+def login_check(settings: Settings, login: Login) -> Change:
+    """Build the change that only asks whether the server takes this login."""
+    staged: dict[str, str | bytes] = {"deep_check.py": read("host/deep_check.py")}
+    place = stage_login(staged, login)
+    script = f'"$root/venv/bin/python" "$here/deep_check.py" {settings.port} {place}'
+    return Change(f"check the login of {login.username}", script, staged)
+
+
+def files(settings: Settings, facts: Facts) -> list[File]:
+    """Render every file of ours but the login's."""
+    unit, root = settings.unit, facts.root
+    common = {"unit": unit, "user": facts.user}
+    return [
+        File(
+            f"/etc/systemd/system/{unit}.service",
+            "644",
+            render("mlflow-server.service", root=root, home=facts.home, **common),
+        ),
+        File(
+            f"/etc/systemd/system/{unit}.socket",
+            "644",
+            render("mlflow-server.socket", **common),
+        ),
+        File(f"/etc/tmpfiles.d/{unit}.conf", "644", render("tmpfiles.conf", **common)),
+        File(
+            f"/etc/nginx/sites-available/{unit}",
+            "644",
+            render(
+                "nginx-site.conf",
+                unit=unit,
+                bind=settings.bind,
+                port=settings.port,
+                artifact_rule=ARTIFACT_RULES[settings.artifact_access],
+            ),
+        ),
+        File(
+            f"{root}/start_mlflow_server.sh",
+            "700",
+            render(
+                "start_mlflow_server.sh",
+                unit=unit,
+                bind=settings.bind,
+                port=settings.port,
+                destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
+                profile=settings.profile,
+                aws=aws_variables(settings),
+                workers=workers(settings, facts),
+                allowed_hosts=",".join(allowed_hosts(settings, facts)),
+            ),
+        ),
+    ]
+
+
+def auth_file(settings: Settings, facts: Facts) -> File:
+    """Render the login's file as it is once the first user exists: without a password."""
+    path = f"{facts.root}/.mlflow_auth_config"
+    return File(path, "600", auth_config(settings, facts.root, settings.username))
+
+
+def managed_files(settings: Settings) -> list[str]:
+    """Name the files whose content decides whether something must be shipped."""
+    unit, root = settings.unit, settings.root_path
+    return [
+        f"/etc/systemd/system/{unit}.service",
+        f"/etc/systemd/system/{unit}.socket",
+        f"/etc/tmpfiles.d/{unit}.conf",
+        f"/etc/nginx/sites-available/{unit}",
+        f"{root}/start_mlflow_server.sh",
+        f"{root}/.mlflow_auth_config",
+    ]
+
+
+# Told that the server can do multipart, MLflow's clients fetch every file straight from S3 by
+# presigned URL, and hang where they cannot reach it. Without this answer they come through here.
+ARTIFACT_RULES = {
+    "proxied": "location = /api/3.0/mlflow/server-info { return 404; }",
+    "direct": "# artifact_access: direct. Clients may be sent to S3 by presigned URL.",
+}
+
+
+def _only_nginx(settings: Settings) -> tuple[str, ...]:
+    return (
+        f"/etc/nginx/sites-available/{settings.unit}",
+        f"/etc/tmpfiles.d/{settings.unit}.conf",
+    )
+
+
+def aws_variables(settings: Settings) -> str:
+    """Spell region and endpoint for the server; nothing where AWS's own defaults are meant."""
+    given = {
+        "AWS_DEFAULT_REGION": settings.region,
+        "MLFLOW_S3_ENDPOINT_URL": settings.endpoint_url,
+    }
+    lines = [f"{name}={sh(value)}" for name, value in given.items() if value]
+    return "\n".join(lines) or "# region and endpoint: AWS's own"
+
+
+def workers(settings: Settings, facts: Facts) -> int:
+    """Return the number of workers; 0 in the settings means as many as cores and RAM allow."""
+    if settings.workers:
+        return settings.workers
+    # 60 % of the RAM leaves room for nginx, backups and the page cache.
+    room = facts.memory_kb / 1024 * 0.6 - FIRST_WORKER_MB
+    return max(1, min(facts.cores, 1 + int(room // MORE_WORKER_MB)))
+
+
+def allowed_hosts(settings: Settings, facts: Facts) -> list[str]:
+    """List the Host headers that the server answers to; MLflow matches with the port.
+
+    The tunnel's local port is the operator's choice, so localhost is allowed with every port.
+    """
+    hosts = ["localhost", "localhost:*", "127.0.0.1:*"]
+    if settings.bind not in ("127.0.0.1", "localhost", "::1"):
+        everywhere = settings.bind in ("0.0.0.0", "::")  # noqa: S104 (compared, not bound)
+        addresses = facts.addresses if everywhere else (settings.bind,)
+        hosts += [f"{address}:{settings.port}" for address in addresses]
+    if settings.public_name:
+        hosts += [settings.public_name, f"{settings.public_name}:*"]
+    return hosts
+
+
+def not_running(settings: Settings, facts: Facts) -> list[str]:
+    """Name the units that are not active, or would not be after a reboot."""
+    names = (f"{settings.unit}.socket", f"{settings.unit}.service", "nginx.service")
+    return [
+        name
+        for name in names
+        if (unit := facts.unit(name)).active != "active" or unit.file != "enabled"
+    ]
+
+
+def refuse_taken_port(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where another program listens on the server's port, naming it."""
+    for listener in facts.listeners:
+        ours = listener.program == "nginx" and is_deployed(settings, facts)
+        if not ours:
+            who = f"{listener.program or 'a program'} (process {listener.pid})"
+            raise Exit(
+                f"Port {settings.port} of the host is taken by {who} at {listener.address}. End "
+                "it, or set another `port:` under `mlflow:` in fabric.yaml."
+            )
+
+
+def is_deployed(settings: Settings, facts: Facts) -> bool:
+    """Tell whether our nginx site is on the host."""
+    return f"/etc/nginx/sites-available/{settings.unit}" in facts.files
+
+
+def wellness(wanted: Sequence[File], facts: Facts) -> str:
+    """Digest what the last deep check covered: it holds until one of these changes."""
+    parts = [
+        file.text for file in wanted if not file.path.endswith(".mlflow_auth_config")
+    ]
+    return hashlib.sha256(
+        repr((parts, facts.release, facts.credentials, facts.proved)).encode()
+    ).hexdigest()[:16]

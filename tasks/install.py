@@ -1,0 +1,138 @@
+"""Install what the server needs on the host: packages, tools, and MLflow's own environment."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks import paths
+from tasks.commands import sh
+from tasks.facts import PACKAGES, Facts
+from tasks.kinds import remote
+from tasks.server import Change
+from tasks.templates import read
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+OLDEST_PYTHON = (3, 10)  # MLflow 3.17's own floor
+NEEDED_KB = (
+    2 * 1024 * 1024
+)  # 664 MB of environment, packages, and room for the databases
+
+
+@remote
+def install(c):
+    """Install packages, tools and MLflow on the host.
+
+    What the guide lists (Python, AWS CLI, htop, tmux, git, curl), nginx, and the locked
+    environment of the configured MLflow release. Waits for apt where a new instance is busy.
+
+    Example: fab -H ec2 install
+    """
+    server = c.server
+    needed = changes(server.settings, server.facts)
+    if not needed:
+        server.say(f"install: nothing to change (MLflow {server.facts.release})")
+        return
+    server.apply("install", needed)
+    server.say(f"✓ installed MLflow {server.settings.version}", "green")
+
+
+def changes(settings: Settings, facts: Facts) -> list[Change]:
+    """Decide what the host lacks; raises Exit where it cannot become a server."""
+    refuse_unfit(settings, facts)
+    needed = []
+    missing = [name for name in PACKAGES if name not in facts.packages]
+    if missing:
+        script = f"packages={sh(' '.join(missing))}\n{read('host/install_packages.sh')}"
+        needed.append(Change(f"install with apt: {', '.join(missing)}", script))
+    lock = (paths.FILES / "tools.txt").read_text()
+    if facts.tools != digest(lock):
+        script = f"tools={digest(lock)}\n{read('host/install_tools.sh')}"
+        needed.append(Change("install uv and the AWS CLI", script, {"tools.txt": lock}))
+    release = release_of(settings)
+    if release not in facts.complete:
+        script = f"release={release}\n{read('host/install_release.sh')}"
+        needed.append(
+            Change(
+                f"install MLflow {settings.version} in an environment of its own",
+                script,
+                {"release.txt": lock_of(settings)},
+            )
+        )
+    if facts.release != release:
+        needed.append(
+            Change(
+                f"make {release} the current release",
+                f'ln -sfn {sh(f"releases/{release}")} "$root/venv.part"\n'
+                'mv -fT "$root/venv.part" "$root/venv"',
+            )
+        )
+    return needed
+
+
+def refuse_unfit(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where the host cannot become a server, naming why and what to do."""
+    if facts.os.split(" ")[0] not in ("debian", "ubuntu") or not facts.systemd:
+        raise Exit(
+            f"The host runs {facts.os or 'an unknown system'}, not Ubuntu or Debian with systemd. "
+            "Take an instance with Ubuntu 22.04 or 24.04, or Debian 12 or 13."
+        )
+    refuse_without_sudo(facts)
+    if facts.python and facts.python[:2] < OLDEST_PYTHON:
+        version = ".".join(map(str, facts.python))
+        raise Exit(
+            f"The host has Python {version}; MLflow {settings.version} needs 3.10 or newer. "
+            "Take an instance with Ubuntu 22.04 or 24.04, or Debian 12 or 13."
+        )
+    if facts.foreign:
+        raise Exit(
+            f"{facts.root}/venv is a folder that this project did not make, perhaps the guide's. "
+            "Give this server another place: `root:` under `mlflow:` in fabric.yaml."
+        )
+    current = (facts.release or "").rpartition("-")[0]
+    if current and current != settings.version and facts.schema:
+        raise Exit(
+            f"The host runs MLflow {current} and holds its database; the settings say "
+            f"{settings.version}. Set `version: {current}` in fabric.yaml to keep it."
+        )
+    release = release_of(settings)
+    if release not in facts.complete and facts.free_kb < NEEDED_KB:
+        raise Exit(
+            f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; installing needs "
+            f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type install again."
+        )
+
+
+def refuse_without_sudo(facts: Facts) -> None:
+    """Raise Exit where the login user cannot become root without a password."""
+    if not facts.sudo:
+        raise Exit(
+            f"sudo asks {facts.user} for a password on the host. Allow it without one: "
+            f"echo '{facts.user} ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/{facts.user}"
+        )
+
+
+def lock_of(settings: Settings) -> str:
+    """Read the locked set of packages of the configured release."""
+    file = paths.RELEASES / f"{settings.version}.txt"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in paths.RELEASES.glob("*.txt")))
+        raise Exit(
+            f"There is no lock for MLflow {settings.version}. Set `version:` in fabric.yaml to "
+            f"one of: {known}"
+        )
+    return file.read_text()
+
+
+def release_of(settings: Settings) -> str:
+    """Name the release's folder: version, and digest of its lock."""
+    return f"{settings.version}-{digest(lock_of(settings))}"
+
+
+def digest(text: str) -> str:
+    """Shorten a text to eight characters that change with it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,75 @@
+"""Say what the chain would do, without doing it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from invoke import Exit
+
+from tasks import configure, credentials, deploy, install
+from tasks.console import console
+from tasks.kinds import remote
+from tasks.server import Server
+
+
+def show(answers: Mapping[str, Any]) -> None:
+    """Print what each host needs."""
+    for host, row in answers.items():
+        if not row["changes"]:
+            console.say("nothing to change", host, "green")
+        for change in row["changes"]:
+            console.say(f"{change['task']}: {change['what']}", host)
+
+
+@remote(report=show, help={"json": "print JSON instead of lines"})
+def plan(c, json=False):
+    """Print what install configure deploy would change.
+
+    Looks at the host once and changes nothing.
+
+    Example: fab -H ec2 plan
+    """
+    changes = [
+        {"task": task, "what": what}
+        for task, sentences in steps(c.server)
+        for what in sentences
+    ]
+    return {"changes": changes}
+
+
+def steps(server: Server) -> list[tuple[str, list[str]]]:
+    """List, for each task of the chain, what it would change."""
+    settings, facts = server.settings, server.facts
+    settings.require_bucket()
+    keys = credentials.supplied_keys(server.variables)
+    login = credentials.known(server)
+    new_login = login or credentials.Login(settings.username, "0" * 24)
+    halves = (configure.aws_changes, configure.auth_changes)
+    return [
+        ("install", [change.what for change in install.changes(settings, facts)]),
+        (
+            "configure",
+            [
+                change.what
+                for half in halves
+                for change in half(settings, facts, keys, new_login)
+            ],
+        ),
+        ("deploy", _deploy_sentences(server)),
+    ]
+
+
+def _deploy_sentences(server: Server) -> list[str]:
+    settings, facts = server.settings, server.facts
+    if facts.complete and facts.server_env:
+        return [
+            sentence
+            for change in deploy.changes(settings, facts, credentials.known(server))
+            for sentence in change.what.split("; ")
+        ]
+    # What comes before is not there yet, so every file is new.
+    try:
+        deploy.refuse_taken_port(settings, facts)
+    except Exit as error:
+        return [f"stop: {error.message}"]
+    names = [file.path for file in deploy.files(settings, facts)]
+    return [*(f"put {name}" for name in names), "start the server and check it"]
