@@ -9,7 +9,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from fabric.main import program
 from invoke import Collection
 
-from tasks import configure, deploy, install, plan, service
+from tasks import (
+    backup,
+    check,
+    client,
+    configure,
+    deploy,
+    install,
+    plan,
+    rehearse,
+    sandbox,
+    service,
+    tunnel,
+    verify,
+)
 from tasks.executor import Executor
 
 program.executor_class = Executor
@@ -20,11 +33,28 @@ namespace = Collection(
     configure.configure_aws,
     configure.configure_auth,
     deploy.deploy,
+    verify.verify,
     plan.plan,
     service.start,
     service.stop,
     service.restart,
     service.status,
     service.logs,
+    client.client,
+    rehearse.rehearse,
+    check.test,
 )
+# The guide's names. Neither may be an alias: an alias of a namespace's default lands inside it.
 namespace.add_task(deploy.deploy, name="deploy-service")
+namespace.add_task(backup.backup, name="backup-db")
+
+tunnels = Collection("tunnel", tunnel.close, tunnel.status)
+tunnels.add_task(tunnel.tunnel, name="open", default=True)
+backups = Collection("backup")
+backups.add_task(backup.backup, name="now", default=True)
+for collection in (
+    tunnels,
+    backups,
+    Collection("sandbox", sandbox.up, sandbox.down, sandbox.list_),
+):
+    namespace.add_collection(collection)

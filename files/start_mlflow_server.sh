@@ -1,5 +1,6 @@
 #!/bin/bash
-# Start {{ unit }}. Written by `deploy`; changes made here are overwritten.
+# Start {{ unit }} with release {{ release }}. Written by `deploy`; changes made here are
+# overwritten.
 #
 # The systemd unit runs this with a listening socket as standard input. By hand, the guide's way
 # (./start_mlflow_server.sh, or nohup ./start_mlflow_server.sh > mlflow.log 2>&1 &), it serves

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -13,12 +14,15 @@ from tasks.commands import sh, when
 from tasks.credentials import Keys, Login
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
-from tasks.kinds import remote
+from tasks.kinds import Host, remote
 from tasks.server import Change, Server
 from tasks.templates import read, render
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
+
+
+Half = Callable[["Settings", Facts, Keys | None, Login | None], list[Change]]
 
 
 def check(servers: list[Server]) -> None:
@@ -36,7 +40,7 @@ def gather(servers: list[Server]) -> None:
 
 
 @remote(check=check, prepare=gather)
-def configure(c):
+def configure(c: Host) -> None:
     """Give the host its AWS keys and the first login.
 
     AWS keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else what the host has, else a
@@ -50,7 +54,7 @@ def configure(c):
 
 
 @remote(check=check, prepare=credentials.gather_keys)
-def configure_aws(c):
+def configure_aws(c: Host) -> None:
     """Give the host its AWS keys, and prove the bucket.
 
     The first half of configure.
@@ -61,7 +65,7 @@ def configure_aws(c):
 
 
 @remote(check=check, prepare=credentials.gather_logins)
-def configure_auth(c):
+def configure_auth(c: Host) -> None:
     """Give the host the login of its first user.
 
     The second half of configure.
@@ -71,13 +75,11 @@ def configure_auth(c):
     _configure(c.server, "configure-auth", auth_changes)
 
 
-def _configure(server: Server, task: str, *halves) -> None:
+def _configure(server: Server, task: str, *halves: Half) -> None:
     facts = server.facts
     refuse_without_sudo(facts)
     if not facts.complete:
-        raise Exit(
-            f"Nothing is installed on {server.name} yet. Type: ./fab install {task}"
-        )
+        raise Exit(f"Nothing is installed on {server.name} yet. Type: ./fab install {task}")
     needed = [
         change
         for half in halves
@@ -129,19 +131,11 @@ def aws_changes(
             "aws.json": json.dumps(profile),
         }
         names = " and ".join(
-            name
-            for name, new in (("credentials", new_keys), ("config", new_config))
-            if new
+            name for name, new in (("credentials", new_keys), ("config", new_config)) if new
         )
-        needed.append(
-            Change(f"write ~/.aws {names} (profile {settings.profile})", script, files)
-        )
+        needed.append(Change(f"write ~/.aws {names} (profile {settings.profile})", script, files))
     if facts.credentials and facts.credentials_mode != "600" and not new_keys:
-        needed.append(
-            Change(
-                "close ~/.aws/credentials to others", "chmod 0600 ~/.aws/credentials"
-            )
-        )
+        needed.append(Change("close ~/.aws/credentials to others", "chmod 0600 ~/.aws/credentials"))
     stamp = proof(settings, keys.digest if keys else facts.credentials)
     if needed or facts.proved != stamp:
         needed.append(proving(settings, stamp))
@@ -241,10 +235,8 @@ def _accept_supplied_login(server: Server) -> None:
     given = credentials.supplied_login(server.settings, server.variables)
     if given is None or not server.facts.has_users or given == credentials.kept(server):
         return
-    if not server.facts.unit(f"{server.settings.unit}.service").active == "active":
-        server.warn(
-            f"the login of {given.username} cannot be checked while the server is stopped"
-        )
+    if server.facts.unit(f"{server.settings.unit}.service").active != "active":
+        server.warn(f"the login of {given.username} cannot be checked while the server is stopped")
         return
     from tasks.deploy import login_check
 

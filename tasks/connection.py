@@ -53,9 +53,7 @@ class Runner(Remote):
             yield decoder.decode(data)
         yield decoder.decode(b"", final=True)
 
-    def handle_stdin(
-        self, input_: IO[Any], output: IO[Any], echo: bool = False
-    ) -> None:
+    def handle_stdin(self, input_: IO[Any], output: IO[Any], echo: bool = False) -> None:
         if not isinstance(input_, io.BytesIO):
             super().handle_stdin(input_, output, echo)
             return
@@ -110,15 +108,11 @@ class Connection(fabric.Connection):
 
     def _learn_host_keys(self, target: Target) -> None:
         """Tell Paramiko what OpenSSH's files say, under the name that Paramiko looks for."""
-        wanted = (
-            target.hostname
-            if target.port == 22
-            else f"[{target.hostname}]:{target.port}"
-        )
+        wanted = target.hostname if target.port == 22 else f"[{target.hostname}]:{target.port}"
         for file in (*target.known_hosts, *target.global_known_hosts):
             if not file.is_file():
                 continue
-            known = paramiko.HostKeys(str(file)).lookup(target.key_name) or {}
+            known: Any = paramiko.HostKeys(str(file)).lookup(target.key_name) or {}
             for kind in known:
                 self.client.get_host_keys().add(wanted, kind, known[kind])
         self.client.set_missing_host_key_policy(HostKeyPolicy(target))
@@ -135,9 +129,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         seen = f"{target.alias} ({target.hostname}) shows {kind(key)} key {key.fingerprint}"
         if target.checking in ("accept-new", "no", "off", "false"):
             self._remember(key)
-            console.warn(
-                f"{seen}, which is new and was added to known_hosts.", target.alias
-            )
+            console.warn(f"{seen}, which is new and was added to known_hosts.", target.alias)
             return
         if target.checking == "ask" and interactive():
             with _asking:
@@ -155,18 +147,14 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
 
     def _remember(self, key: paramiko.PKey) -> None:
         target = self._target
-        file = (
-            target.known_hosts[0]
-            if target.known_hosts
-            else Path.home() / ".ssh/known_hosts"
-        )
+        file = target.known_hosts[0] if target.known_hosts else Path.home() / ".ssh/known_hosts"
         name = target.key_name
         if target.hash_known_hosts:
             name = paramiko.HostKeys.hash_host(name)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "a") as stream:
-            stream.write(HostKeyEntry([name], key).to_line())
+            stream.write(HostKeyEntry([name], key).to_line() or "")
 
 
 def kind(key: paramiko.PKey) -> str:
@@ -204,9 +192,7 @@ def _agent_key_named_by(identities: tuple[str, ...]) -> paramiko.PKey | None:
     }
     if not public or "SSH_AUTH_SOCK" not in os.environ:
         return None
-    return next(
-        (key for key in paramiko.Agent().get_keys() if key.get_base64() in public), None
-    )
+    return next((key for key in paramiko.Agent().get_keys() if key.get_base64() in public), None)
 
 
 def explained(error: Exception, target: Target) -> str:
@@ -232,14 +218,9 @@ def explained(error: Exception, target: Target) -> str:
             f"Unknown host {host}: it is no alias in the ssh configuration and the name does not "
             "resolve. Mend -H or add a Host block to ~/.ssh/config."
         )
-    if isinstance(
-        error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionError
-    ):
+    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionError):
         return f"{host} refuses connections at {place}. Is it running, and is that sshd's port?"
-    if (
-        isinstance(error, TimeoutError | socket.timeout)
-        or "timed out" in str(error).lower()
-    ):
+    if isinstance(error, TimeoutError | socket.timeout) or "timed out" in str(error).lower():
         return (
             f"{host} does not answer at {place}. Is the instance running, and does its security "
             "group allow SSH from here?"

@@ -15,7 +15,7 @@ _lock = threading.Lock()
 
 
 class Console:
-    """One voice for all hosts: lines never mix, and a machine-readable answer stays alone on stdout.
+    """One voice for all hosts: lines never mix, and JSON stays alone on stdout.
 
     `quiet_stdout` moves all talk to stderr, so that stdout carries nothing but JSON.
     """
@@ -72,13 +72,9 @@ class Console:
 
         width = None if self.talk.isatty() else 120
         with _lock:
-            Rich(file=self.talk, width=width, highlight=False, soft_wrap=False).print(
-                renderable
-            )
+            Rich(file=self.talk, width=width, highlight=False, soft_wrap=False).print(renderable)
 
-    def _write(
-        self, stream: TextIO, text: str, host: str | None, style: str | None
-    ) -> None:
+    def _write(self, stream: TextIO, text: str, host: str | None, style: str | None) -> None:
         tag = f"[{host}] " if host and self.tagged else ""
         lines = [f"{tag}{line}" for line in self.redacted(text).splitlines()] or [tag]
         with _lock:
@@ -109,9 +105,7 @@ class Console:
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
         )
-        with Progress(
-            *columns, console=Rich(file=self.talk), transient=True
-        ) as progress:
+        with Progress(*columns, console=Rich(file=self.talk), transient=True) as progress:
             progress.add_task(what)
             yield
 
@@ -148,9 +142,7 @@ def confirm(question: str, yes: bool, consequence: str = "") -> bool:
     if yes:
         return True
     if not interactive():
-        raise Exit(
-            f"{question} needs a confirmation. Add --yes to go on without a terminal."
-        )
+        raise Exit(f"{question} needs a confirmation. Add --yes to go on without a terminal.")
     if consequence:
         console.say(consequence)
     return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}

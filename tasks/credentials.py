@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from tasks.server import Server
     from tasks.settings import Settings
 
-SHORTEST = (
-    12  # characters; MLflow 3.17 refuses a shorter admin password at its first start
-)
+SHORTEST = 12  # characters; MLflow 3.17 refuses a shorter admin password at its first start
 USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 KEY_ID, KEY, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 
@@ -61,9 +59,7 @@ class Keys:
     @property
     def digest(self) -> str:
         """Digest the profile as files/host/facts.sh does, to compare without revealing."""
-        lines = "".join(
-            f"{key}={value}\n" for key, value in sorted(self.profile().items())
-        )
+        lines = "".join(f"{key}={value}\n" for key, value in sorted(self.profile().items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -73,9 +69,7 @@ def supplied_login(settings: Settings, variables: Mapping[str, str]) -> Login | 
     if not password:
         return None
     console.protect(password)
-    return Login(
-        variables.get(USERNAME) or settings.username, long_enough(password, PASSWORD)
-    )
+    return Login(variables.get(USERNAME) or settings.username, long_enough(password, PASSWORD))
 
 
 def long_enough(password: str, where: str) -> str:
@@ -86,9 +80,7 @@ def long_enough(password: str, where: str) -> str:
             "more. Give a longer one, or unset it to have one generated."
         )
     if password == "password1234":
-        raise Exit(
-            f"The password in {where} is the one that every guide names. Give another one."
-        )
+        raise Exit(f"The password in {where} is the one that every guide names. Give another one.")
     if not password.isprintable() or password != password.strip():
         raise Exit(f"The password in {where} starts or ends with a blank, or holds a control "
                    "character. Give one without.")  # fmt: skip
@@ -110,14 +102,14 @@ def supplied_keys(variables: Mapping[str, str]) -> Keys | None:
     return Keys(key_id.strip(), secret.strip(), variables.get(TOKEN) or None)
 
 
-def copy_of(server: "Server") -> Path:
+def copy_of(server: Server) -> Path:
     """Name the operator's copy of this server's login."""
     name = "".join(c if c.isalnum() or c in "@.-_" else "_" for c in server.identity)
     suffix = f"--{server.settings.environment}" if server.settings.environment else ""
     return paths.config() / f"{name}{suffix}.json"
 
 
-def kept(server: "Server") -> Login | None:
+def kept(server: Server) -> Login | None:
     """Return the login in the operator's copy."""
     try:
         data = json.loads(copy_of(server).read_text())
@@ -133,25 +125,23 @@ def kept(server: "Server") -> Login | None:
     return login
 
 
-def keep(server: "Server", login: Login) -> Path:
+def keep(server: Server, login: Login) -> Path:
     """Write the operator's copy, and MLflow's own file where it is nobody else's."""
     copy = copy_of(server)
     former = kept(server)
-    write_privately(
-        copy, json.dumps({"username": login.username, "password": login.password})
-    )
+    write_privately(copy, json.dumps({"username": login.username, "password": login.password}))
     client_file = mlflow_file()
     if not server.rehearsal and (client_file is None or client_file in (former, login)):
         use(login)
     return copy
 
 
-def known(server: "Server") -> Login | None:
+def known(server: Server) -> Login | None:
     """Return the login to use for this server: the variables' one first."""
     return supplied_login(server.settings, server.variables) or kept(server)
 
 
-def required(server: "Server") -> Login:
+def required(server: Server) -> Login:
     """Return the login for this server, or say how to give one."""
     login = known(server)
     if login is None:
@@ -178,9 +168,7 @@ def mlflow_file() -> Login | None:
 def use(login: Login) -> Path:
     """Make this the login that MLflow clients on this machine read by themselves."""
     # MLflow reads the file with interpolation, where a lone % is an error.
-    name, password = (
-        text.replace("%", "%%") for text in (login.username, login.password)
-    )
+    name, password = (text.replace("%", "%%") for text in (login.username, login.password))
     text = f"[mlflow]\n{USERNAME.lower()} = {name}\n{PASSWORD.lower()} = {password}\n"
     write_privately(_mlflow_path(), text)
     return _mlflow_path()
@@ -194,9 +182,7 @@ def write_privately(file: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}")
-    with os.fdopen(
-        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
-    ) as stream:
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         stream.write(text)
     part.replace(file)
 
@@ -209,9 +195,7 @@ def generated() -> str:
 def ask_password(username: str, names: str) -> str | None:
     """Ask twice for a new password; None where Enter leaves it to us."""
     while True:
-        password = getpass(
-            f"New password of {username} on {names} (Enter generates one): "
-        )
+        password = getpass(f"New password of {username} on {names} (Enter generates one): ")
         if not password:
             return None
         try:
@@ -227,54 +211,44 @@ def ask_password(username: str, names: str) -> str | None:
 
 def ask_keys(names: str) -> Keys | None:
     """Ask for AWS keys; None where Enter says that the instance has a role."""
-    key_id = input(
-        f"AWS access key ID for {names} (Enter uses the instance role): "
-    ).strip()
+    key_id = input(f"AWS access key ID for {names} (Enter uses the instance role): ").strip()
     if not key_id:
         return None
     secret = getpass("AWS secret access key: ").strip()
     if not secret:
-        raise Exit(
-            "Partial AWS credentials: no secret access key. Type configure again."
-        )
+        raise Exit("Partial AWS credentials: no secret access key. Type configure again.")
     console.protect(secret)
     return Keys(key_id, secret)
 
 
-def gather_keys(servers: list["Server"]) -> None:
+def gather_keys(servers: list[Server]) -> None:
     """Settle which keys each host gets, asking once for all hosts that have none."""
     bare = [server for server in servers if _lacks_keys(server)]
     asked = ask_keys(_names(bare)) if bare and interactive() else None
     for server in servers:
-        server.keys = supplied_keys(server.variables) or (
-            asked if server in bare else None
-        )
+        server.keys = supplied_keys(server.variables) or (asked if server in bare else None)
 
 
-def _lacks_keys(server: "Server") -> bool:
+def _lacks_keys(server: Server) -> bool:
     facts = server.facts
     return not (server.rehearsal or supplied_keys(server.variables) or facts.credentials
                 or facts.proved)  # fmt: skip
 
 
-def gather_logins(servers: list["Server"]) -> None:
+def gather_logins(servers: list[Server]) -> None:
     """Settle the first user's login for each host without users, asking once for all of them.
 
     A host that has users is left alone: nothing is generated, asked for or rewritten there.
     """
     new = [server for server in servers if not server.facts.has_users]
     blank = [server for server in new if known(server) is None]
-    asking = (
-        [server for server in blank if not server.rehearsal] if interactive() else []
-    )
-    asked = (
-        ask_password(asking[0].settings.username, _names(asking)) if asking else None
-    )
+    asking = [server for server in blank if not server.rehearsal] if interactive() else []
+    asked = ask_password(asking[0].settings.username, _names(asking)) if asking else None
     for server in new:
         password = asked if asked and server in asking else generated()
         server.login = known(server) or Login(server.settings.username, password)
         console.protect(server.login.password)
 
 
-def _names(servers: list["Server"]) -> str:
+def _names(servers: list[Server]) -> str:
     return ", ".join(server.name for server in servers)

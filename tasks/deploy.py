@@ -15,9 +15,9 @@ from tasks.commands import sh
 from tasks.configure import auth_config, is_there
 from tasks.credentials import Login
 from tasks.facts import Facts
-from tasks.install import refuse_without_sudo
-from tasks.kinds import remote
-from tasks.server import Change, Server
+from tasks.install import refuse_without_sudo, release_of
+from tasks.kinds import Host, remote
+from tasks.server import Change
 from tasks.templates import read, render
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class File:
 
 
 @remote
-def deploy(c):
+def deploy(c: Host) -> None:
     """Ship the files that differ, start, check it is usable.
 
     Restarts only when something changed that the server must see, and loses no request doing so:
@@ -54,13 +54,9 @@ def deploy(c):
         return
     server.apply("deploy", needed)
     settings = server.settings
-    server.say(
-        f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green"
-    )
+    server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
     if login is None:
-        server.warn(
-            "checked without a login: none for this server is known here (./fab client)"
-        )
+        server.warn("checked without a login: none for this server is known here (./fab client)")
 
 
 def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
@@ -68,9 +64,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
     settings.require_bucket()
     refuse_without_sudo(facts)
     if facts.release is None or facts.release not in facts.complete:
-        raise Exit(
-            "MLflow is not installed on the host yet. Type: ./fab install configure deploy"
-        )
+        raise Exit("MLflow is not installed on the host yet. Type: ./fab install configure deploy")
     if not facts.server_env or not (facts.has_users or facts.bootstrap):
         raise Exit("The server has no first login yet. Type: ./fab configure deploy")
     refuse_taken_port(settings, facts)
@@ -79,9 +73,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
     after = auth_file(settings, facts)
     if facts.has_users:
         wanted.append(after)
-    differing = [
-        file for file in wanted if not is_there(facts, file.path, file.text, file.mode)
-    ]
+    differing = [file for file in wanted if not is_there(facts, file.path, file.text, file.mode)]
     stamp = wellness(wanted, facts)
     idle = not_running(settings, facts)
     if not differing and not idle and facts.well == stamp and not facts.bootstrap:
@@ -93,11 +85,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
         sentences.append("take the first password off the host")
     sentences.append("check login, database and bucket")
     restart = any(file.path not in _only_nginx(settings) for file in differing)
-    return [
-        deploying(
-            settings, "; ".join(sentences), differing, after, stamp, login, restart
-        )
-    ]
+    return [deploying(settings, "; ".join(sentences), differing, after, stamp, login, restart)]
 
 
 def deploying(
@@ -134,9 +122,7 @@ def stage_login(staged: dict[str, str | bytes], login: Login | None) -> str:
     """Stage the login as a file for the deep check; return its place as a word for the script."""
     if login is None:
         return "-"
-    staged["login.json"] = json.dumps(
-        {"username": login.username, "password": login.password}
-    )
+    staged["login.json"] = json.dumps({"username": login.username, "password": login.password})
     return '"$here/login.json"'
 
 
@@ -181,6 +167,8 @@ def files(settings: Settings, facts: Facts) -> list[File]:
             render(
                 "start_mlflow_server.sh",
                 unit=unit,
+                # A new environment must change this file, for only then the server restarts.
+                release=release_of(settings),
                 bind=settings.bind,
                 port=settings.port,
                 destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
@@ -253,7 +241,7 @@ def allowed_hosts(settings: Settings, facts: Facts) -> list[str]:
     """
     hosts = ["localhost", "localhost:*", "127.0.0.1:*"]
     if settings.bind not in ("127.0.0.1", "localhost", "::1"):
-        everywhere = settings.bind in ("0.0.0.0", "::")  # noqa: S104 (compared, not bound)
+        everywhere = settings.bind in ("0.0.0.0", "::")
         addresses = facts.addresses if everywhere else (settings.bind,)
         hosts += [f"{address}:{settings.port}" for address in addresses]
     if settings.public_name:
@@ -290,9 +278,7 @@ def is_deployed(settings: Settings, facts: Facts) -> bool:
 
 def wellness(wanted: Sequence[File], facts: Facts) -> str:
     """Digest what the last deep check covered: it holds until one of these changes."""
-    parts = [
-        file.text for file in wanted if not file.path.endswith(".mlflow_auth_config")
-    ]
+    parts = [file.text for file in wanted if not file.path.endswith(".mlflow_auth_config")]
     return hashlib.sha256(
         repr((parts, facts.release, facts.credentials, facts.proved)).encode()
     ).hexdigest()[:16]

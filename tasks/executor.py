@@ -37,29 +37,20 @@ class Executor(fabric.Executor):
         calls = self.normalize(tasks)
         self._refuse_what_is_not_ours()
         console.quiet_stdout = any(call.kwargs.get("json") for call in calls)
-        for kind, group in itertools.groupby(
-            calls, lambda call: isinstance(call.task, RemoteTask)
-        ):
+        for kind, group in itertools.groupby(calls, lambda call: isinstance(call.task, RemoteTask)):
             if kind:
-                Chain(self, list(group)).run()
+                settings, hosts = self.settings()
+                Chain(list(group), hosts, settings, self.client(), self.config).run()
             else:
                 for call in group:
-                    call.task(call.make_context(self.clean_config()), **call.kwargs)
+                    call.task(call.make_context(without_ssh(self.config)), **call.kwargs)
         return {}
 
     def _refuse_what_is_not_ours(self) -> None:
         if self.core.remainder:
-            raise Exit(
-                "Commands after -- are not for these tasks. Type: ssh HOST COMMAND"
-            )
+            raise Exit("Commands after -- are not for these tasks. Type: ssh HOST COMMAND")
         if self.config.run.dry:
             raise Exit("--dry would still connect and change things. Type: ./fab plan")
-
-    def clean_config(self) -> fabric.Config:
-        """Clone the configuration without what Paramiko read: OpenSSH answers for aliases."""
-        config = self.config.clone()
-        config._set(base_ssh_config=SSHConfig())
-        return config
 
     @property
     def file(self) -> dict[str, Any]:
@@ -82,24 +73,45 @@ class Executor(fabric.Executor):
         )
 
 
+def without_ssh(config: fabric.Config) -> fabric.Config:
+    """Clone a configuration without what Paramiko read: OpenSSH answers for aliases."""
+    clone = config.clone()
+    clone._set(base_ssh_config=SSHConfig())
+    return clone
+
+
+def run_on(hosts: Sequence[str], tasks: Sequence[RemoteTask], config: fabric.Config) -> None:
+    """Run remote tasks on rehearsal hosts from within a local one, whatever fabric.yaml says."""
+    from tasks.settings import Settings
+
+    Chain([Call(task) for task in tasks], hosts, Settings(), Client(), config).run()
+
+
 class Chain:
     """The remote tasks that follow each other without a local one between them."""
 
-    def __init__(self, executor: Executor, calls: Sequence[Call]) -> None:
-        self._executor = executor
-        self._calls = calls
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        hosts: Sequence[str],
+        settings: Settings,
+        client: Client,
+        config: fabric.Config,
+    ) -> None:
+        self._calls: Sequence[Any] = calls  # their tasks are all RemoteTasks
+        self._hosts = list(dict.fromkeys(hosts))
+        self._settings = settings
+        self._client = client
+        self._config = config
         self._failures: dict[str, str] = {}
         self._answers: list[dict[str, Any]] = [{} for _ in calls]
         self._results_lock = threading.Lock()
 
     def run(self) -> None:
-        settings, hosts = self._executor.settings()
-        if not hosts:
+        """Run all tasks on all hosts; raises Exit after a summary where one failed."""
+        if not self._hosts:
             raise Exit(NO_HOST)
-        client = self._executor.client()
-        servers = [
-            self._server(host, settings, client) for host in dict.fromkeys(hosts)
-        ]
+        servers = [self._server(host) for host in self._hosts]
         self._each(lambda task: task.check, servers)
         console.tagged = len(servers) > 1
         try:
@@ -109,41 +121,36 @@ class Chain:
         finally:
             for server in servers:
                 server.connection.close()
-        self._summarise(hosts)
+        self._summarise()
 
-    def _server(self, host: str, settings: Settings, client: Client) -> "Server":
+    def _server(self, host: str) -> Server:
         from tasks.connection import Connection
         from tasks.deploy import managed_files
         from tasks.rehearsed import rehearsed
         from tasks.server import Server
 
-        connection = Connection(client.target(host), self._executor.clean_config())
+        connection = Connection(self._client.target(host), without_ssh(self._config))
         own = rehearsed(host)
         if own is None:
-            server = Server(connection, settings, client, managed_files)
+            server = Server(connection, self._settings, self._client, managed_files)
         else:
-            server = Server(
-                connection, own.settings, client, managed_files, own.variables, True
-            )
+            settings, variables = own.settings, own.variables
+            server = Server(connection, settings, self._client, managed_files, variables, True)
         connection._set(server=server)
         return server
 
-    def _each(
-        self, hook: Callable[[Any], Callable[..., None] | None], *args: Any
-    ) -> None:
+    def _each(self, hook: Callable[[Any], Callable[..., None] | None], *args: Any) -> None:
         """Call the hook of each task once, however often the task stands in the chain."""
         for found in dict.fromkeys(hook(call.task) for call in self._calls):
             if found:
                 found(*args)
 
-    def _prepared(self, servers: list["Server"]) -> list["Server"]:
+    def _prepared(self, servers: list[Server]) -> list[Server]:
         """Ask what is missing for all hosts at once; hosts that cannot be looked at drop out."""
         hooks = [call.task.prepare for call in self._calls if call.task.prepare]
         if hooks:
             self._side_by_side(servers, lambda server: server.facts)
-            servers = [
-                server for server in servers if server.name not in self._failures
-            ]
+            servers = [server for server in servers if server.name not in self._failures]
             for hook in dict.fromkeys(hooks):
                 hook(servers)
         return servers
@@ -153,9 +160,7 @@ class Chain:
             self._guarded(servers[0], work)
             return
         with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
-            for future in [
-                pool.submit(self._guarded, server, work) for server in servers
-            ]:
+            for future in [pool.submit(self._guarded, server, work) for server in servers]:
                 future.result()
 
     def _guarded(self, server: Any, work: Callable[[Any], Any]) -> None:
@@ -172,13 +177,11 @@ class Chain:
             with self._results_lock:
                 answers[server.name] = value
 
-    def _report(self, servers: Sequence["Server"]) -> None:
+    def _report(self, servers: Sequence[Server]) -> None:
         environments = {server.name: server.settings.environment for server in servers}
         for answers, call in zip(self._answers, self._calls, strict=True):
             if call.kwargs.get("json"):
-                console.answer(
-                    json.dumps(list(self._objects(answers, environments)), indent=2)
-                )
+                console.answer(json.dumps(list(self._objects(answers, environments)), indent=2))
             elif call.task.report and answers:
                 call.task.report(answers)
 
@@ -199,19 +202,19 @@ class Chain:
                 "error": reason,
             }
 
-    def _summarise(self, hosts: Sequence[str]) -> None:
+    def _summarise(self) -> None:
         if not self._failures:
             return
-        if len(hosts) == 1:
+        if len(self._hosts) == 1:
             raise Exit(next(iter(self._failures.values())))
         for host, reason in self._failures.items():
             console.fail(reason, host)
-        good = [host for host in dict.fromkeys(hosts) if host not in self._failures]
+        good = [host for host in self._hosts if host not in self._failures]
         done = f" Done on: {', '.join(good)}." if good else ""
-        failed = ", ".join(self._failures)
         raise Exit(
-            f"{len(self._failures)} of {len(set(hosts))} hosts failed: {failed}.{done} "
-            f"Mend what stands above and type the same with -H {','.join(self._failures)}"
+            f"{len(self._failures)} of {len(self._hosts)} hosts failed: "
+            f"{', '.join(self._failures)}.{done} Mend what stands above and type the same with "
+            f"-H {','.join(self._failures)}"
         )
 
 

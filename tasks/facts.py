@@ -218,7 +218,5 @@ def _listeners(lines: list[str]) -> tuple[Listener, ...]:
     for line in lines:
         address, _, process = line.partition(" ")
         program, _, pid = process.rpartition(" ")
-        result.append(
-            Listener(address, program.strip('"'), int(pid) if pid.isdigit() else 0)
-        )
+        result.append(Listener(address, program.strip('"'), int(pid) if pid.isdigit() else 0))
     return tuple(result)

@@ -10,7 +10,7 @@ from invoke import Exit
 from tasks import paths
 from tasks.commands import sh
 from tasks.facts import PACKAGES, Facts
-from tasks.kinds import remote
+from tasks.kinds import Host, remote
 from tasks.server import Change
 from tasks.templates import read
 
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
 
 OLDEST_PYTHON = (3, 10)  # MLflow 3.17's own floor
-NEEDED_KB = (
-    2 * 1024 * 1024
-)  # 664 MB of environment, packages, and room for the databases
+NEEDED_KB = 2 * 1024 * 1024  # 664 MB of environment, packages, and room for the databases
 
 
 @remote
-def install(c):
+def install(c: Host) -> None:
     """Install packages, tools and MLflow on the host.
 
     What the guide lists (Python, AWS CLI, htop, tmux, git, curl), nginx, and the locked

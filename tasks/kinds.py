@@ -1,7 +1,9 @@
 """The two kinds of task: `remote` runs once per host, `local` once on this machine."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from invoke import Task, task
 
@@ -9,6 +11,12 @@ if TYPE_CHECKING:
     from tasks.server import Server
 
 Reporter = Callable[[Mapping[str, Any]], None]
+
+
+class Host(Protocol):
+    """The context of a remote task: Fabric's connection, and our Server on top of it."""
+
+    server: Server
 
 
 class RemoteTask(Task):  # type: ignore[type-arg]
@@ -24,7 +32,7 @@ class RemoteTask(Task):  # type: ignore[type-arg]
         self,
         *args: Any,
         check: Callable[..., None] | None = None,
-        prepare: Callable[[list["Server"]], None] | None = None,
+        prepare: Callable[[list[Server]], None] | None = None,
         report: Reporter | None = None,
         offline: bool = False,
         **kwargs: Any,

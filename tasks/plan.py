@@ -7,7 +7,7 @@ from invoke import Exit
 
 from tasks import configure, credentials, deploy, install
 from tasks.console import console
-from tasks.kinds import remote
+from tasks.kinds import Host, remote
 from tasks.server import Server
 
 
@@ -21,7 +21,7 @@ def show(answers: Mapping[str, Any]) -> None:
 
 
 @remote(report=show, help={"json": "print JSON instead of lines"})
-def plan(c, json=False):
+def plan(c: Host, json: bool = False) -> dict[str, Any]:
     """Print what install configure deploy would change.
 
     Looks at the host once and changes nothing.
@@ -29,9 +29,7 @@ def plan(c, json=False):
     Example: fab -H ec2 plan
     """
     changes = [
-        {"task": task, "what": what}
-        for task, sentences in steps(c.server)
-        for what in sentences
+        {"task": task, "what": what} for task, sentences in steps(c.server) for what in sentences
     ]
     return {"changes": changes}
 
@@ -48,11 +46,7 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
         ("install", [change.what for change in install.changes(settings, facts)]),
         (
             "configure",
-            [
-                change.what
-                for half in halves
-                for change in half(settings, facts, keys, new_login)
-            ],
+            [change.what for half in halves for change in half(settings, facts, keys, new_login)],
         ),
         ("deploy", _deploy_sentences(server)),
     ]

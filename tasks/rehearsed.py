@@ -6,6 +6,7 @@ password is ever used there.
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks import paths
 from tasks.settings import Settings, checked
@@ -22,7 +23,7 @@ class Rehearsed:
 def rehearsed(host: str) -> Rehearsed | None:
     """Return what a rehearsal host is told, or None for a host that is no rehearsal host."""
     try:
-        hosts = json.loads((paths.rehearsal() / "hosts.json").read_text())
+        hosts = json.loads(_file().read_text())
     except FileNotFoundError:
         return None
     if host not in hosts:
@@ -32,6 +33,14 @@ def rehearsed(host: str) -> Rehearsed | None:
 
 def remember(hosts: dict[str, dict[str, dict[str, str]]]) -> None:
     """Write down what each rehearsal host is told."""
-    file = paths.rehearsal() / "hosts.json"
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file.write_text(json.dumps(hosts, indent=2) + "\n")
+    _file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _file().write_text(json.dumps(hosts, indent=2) + "\n")
+
+
+def forget() -> None:
+    """Forget them all."""
+    _file().unlink(missing_ok=True)
+
+
+def _file() -> Path:
+    return paths.state() / "rehearsed.json"

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 LOCKED, OUTDATED = 75, 76  # exit codes of files/host/change.sh
 TIMEOUT = 60  # seconds for anything that only reads
-CHANGE_TIMEOUT = (
-    1800  # seconds; a first apt upgrade of a fresh instance can hold its lock long
-)
+CHANGE_TIMEOUT = 1800  # seconds; a first apt upgrade of a fresh instance can hold its lock long
 
 
 @dataclass(frozen=True)
@@ -138,12 +136,8 @@ class Server:
         if result.exited == -1:
             raise Exit(self._lost(None))
         if check and result.exited:
-            said = (result.stderr or result.stdout).strip().splitlines() or [
-                "it said nothing"
-            ]
-            raise Failed(
-                f"A command on {self.name} failed ({result.exited}): {said[-1]}"
-            )
+            said = (result.stderr or result.stdout).strip().splitlines() or ["it said nothing"]
+            raise Failed(f"A command on {self.name} failed ({result.exited}): {said[-1]}")
         return result
 
     def _lost(self, error: Exception | None) -> str:
@@ -170,9 +164,7 @@ class Server:
         """Look at the host, in one exec, unless nothing changed since the last look."""
         with self._lock:
             if self._facts is None:
-                text = self.read(
-                    probing.probe(self.settings, self._managed(self.settings))
-                )
+                text = self.read(probing.probe(self.settings, self._managed(self.settings)))
                 self._facts = probing.parse(text)
             return self._facts
 
@@ -190,9 +182,7 @@ class Server:
 
         if now == hashlib.sha256(text.encode()).hexdigest():
             return False
-        script = sh("place", "here/file", path, mode).replace(
-            "here/file", '"$here"/file'
-        )
+        script = sh("place", "here/file", path, mode).replace("here/file", '"$here"/file')
         self.apply(f"write {path}", [Change(f"write {path}", script, {"file": text})])
         return True
 

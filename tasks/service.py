@@ -12,20 +12,18 @@ from tasks.console import console, seconds
 from tasks.deploy import is_deployed
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
-from tasks.kinds import remote
+from tasks.kinds import Host, remote
 from tasks.server import Change, Server
 from tasks.templates import read
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
-ABSENT = (
-    "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
-)
+ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
 
 
 @remote
-def start(c):
+def start(c: Host) -> None:
     """Start the server and wait until it answers.
 
     Starts the socket and the service.
@@ -37,13 +35,11 @@ def start(c):
         server.say("start: nothing to change, the server runs")
         return
     unit = server.settings.unit
-    _switch(
-        server, "start", systemctl.start(f"{unit}.socket", "nginx", f"{unit}.service")
-    )
+    _switch(server, "start", systemctl.start(f"{unit}.socket", "nginx", f"{unit}.service"))
 
 
 @remote
-def stop(c):
+def stop(c: Host) -> None:
     """Stop the server and its socket.
 
     Requests in flight are finished first. With the socket stopped too, nothing starts it again
@@ -57,14 +53,12 @@ def stop(c):
     if all(server.facts.unit(name).active in ("inactive", "failed") for name in names):
         server.say("stop: nothing to change, the server is stopped")
         return
-    server.apply(
-        "stop", [Change("stop the server", f"as_root {systemctl.stop(*names)}")]
-    )
+    server.apply("stop", [Change("stop the server", f"as_root {systemctl.stop(*names)}")])
     server.say("✓ stopped; it starts again with: ./fab start", "green")
 
 
 @remote
-def restart(c):
+def restart(c: Host) -> None:
     """Restart the server; requests wait, none is lost.
 
     Example: fab -H ec2 restart
@@ -121,9 +115,7 @@ def show(answers: Mapping[str, Any]) -> None:
     """Print one table for all hosts."""
     from rich.table import Table
 
-    table = Table(
-        "host", "version", "state", "since", "memory", "runs", "disk free", box=None
-    )
+    table = Table("host", "version", "state", "since", "memory", "runs", "disk free", box=None)
     for host, row in answers.items():
         since, memory = row["since_seconds"], row["memory_bytes"]
         table.add_row(
@@ -139,7 +131,7 @@ def show(answers: Mapping[str, Any]) -> None:
 
 
 @remote(report=show, help={"json": "print JSON instead of a table"})
-def status(c, json=False):
+def status(c: Host, json: bool = False) -> dict[str, Any]:
     """Show version, state, memory, runs and disk.
 
     One table for all hosts; reads only.
@@ -153,9 +145,7 @@ def status(c, json=False):
         "version": (facts.release or "").rpartition("-")[0] or None,
         "state": state(settings, facts),
         "running": running,
-        "since_seconds": facts.now - service.since
-        if running and service.since
-        else None,
+        "since_seconds": facts.now - service.since if running and service.since else None,
         "memory_bytes": service.memory if running else None,
         "restarts": service.restarts,
         "runs": facts.runs,
@@ -174,7 +164,13 @@ def status(c, json=False):
         "grep": "only lines that match this pattern",
     }
 )
-def logs(c, follow=False, lines=100, since=None, grep=None):
+def logs(
+    c: Host,
+    follow: bool = False,
+    lines: int = 100,
+    since: str | None = None,
+    grep: str | None = None,
+) -> None:
     """Print the server's log.
 
     What `sudo journalctl -u mlflow-server` prints on the host.
@@ -184,9 +180,7 @@ def logs(c, follow=False, lines=100, since=None, grep=None):
     server = c.server
     unit = server.settings.unit
     command = journalctl.log(unit, lines=lines, since=since, grep=grep, follow=follow)
-    shell = sh(
-        "bash", "-c", f"if [ $(id -u) = 0 ]; then {command}; else sudo -n {command}; fi"
-    )
+    shell = sh("bash", "-c", f"if [ $(id -u) = 0 ]; then {command}; else sudo -n {command}; fi")
     if not follow:
         # journalctl exits 1 where nothing matches, which is an answer too.
         text = server.read(shell, check=False).strip()

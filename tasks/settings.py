@@ -16,12 +16,8 @@ PREFIX = "FABRIC_MLFLOW_"
 WHERE = "Mend it in fabric.yaml or the variable that sets it."
 
 # Amazon S3 user guide, "General purpose bucket naming rules".
-Bucket = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
-]
-KeyPrefix = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$")
-]
+Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+KeyPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The server runs as the login user: below 1024 only nginx, with a public name, may listen.
@@ -52,30 +48,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bucket: Bucket | None = Field(
-        None, description="S3 bucket for artifacts and backups"
-    )
-    prefix: KeyPrefix | None = Field(
-        None, description="artifacts' key prefix in the bucket"
-    )
-    backup_prefix: KeyPrefix = Field(
-        "mlflow-backups", description="backups' key prefix"
-    )
+    bucket: Bucket | None = Field(None, description="S3 bucket for artifacts and backups")
+    prefix: KeyPrefix | None = Field(None, description="artifacts' key prefix in the bucket")
+    backup_prefix: KeyPrefix = Field("mlflow-backups", description="backups' key prefix")
     region: Word | None = Field(None, description="AWS region of the bucket")
-    profile: Word = Field(
-        "default", description="profile in the host's ~/.aws/credentials"
-    )
-    endpoint_url: Url | None = Field(
-        None, description="S3-compatible store other than AWS"
-    )
-    root: Path_ | None = Field(
-        None, description="folder on the host for all of the server"
-    )
+    profile: Word = Field("default", description="profile in the host's ~/.aws/credentials")
+    endpoint_url: Url | None = Field(None, description="S3-compatible store other than AWS")
+    root: Path_ | None = Field(None, description="folder on the host for all of the server")
     port: UserPort = Field(5000, description="port on the host")
     local_port: UserPort = Field(5001, description="port of the tunnel on this machine")
-    bind: Word = Field(
-        "127.0.0.1", description="address on the host that the port listens on"
-    )
+    bind: Word = Field("127.0.0.1", description="address on the host that the port listens on")
     version: Version = Field(TESTED_VERSION, description="MLflow release")
     workers: Annotated[int, Field(ge=0, le=64)] = Field(
         1, description="server processes; 0 = from cores and memory"
@@ -84,27 +66,19 @@ class Settings(BaseModel):
     default_permission: Permission = Field(
         "READ", description="what a user may do with others' experiments"
     )
-    backend_store_uri: str | None = Field(
-        None, description="database; empty = SQLite in root"
-    )
+    backend_store_uri: str | None = Field(None, description="database; empty = SQLite in root")
     artifact_access: Literal["proxied", "direct"] = Field(
         "proxied",
         description="artifacts through the server, or by presigned URL from S3",
     )
-    public_name: Word | None = Field(
-        None, description="DNS name that clients use (TLS)"
-    )
+    public_name: Word | None = Field(None, description="DNS name that clients use (TLS)")
     keep: Keep = Field(Keep(), description="how many backups of each age stay")
-    environment: Name | None = Field(
-        None, description="which of `environments` is meant"
-    )
+    environment: Name | None = Field(None, description="which of `environments` is meant")
 
     @property
     def unit(self) -> str:
         """Name the systemd unit, and with it the socket, the nginx site and the folder."""
-        return (
-            f"mlflow-server-{self.environment}" if self.environment else "mlflow-server"
-        )
+        return f"mlflow-server-{self.environment}" if self.environment else "mlflow-server"
 
     @property
     def root_path(self) -> str:
@@ -114,11 +88,7 @@ class Settings(BaseModel):
     def artifact_prefix(self) -> str:
         if self.prefix:
             return self.prefix
-        return (
-            f"mlflow-artifacts-{self.environment}"
-            if self.environment
-            else "mlflow-artifacts"
-        )
+        return f"mlflow-artifacts-{self.environment}" if self.environment else "mlflow-artifacts"
 
     @property
     def label(self) -> str:
@@ -161,9 +131,7 @@ def settle(
                 "Name one of `environments:` in fabric.yaml."
             )
         layer = _section(environments[name], f"mlflow.environments.{name}")
-    hosts = _hosts(
-        variables.get("FABRIC_HOSTS") or layer.pop("hosts", None) or data.get("hosts")
-    )
+    hosts = _hosts(variables.get("FABRIC_HOSTS") or layer.pop("hosts", None) or data.get("hosts"))
     return checked({**base, **layer, **overrides, "environment": name}), hosts
 
 
@@ -172,9 +140,7 @@ def checked(values: Mapping[str, Any]) -> Settings:
     for key in values:
         if key not in Settings.model_fields:
             known = [*Settings.model_fields, "environments"]
-            raise Exit(
-                f"Unknown setting `mlflow: {key}:`{nearest(key, known)}. {WHERE}"
-            )
+            raise Exit(f"Unknown setting `mlflow: {key}:`{nearest(key, known)}. {WHERE}")
     # An empty value in YAML (`bucket:`) means the default, not a null.
     given = {key: value for key, value in values.items() if value not in (None, "")}
     try:
@@ -208,8 +174,7 @@ def _from_variables(variables: Mapping[str, str]) -> dict[str, str]:
         suspicious = variable.startswith(PREFIX) or _misspelt(variable, names)
         if suspicious and variable not in names:
             raise Exit(
-                f"Unknown variable {variable}{nearest(variable, names)}. "
-                "Unset it or mend its name."
+                f"Unknown variable {variable}{nearest(variable, names)}. Unset it or mend its name."
             )
     return {key: variables[name] for name, key in known.items() if variables.get(name)}
 
@@ -240,9 +205,7 @@ def _section(value: Any, name: str) -> dict[str, Any]:
 
 def nearest(word: str, known: Any) -> str:
     """Spell ', did you mean ...?' or nothing."""
-    close = difflib.get_close_matches(
-        word, [str(name) for name in known], n=1, cutoff=0.5
-    )
+    close = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -50,22 +50,16 @@ class Target:
 class Client:
     """The OpenSSH client with one configuration: the clone's own hosts, then the operator's."""
 
-    def __init__(
-        self, config_file: str | None = None, identities: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, config_file: str | None = None, identities: tuple[str, ...] = ()) -> None:
         if config_file and not Path(config_file).expanduser().is_file():
-            raise Exit(
-                f"No ssh configuration at {config_file}. Give -S an existing file."
-            )
+            raise Exit(f"No ssh configuration at {config_file}. Give -S an existing file.")
         self._config_file = config_file
         self._identities = identities
 
     def words(self) -> list[str]:
         """Spell the start of every ssh command line of ours."""
         if shutil.which("ssh") is None:
-            raise Exit(
-                "OpenSSH's client is missing. Install it: apt-get install openssh-client"
-            )
+            raise Exit("OpenSSH's client is missing. Install it: apt-get install openssh-client")
         words = ["ssh"]
         own = paths.rehearsal() / "ssh_config"
         if own.is_file():
@@ -102,9 +96,7 @@ class Client:
             words += ["-p", str(spelt["port"])]
         name = f"{spelt['user']}@{spelt['host']}" if spelt["user"] else spelt["host"]
         if not spelt["host"] or name.startswith("-"):
-            raise Exit(
-                f"{host!r} is not a host. Name one with -H, such as -H ubuntu@1.2.3.4."
-            )
+            raise Exit(f"{host!r} is not a host. Name one with -H, such as -H ubuntu@1.2.3.4.")
         done = subprocess.run(
             [*words, "-G", "--", name],
             stdin=subprocess.DEVNULL,
@@ -138,9 +130,7 @@ def understood(host: str, text: str, words: list[str]) -> Target:
         port=port,
         identities=tuple(
             str(path)
-            for path in (
-                Path(name).expanduser() for name in options.get("identityfile", [])
-            )
+            for path in (Path(name).expanduser() for name in options.get("identityfile", []))
             if path.is_file()
         ),
         identities_only=one("identitiesonly") == "yes",
@@ -150,9 +140,7 @@ def understood(host: str, text: str, words: list[str]) -> Target:
         key_alias=one("hostkeyalias"),
         checking=one("stricthostkeychecking") or "ask",
         hash_known_hosts=one("hashknownhosts") == "yes",
-        proxy_command=_proxy(
-            one("proxyjump"), one("proxycommand"), hostname, port, words
-        ),
+        proxy_command=_proxy(one("proxyjump"), one("proxycommand"), hostname, port, words),
         connect_timeout=int(timeout) if timeout and timeout.isdigit() else None,
     )
 

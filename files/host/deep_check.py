@@ -26,19 +26,14 @@ def ask(path, credentials=None):
     request = urllib.request.Request(BASE + path)
     if credentials:
         pair = "%(username)s:%(password)s" % credentials
-        request.add_header(
-            "Authorization", "Basic " + base64.b64encode(pair.encode()).decode()
-        )
+        request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
     try:
         with opener.open(request, timeout=60) as answer:
             return answer.status, answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode("utf-8", "replace")
     except OSError as error:
-        fail(
-            "The server does not answer on port %s: %s. Type: ./fab logs"
-            % (port, error)
-        )
+        fail("The server does not answer on port %s: %s. Type: ./fab logs" % (port, error))
 
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
@@ -47,13 +42,11 @@ if status != 200:
     fail("The server's /health says %s. Type: ./fab logs" % status)
 status, body = ask(SEARCH)
 if status != 401:
-    fail(
-        "The server answers %s without a login, where 401 is right. Type: ./fab logs"
-        % status
-    )
+    fail("The server answers %s without a login, where 401 is right. Type: ./fab logs" % status)
 
 if login != "-":
-    credentials = json.load(open(login))
+    with open(login) as stream:
+        credentials = json.load(stream)
     status, body = ask(SEARCH, credentials)
     if status == 401:
         fail(
@@ -62,14 +55,9 @@ if login != "-":
             "MLFLOW_TRACKING_PASSWORD." % credentials
         )
     if status == 403:
-        fail(
-            "The server refuses the Host header 127.0.0.1:%s. Type deploy again." % port
-        )
+        fail("The server refuses the Host header 127.0.0.1:%s. Type deploy again." % port)
     if status != 200:
         fail("The server cannot search its database (%s). Type: ./fab logs" % status)
     status, body = ask("/api/2.0/mlflow-artifacts/artifacts?path=", credentials)
     if status != 200:
-        fail(
-            "The server cannot list the bucket (%s). Type configure, which names why."
-            % status
-        )
+        fail("The server cannot list the bucket (%s). Type configure, which names why." % status)

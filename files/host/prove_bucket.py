@@ -34,9 +34,7 @@ def attempt(permission, action, **options):
     except ClientError as error:
         code = error.response["Error"]["Code"]
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if code in ("NoSuchBucket",) or (
-            permission == "s3:ListBucket" and status == 404
-        ):
+        if code in ("NoSuchBucket",) or (permission == "s3:ListBucket" and status == 404):
             fail(
                 "The bucket %s does not exist. Create it, or mend `bucket:` in fabric.yaml."
                 % bucket
@@ -49,13 +47,10 @@ def attempt(permission, action, **options):
         ):
             fail(
                 "AWS refuses the credentials on the host (%s). Give right ones: set "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and type configure again."
-                % code
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and type configure again." % code
             )
         if code == "RequestTimeTooSkewed":
-            fail(
-                "The host's clock is wrong: S3 refuses it. Type: sudo timedatectl set-ntp true"
-            )
+            fail("The host's clock is wrong: S3 refuses it. Type: sudo timedatectl set-ntp true")
         if status == 403 or code == "AccessDenied":
             raise PermissionError(permission) from error
         wrong_region(error.response)
@@ -97,10 +92,7 @@ def prove():
     attempt("s3:PutObject", s3.put_object, Key=KEY, Body=BODY)
     answer = attempt("s3:GetObject", s3.get_object, Key=KEY)
     if answer["Body"].read() != BODY:
-        fail(
-            "s3://%s/%s does not hold what was written to it. Check the endpoint."
-            % (bucket, KEY)
-        )
+        fail("s3://%s/%s does not hold what was written to it. Check the endpoint." % (bucket, KEY))
     try:
         attempt("s3:DeleteObject", s3.delete_object, Key=KEY)
     except PermissionError:
@@ -131,12 +123,8 @@ except NoCredentialsError:
 except ProfileNotFound as error:
     fail("%s. Mend `profile:` in fabric.yaml or the host's ~/.aws." % error)
 except EndpointConnectionError as error:
-    fail(
-        "The host cannot reach S3 (%s). Check its outbound network and `endpoint_url:`."
-        % error
-    )
+    fail("The host cannot reach S3 (%s). Check its outbound network and `endpoint_url:`." % error)
 except (BotoCoreError, ConfigParseError) as error:
     fail(
-        "S3 cannot be used from the host: %s. Check `region:`, `endpoint_url:` and ~/.aws."
-        % error
+        "S3 cannot be used from the host: %s. Check `region:`, `endpoint_url:` and ~/.aws." % error
     )

@@ -15,8 +15,7 @@ def mended(text, header, values):
     for line in text.splitlines():
         if re.match(r"\s*\[", line):
             inside = (
-                re.sub(r"\s+", " ", line.strip()).replace("[ ", "[").replace(" ]", "]")
-                == header
+                re.sub(r"\s+", " ", line.strip()).replace("[ ", "[").replace(" ]", "]") == header
             )
             lines.append(line)
             if inside:
@@ -26,8 +25,7 @@ def mended(text, header, values):
         key = line.split("=")[0].strip()
         # A session token of the former keys would make the new ones invalid.
         if inside and (
-            key in values
-            or (key == "aws_session_token" and "aws_access_key_id" in values)
+            key in values or (key == "aws_session_token" and "aws_access_key_id" in values)
         ):
             continue
         lines.append(line)
@@ -42,18 +40,20 @@ def write(name, header, values):
         return
     path = os.path.expanduser("~/.aws/" + name)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    text = open(path).read() if os.path.exists(path) else ""
+    text = ""
+    if os.path.exists(path):
+        with open(path) as stream:
+            text = stream.read()
     part = path + ".part"
-    with open(
-        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
-    ) as stream:
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         stream.write(mended(text, header, values))
     os.chmod(part, 0o600)
     os.replace(part, path)
 
 
 if __name__ == "__main__":
-    wanted = json.load(open(sys.argv[1]))
+    with open(sys.argv[1]) as stream:
+        wanted = json.load(stream)
     profile = wanted["profile"]
     write("credentials", "[%s]" % profile, wanted["credentials"])
     write(

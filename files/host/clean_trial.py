@@ -1,0 +1,86 @@
+"""Count what a trial left in the bucket, then remove it there and from the database.
+
+Runs on the host in the server's own environment. Arguments: bucket, prefix, endpoint or "",
+experiment id or "", registered model or "", root. Reports {"found": n, "left": n, "place": uri}.
+MLflow's own delete only marks; its gc wants the whole server's deleted runs.
+"""
+
+import configparser
+import json
+import os
+import sys
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from sqlalchemy import create_engine, text
+
+bucket, prefix, endpoint, experiment, model = sys.argv[1:6]
+# The name is made by the trial; nothing else is ever touched.
+MARK = "remote-mlflow-verify-"
+
+
+def objects(s3, place):
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=place)
+    return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+
+def remove_rows():
+    from mlflow.entities import ViewType
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    tracking = Tracking(uri, "mlflow-artifacts:/")
+    trial = tracking.get_experiment(experiment)
+    if not trial.name.startswith(MARK):
+        raise SystemExit("@fail experiment %s is not a trial's; nothing was removed" % experiment)
+    runs = tracking.search_runs([experiment], "", ViewType.ALL, max_results=100)
+    models = tracking.search_logged_models([experiment])
+    if trial.lifecycle_stage == "active":  # the trial failed before it could
+        tracking.delete_experiment(experiment)
+        registry = Registry(uri)
+        if registry.search_registered_models("name = '%s'" % model):
+            registry.delete_registered_model(model)
+    for found in models:
+        tracking._hard_delete_logged_model(found.model_id)
+    for run in runs:
+        tracking._hard_delete_run(run.info.run_id)
+    tracking._hard_delete_experiment(experiment)
+    with tracking.engine.begin() as rows:
+        for run in runs:
+            values = {"run": run.info.run_id}
+            rows.execute(text("delete from inputs where source_id = :run"), values)
+    remove_grants()
+
+
+def remove_grants():
+    """Take the experiment's grants back: SQLite gives its number to the next experiment."""
+    config = configparser.ConfigParser()
+    config.read(os.path.join(sys.argv[6], ".mlflow_auth_config"))
+    with create_engine(config["mlflow"]["database_uri"]).begin() as grants:
+        grants.execute(
+            text(
+                "delete from role_permissions where resource_type = 'experiment' "
+                "and resource_pattern = :experiment"
+            ),
+            {"experiment": experiment},
+        )
+
+
+if not experiment:
+    print("@report " + json.dumps({"found": 0, "left": 0, "place": ""}))
+    sys.exit()
+style = {"addressing_style": "path"} if endpoint else {}
+s3 = boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
+place = "%s/%s/" % (prefix, experiment)
+found = objects(s3, place)
+left = 0
+for key in found:
+    try:
+        s3.delete_object(Bucket=bucket, Key=key)
+    except ClientError:
+        left += 1
+remove_rows()
+where = "s3://%s/%s" % (bucket, place)
+print("@report " + json.dumps({"found": len(found), "left": left, "place": where}))

@@ -1,0 +1,74 @@
+"""Tell an MLflow client on this machine how to reach the server."""
+
+from __future__ import annotations
+
+import shlex
+
+from invoke import Exit
+
+from tasks import credentials
+from tasks.console import console
+from tasks.kinds import Host, remote
+from tasks.tunnel import url
+
+SNIPPET = """\
+import mlflow
+
+mlflow.set_tracking_uri("{uri}")
+mlflow.set_experiment("my-experiment")
+with mlflow.start_run():
+    mlflow.log_param("param", "value")
+    mlflow.log_metric("metric", 1.0)"""
+
+
+@remote(
+    help={
+        "export": 'print only export lines, password included: eval "$(fab client --export)"',
+        "use": "make this the login that MLflow clients read by themselves",
+    }
+)
+def client(c: Host, export: bool = False, use: bool = False) -> None:
+    """Print what an MLflow client needs to connect.
+
+    The password is printed only by --export, which is meant for eval.
+
+    Example: eval "$(fab -H ec2 client --export)"
+    """
+    server = c.server
+    login = credentials.required(server)
+    uri = url(server.settings.local_port)
+    if export:
+        for name, value in (
+            ("MLFLOW_TRACKING_URI", uri),
+            (credentials.USERNAME, login.username),
+            (credentials.PASSWORD, login.password),
+        ):
+            console.answer(f"export {name}={shlex.quote(value)}")
+        return
+    if use:
+        if server.rehearsal:
+            raise Exit("A rehearsal host's login is not written to ~/.mlflow/credentials. "
+                       'Type: eval "$(./fab -H sandbox client --export)"')  # fmt: skip
+        file = credentials.use(login)
+        server.say(f"✓ MLflow clients on this machine now use {login.username} ({file})", "green")
+        return
+    command = f"./fab -H {server.name}"
+    server.say(
+        "\n".join(
+            (
+                "# 1. Open the tunnel:",
+                f"{command} tunnel --background",
+                "",
+                "# 2. In the shell of the client (the login is kept in "
+                f"{credentials.copy_of(server)}):",
+                f'eval "$({command} client --export)"',
+                "# which sets:",
+                f"export MLFLOW_TRACKING_URI={uri}",
+                f"export {credentials.USERNAME}={shlex.quote(login.username)}",
+                f"export {credentials.PASSWORD}=...",
+                "",
+                "# 3. In Python:",
+                SNIPPET.format(uri=uri),
+            )
+        )
+    )
