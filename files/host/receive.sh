@@ -7,7 +7,8 @@ until [ "$session" -le 1 ] || grep -q '^sshd' "/proc/$session/comm"; do
   session=$(awk '$1 == "PPid:" {print $2}' "/proc/$session/status")
 done
 export REMOTE_MLFLOW_SESSION=$session
-staged=$(mktemp -d /dev/shm/remote-mlflow.XXXXXX) || exit
+# Not in /dev/shm: systemd empties that for a user whose last session or unit ends (RemoveIPC).
+staged=$(mktemp -d /run/lock/remote-mlflow.XXXXXX 2>/dev/null || mktemp -d) || exit
 trap 'rm -rf "$staged"' EXIT
 tar -xf - -C "$staged" || exit
 { bash "$staged/change.sh" "$@" 2>&1 </dev/null; echo "@exit $?"; } | {

@@ -70,9 +70,10 @@ def base(images: Path, suite: str, say: Say) -> Path:
             _refuse_a_full_disk(images)
             started = time.monotonic()
             say(f"making the base image of {suite}: about a minute, once on this machine")
+            for interrupted in images.glob(f"{suite}-*.partial"):
+                processes.end(str(interrupted))
+                clear(interrupted)
             partial = images / f"{whole.name}.partial"
-            processes.end(str(partial))
-            clear(partial)
             _debootstrap(partial, suite, images / f"{whole.name}.log")
             _finish(partial, private)
             partial.rename(whole)
