@@ -176,14 +176,21 @@ class Chain:
             value = call.task(server.connection, *call.args, **call.kwargs)
             with self._results_lock:
                 answers[server.name] = value
+            if len(self._hosts) == 1:
+                self._show(call, answers)
+
+    def _show(self, call: Any, answers: Mapping[str, Any]) -> None:
+        if call.task.report and answers and not call.kwargs.get("json"):
+            call.task.report(answers)
 
     def _report(self, servers: Sequence[Server]) -> None:
+        """Answer for all hosts together; a single host's answer was shown in its place."""
         environments = {server.name: server.settings.environment for server in servers}
         for answers, call in zip(self._answers, self._calls, strict=True):
             if call.kwargs.get("json"):
                 console.answer(json.dumps(list(self._objects(answers, environments)), indent=2))
-            elif call.task.report and answers:
-                call.task.report(answers)
+            elif len(self._hosts) > 1:
+                self._show(call, answers)
 
     def _objects(
         self, answers: Mapping[str, Any], environments: Mapping[str, str | None]

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from invoke import Exit
-
 from tasks import configure, credentials, deploy, install
 from tasks.console import console
 from tasks.kinds import Host, remote
-from tasks.server import Server
+from tasks.server import Change, Server
 
 
 def show(answers: Mapping[str, Any]) -> None:
@@ -39,31 +37,26 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
     settings, facts = server.settings, server.facts
     settings.require_bucket()
     keys = credentials.supplied_keys(server.variables)
-    login = credentials.known(server)
-    new_login = login or credentials.Login(settings.username, "0" * 24)
+    # Any login stands for the one that configure would ask for or make.
+    login = credentials.known(server) or credentials.Login(settings.username, "")
     halves = (configure.aws_changes, configure.auth_changes)
+    configuring = [change for half in halves for change in half(settings, facts, keys, login)]
     return [
-        ("install", [change.what for change in install.changes(settings, facts)]),
-        (
-            "configure",
-            [change.what for half in halves for change in half(settings, facts, keys, new_login)],
-        ),
-        ("deploy", _deploy_sentences(server)),
+        ("install", _sentences(install.changes(settings, facts))),
+        ("configure", _sentences(configuring)),
+        ("deploy", _deploying(server, login)),
     ]
 
 
-def _deploy_sentences(server: Server) -> list[str]:
+def _deploying(server: Server, login: credentials.Login) -> list[str]:
     settings, facts = server.settings, server.facts
     if facts.complete and facts.server_env:
-        return [
-            sentence
-            for change in deploy.changes(settings, facts, credentials.known(server))
-            for sentence in change.what.split("; ")
-        ]
+        return _sentences(deploy.changes(settings, facts, login))
     # What comes before is not there yet, so every file is new.
-    try:
-        deploy.refuse_taken_port(settings, facts)
-    except Exit as error:
-        return [f"stop: {error.message}"]
+    deploy.refuse_taken_port(settings, facts)
     names = [file.path for file in deploy.files(settings, facts)]
-    return [*(f"put {name}" for name in names), "start the server and check it"]
+    return [*(f"put {name}" for name in names), "start the server", deploy.CHECK]
+
+
+def _sentences(changes: list[Change]) -> list[str]:
+    return [sentence for change in changes for sentence in change.sentences]

@@ -51,6 +51,11 @@ class Change:
     script: str
     files: Mapping[str, str | bytes] = field(default_factory=dict)
 
+    @property
+    def sentences(self) -> list[str]:
+        """Split what is done at once into what people read one by one."""
+        return self.what.split("; ")
+
 
 class Failed(Exit):
     """A command on the host failed in a way that nobody foresaw."""
@@ -283,7 +288,10 @@ class Lines:
 
 def bundle(changes: Sequence[Change]) -> bytes:
     """Pack the steps and their files into one tar for the host's standard input."""
-    steps = "\n".join(f"say {sh(change.what)}\n{change.script}" for change in changes)
+    steps = "\n".join(
+        "\n".join([*(f"say {sh(sentence)}" for sentence in change.sentences), change.script])
+        for change in changes
+    )
     files: dict[str, str | bytes] = {
         "change.sh": read("host/change.sh"),
         "steps.sh": steps + "\n",
