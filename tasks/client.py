@@ -6,7 +6,7 @@ import shlex
 
 from invoke import Exit
 
-from tasks import credentials
+from tasks import credentials, paths
 from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.tunnel import url
@@ -50,7 +50,10 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
             raise Exit("A rehearsal host's login is not written to ~/.mlflow/credentials. "
                        'Type: eval "$(./fab -H sandbox client --export)"')  # fmt: skip
         file = credentials.use(login)
-        server.say(f"✓ MLflow clients on this machine now use {login.username} ({file})", "green")
+        server.say(
+            f"✓ MLflow clients on this machine now use {login.username} ({paths.shown(file)})",
+            "green",
+        )
         return
     command = f"./fab -H {server.name}"
     server.say(
@@ -60,7 +63,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
                 f"{command} tunnel --background",
                 "",
                 "# 2. In the shell of the client (the login is kept in "
-                f"{credentials.copy_of(server)}):",
+                f"{paths.shown(credentials.copy_of(server))}):",
                 f'eval "$({command} client --export)"',
                 "# which sets:",
                 f"export MLFLOW_TRACKING_URI={uri}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials
+from tasks import credentials, paths
 from tasks.commands import sh, when
 from tasks.credentials import Keys, Login
 from tasks.facts import Facts
@@ -39,7 +39,7 @@ def gather(servers: list[Server]) -> None:
     credentials.gather_logins(servers)
 
 
-@remote(check=check, prepare=gather)
+@remote(check=check, prepare=gather, then="deploy verify")
 def configure(c: Host) -> None:
     """Give the host its AWS keys and the first login.
 
@@ -53,7 +53,7 @@ def configure(c: Host) -> None:
     _configure(c.server, "configure", aws_changes, auth_changes)
 
 
-@remote(check=check, prepare=credentials.gather_keys)
+@remote(check=check, prepare=credentials.gather_keys, then="configure-auth deploy verify")
 def configure_aws(c: Host) -> None:
     """Give the host its AWS keys, and prove the bucket.
 
@@ -64,7 +64,7 @@ def configure_aws(c: Host) -> None:
     _configure(c.server, "configure-aws", aws_changes)
 
 
-@remote(check=check, prepare=credentials.gather_logins)
+@remote(check=check, prepare=credentials.gather_logins, then="deploy verify")
 def configure_auth(c: Host) -> None:
     """Give the host the login of its first user.
 
@@ -91,7 +91,7 @@ def _configure(server: Server, task: str, *halves: Half) -> None:
         if server.login and not facts.has_users:
             # Kept here before it is sent: a connection lost half way must not lose the password.
             copy = credentials.keep(server, server.login)
-            server.say(f"the login of {server.login.username} is kept in {copy}")
+            server.say(f"the login of {server.login.username} is kept in {paths.shown(copy)}")
         server.apply(task, needed)
         server.say("✓ configured", "green")
     else:
@@ -242,4 +242,4 @@ def _accept_supplied_login(server: Server) -> None:
 
     server.apply("check a login", [login_check(server.settings, given)])
     server.say(f"the login of {given.username} is right, and kept in "
-               f"{credentials.keep(server, given)}")  # fmt: skip
+               f"{paths.shown(credentials.keep(server, given))}")  # fmt: skip

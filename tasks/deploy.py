@@ -37,7 +37,7 @@ class File:
     text: str
 
 
-@remote
+@remote(then="verify")
 def deploy(c: Host) -> None:
     """Ship the files that differ, start, check it is usable.
 

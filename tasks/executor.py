@@ -115,13 +115,14 @@ class Chain:
         self._each(lambda task: task.check, servers)
         console.tagged = len(servers) > 1
         try:
-            servers = self._prepared(servers)
-            self._side_by_side(servers, self._run_tasks)
+            self._side_by_side(self._prepared(servers), self._run_tasks)
             self._report(servers)
         finally:
             for server in servers:
                 server.connection.close()
         self._summarise()
+        if then := self._calls[-1].task.then:
+            console.say(f"Next: ./fab -H {','.join(self._hosts)} {then}")
 
     def _server(self, host: str) -> Server:
         from tasks.connection import Connection
@@ -160,8 +161,15 @@ class Chain:
             self._guarded(servers[0], work)
             return
         with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
-            for future in [pool.submit(self._guarded, server, work) for server in servers]:
-                future.result()
+            futures = [pool.submit(self._guarded, server, work) for server in servers]
+            try:
+                for future in futures:
+                    future.result()
+            except KeyboardInterrupt:
+                # Only this reaches the threads, which wait for their hosts.
+                for server in servers:
+                    server.connection.close()
+                raise
 
     def _guarded(self, server: Any, work: Callable[[Any], Any]) -> None:
         try:
@@ -186,7 +194,8 @@ class Chain:
     def _report(self, servers: Sequence[Server]) -> None:
         """Answer for all hosts together; a single host's answer was shown in its place."""
         environments = {server.name: server.settings.environment for server in servers}
-        for answers, call in zip(self._answers, self._calls, strict=True):
+        for unordered, call in zip(self._answers, self._calls, strict=True):
+            answers = {host: unordered[host] for host in self._hosts if host in unordered}
             if call.kwargs.get("json"):
                 console.answer(json.dumps(list(self._objects(answers, environments)), indent=2))
             elif len(self._hosts) > 1:

@@ -21,7 +21,7 @@ OLDEST_PYTHON = (3, 10)  # MLflow 3.17's own floor
 NEEDED_KB = 2 * 1024 * 1024  # 664 MB of environment, packages, and room for the databases
 
 
-@remote
+@remote(then="configure deploy verify")
 def install(c: Host) -> None:
     """Install packages, tools and MLflow on the host.
 

@@ -25,7 +25,7 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     `check` looks at this machine alone, before any connection. `prepare` gets all servers of the
     chain at once, in the main thread, before the first task: the place to ask questions. `report`
     gets every host's return value by name once all hosts are done; with `--json` the executor
-    prints the values itself.
+    prints the values itself. `then` is what to type when this was the last task of a chain.
     """
 
     def __init__(
@@ -34,16 +34,11 @@ class RemoteTask(Task):  # type: ignore[type-arg]
         check: Callable[..., None] | None = None,
         prepare: Callable[[list[Server]], None] | None = None,
         report: Reporter | None = None,
-        offline: bool = False,
+        then: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.check, self.prepare, self.report, self.offline = (
-            check,
-            prepare,
-            report,
-            offline,
-        )
+        self.check, self.prepare, self.report, self.then = check, prepare, report, then
 
 
 class LocalTask(Task):  # type: ignore[type-arg]

@@ -35,3 +35,9 @@ def _xdg(variable: str, default: str) -> Path:
     value = os.environ.get(variable, "")
     # The XDG base directory specification says to ignore a relative path.
     return Path(value) if os.path.isabs(value) else Path.home() / default
+
+
+def shown(path: Path) -> str:
+    """Spell a path the way its owner would type it."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

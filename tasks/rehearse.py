@@ -6,7 +6,7 @@ import time
 
 from invoke import Context
 
-from tasks import configure, credentials, deploy, install, sandbox, verify
+from tasks import configure, credentials, deploy, install, paths, sandbox, verify
 from tasks.console import console, seconds
 from tasks.kinds import Host, local, remote
 from tasks.tunnel import url
@@ -29,7 +29,7 @@ def closing_panel(c: Host) -> None:
                     f"Open it     {command} tunnel --background     then {uri}",
                     f"Log in      {command} client     "
                     f"(user {credentials.required(server).username}; the password is in",
-                    f"            {credentials.copy_of(server)})",
+                    f"            {paths.shown(credentials.copy_of(server))})",
                     f"Look        {command} status     {command} logs     {command} plan",
                     "Take down   ./fab sandbox.down",
                     "Do it live  ./fab -H YOUR-EC2-HOST install configure deploy verify",

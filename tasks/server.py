@@ -200,7 +200,7 @@ class Server:
         facts = self.facts
         arguments = (facts.root, operator(), task, str(facts.generation))
         said = Talk(self)
-        with console.waiting(f"{task} on {self.name}"):
+        with console.waiting(f"{task} on {self.name}", self.name):
             self.run(
                 sh("bash", "-c", read("host/receive.sh"), "remote-mlflow", *arguments),
                 input=bundle(changes),
@@ -234,7 +234,7 @@ class Talk:
     def __call__(self, line: str) -> None:
         word, _, text = line.partition(" ")
         if word == "@say":
-            self._server.say(f"  {text}")
+            self._server.say(f"  {seconds(time.monotonic() - self._started):>6}  {text}")
         elif word == "@warn":
             self._server.warn(f"  {text}")
         elif word == "@fail":

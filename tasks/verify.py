@@ -13,6 +13,7 @@ from invoke import Exit
 from tasks import credentials, paths
 from tasks.commands import sh
 from tasks.configure import environment, proof, proving
+from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
 from tasks.service import ABSENT, is_up, state
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 FOREIGN = ("MLFLOW_", "AWS_", "DATABRICKS_")
 
 
-@remote
+@remote(then="client")
 def verify(c: Host) -> None:
     """Train, log and read back a model through the server.
 
@@ -44,9 +45,9 @@ def verify(c: Host) -> None:
     made: dict[str, str] = {}
     failure = None
     port = free_port()
-    with forwarded(server, port):
+    with forwarded(server, port), console.waiting(f"verify on {server.name}", server.name):
         failure = _trial(server, login, url(port), made)
-    reports = server.apply("verify", [proof_again(server), _cleaning(server, made)])
+    reports = server.apply("verify from the host", [proof_again(server), _cleaning(server, made)])
     counts = json.loads(reports[-1]) if reports else {}
     if failure:
         raise Exit(f"{server.name} fails the trial: {failure}. See its side: ./fab logs")

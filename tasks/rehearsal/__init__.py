@@ -220,6 +220,11 @@ class Rehearsal:
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
         )
 
+    def lend_role(self, present: bool = True) -> None:
+        """Give the hosts an instance role, as EC2 does at 169.254.169.254, or take it away."""
+        running = self._store()
+        self.network.lend_role(f"{running.address}:{running.port}" if present else None)
+
     def _start_store(self, at: str, bucket: str) -> None:
         running = store.running(self._mark("store"))
         if running is None or (running.address, running.bucket) != (at, bucket):

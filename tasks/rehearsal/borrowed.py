@@ -21,7 +21,15 @@ INDEXES = (
     "UV_INSECURE_HOST",
     "UV_HTTP_TIMEOUT",
 )
-PIP = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
+PIP = (
+    "index-url",
+    "extra-index-url",
+    "trusted-host",
+    "proxy",
+    "timeout",
+    "default-timeout",
+    "retries",
+)
 
 
 def debian_sources(texts: Iterable[str], suite: str) -> list[str]:
@@ -117,7 +125,7 @@ def environment(
         found["UV_DEFAULT_INDEX"] = pip["index-url"]
     if private:
         bundles = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-        found |= dict.fromkeys(bundles, BUNDLE) | {"UV_NATIVE_TLS": "1"}
+        found |= dict.fromkeys(bundles, BUNDLE) | {"UV_SYSTEM_CERTS": "1"}
     return "".join(f'{key}="{value}"\n' for key, value in sorted(found.items()))
 
 

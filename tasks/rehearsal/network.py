@@ -23,6 +23,7 @@ Entry = dict[str, Any]
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 # A table of this name means: forwarding was off before the first rehearsal host came.
 FORWARDING_WAS_OFF = "sandbox_forwarding_was_off"
+METADATA = "169.254.169.254"
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")  # RFC 1918
 
 
@@ -56,12 +57,22 @@ class Network:
         Raises Exit when no private subnet is free or the kernel cannot do NAT.
         """
         with alone(Path("/run")):
-            subnet = self.subnet() or self._bridge(free_subnet(taken(), self.group))
+            subnet = self.subnet()
+            if subnet is None or self.table not in _tables():
+                subnet = subnet or self._bridge(free_subnet(taken(), self.group))
+                self._declare(subnet)
             _run("ip", "link", "set", self.bridge, "up")
-            self._masquerade(subnet)
             self._pass_firewalls()
             _forward()
         return subnet
+
+    def lend_role(self, server: str | None) -> None:
+        """Let ADDRESS:PORT answer for the instance metadata, as on EC2; nobody when None."""
+        _run("nft", "flush", "chain", "ip", self.table, "role")
+        if server:
+            metadata = ["ip", "daddr", METADATA, "tcp", "dport", "80"]
+            where = ["rule", "ip", self.table, "role", "iifname", f'"{self.bridge}"']
+            _run("nft", "add", *where, *metadata, "dnat", "to", server)
 
     def close(self) -> None:
         """Take down whatever of it is there; the last group puts the machine back as it was."""
@@ -92,13 +103,13 @@ class Network:
         )
         return subnet
 
-    def _masquerade(self, subnet: IPv4Network) -> None:
-        done = _nft(masquerade(self.table, subnet))
+    def _declare(self, subnet: IPv4Network) -> None:
+        done = _nft(table(self.table, self.bridge, subnet))
         if done.returncode:
             raise Exit(
                 "The kernel of this machine refuses an nftables NAT rule "
-                f"({_last(done.stderr)}). Load the modules nf_tables and nft_masq, or use "
-                "another machine."
+                f"({_last(done.stderr)}). Load the modules nf_tables, nft_masq and nft_reject, "
+                "or use another machine."
             )
 
     def _pass_firewalls(self) -> None:
@@ -154,21 +165,29 @@ def address(subnet: IPv4Network, number: int) -> IPv4Address:
     return subnet[10 + number]
 
 
-def masquerade(table: str, subnet: IPv4Network) -> str:
+def table(name: str, bridge: str, subnet: IPv4Network) -> str:
     """Spell the table that lets the hosts out under the machine's address.
 
+    Its own link-local services stay its own: on a cloud machine they hand out real keys.
     Declared, deleted and declared again in one transaction: right whether or not it was there.
     """
-    return (
-        f"table ip {table} {{ }}\n"
-        f"delete table ip {table}\n"
-        f"table ip {table} {{\n"
-        "  chain leave {\n"
-        "    type nat hook postrouting priority 100; policy accept;\n"
-        f"    ip saddr {subnet} ip daddr != {subnet} masquerade\n"
-        "  }\n"
-        "}\n"
-    )
+    return f"""\
+table ip {name} {{ }}
+delete table ip {name}
+table ip {name} {{
+  chain leave {{
+    type nat hook postrouting priority 100; policy accept;
+    ip saddr {subnet} ip daddr != {subnet} masquerade
+  }}
+  chain role {{
+    type nat hook prerouting priority -100; policy accept;
+  }}
+  chain keep {{
+    type filter hook forward priority 0; policy accept;
+    iifname "{bridge}" ip daddr 169.254.0.0/16 reject
+  }}
+}}
+"""
 
 
 def passes(bridge: str, ruleset: list[Entry]) -> list[list[str]]:
