@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,8 @@ import fabric
 import paramiko
 from fabric.runners import Remote
 from invoke import Exit
-from paramiko.hostkeys import HostKeyEntry
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+from paramiko.pkey import UnknownKeyType
 
 from tasks.console import console, interactive
 from tasks.ssh import Target
@@ -82,7 +83,7 @@ class Connection(fabric.Connection):
             user=target.user,
             port=target.port,
             gateway=target.proxy_command or False,
-            connect_timeout=target.connect_timeout or CONNECT_TIMEOUT,
+            connect_timeout=config.timeouts.connect or target.connect_timeout or CONNECT_TIMEOUT,
             config=config,
         )
         self._set(target=target)
@@ -100,7 +101,8 @@ class Connection(fabric.Connection):
         except Exit:
             raise
         except Exception as error:
-            raise Exit(explained(error, target)) from error
+            keys = self.connect_kwargs["key_filename"]
+            raise Exit(explained(unmasked(error, keys), target)) from error
         self.transport.set_keepalive(KEEPALIVE)
         if isinstance(self.transport.sock, socket.socket):
             self.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -112,7 +114,7 @@ class Connection(fabric.Connection):
         for file in (*target.known_hosts, *target.global_known_hosts):
             if not file.is_file():
                 continue
-            known: Any = paramiko.HostKeys(str(file)).lookup(target.key_name) or {}
+            known: Any = host_keys(file).lookup(target.key_name) or {}
             for kind in known:
                 self.client.get_host_keys().add(wanted, kind, known[kind])
         self.client.set_missing_host_key_policy(HostKeyPolicy(target))
@@ -134,10 +136,8 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         if target.checking == "ask" and interactive():
             with _asking:
                 console.warn(f"{seen}, which is not in known_hosts.")
-                if input("Is it the right one, and shall it be remembered? [y/N] ") in (
-                    "y",
-                    "yes",
-                ):
+                answer = input("Is it the right one, and shall it be remembered? [y/N] ")
+                if answer.strip().lower() in ("y", "yes"):
                     self._remember(key)
                     return
         raise Exit(
@@ -153,8 +153,24 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             name = paramiko.HostKeys.hash_host(name)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        # Somebody's editor may have left the last line without its end.
+        open_end = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")
         with os.fdopen(descriptor, "a") as stream:
+            stream.write("\n" if open_end else "")
             stream.write(HostKeyEntry([name], key).to_line() or "")
+
+
+def host_keys(file: Path) -> paramiko.HostKeys:
+    """Read known_hosts, passing over lines that Paramiko dies of, such as @cert-authority."""
+    found = paramiko.HostKeys()
+    for line in file.read_text(errors="replace").splitlines():
+        try:
+            entry = HostKeyEntry.from_line(line.strip())
+        except (paramiko.SSHException, InvalidHostKey, ValueError):
+            continue
+        for name in entry.hostnames if entry else ():
+            found.add(name, entry.key.get_name(), entry.key)
+    return found
 
 
 def kind(key: paramiko.PKey) -> str:
@@ -195,6 +211,31 @@ def _agent_key_named_by(identities: tuple[str, ...]) -> paramiko.PKey | None:
     return next((key for key in paramiko.Agent().get_keys() if key.get_base64() in public), None)
 
 
+def unmasked(error: Exception, keys: Iterable[str]) -> Exception:
+    """Find the reason that Paramiko hides: it reads a key as every kind and keeps the last misfit.
+
+    So a refused RSA or ECDSA key, such as EC2's own .pem, is reported as a malformed Ed25519 one.
+    """
+    misfits = ("expected OPENSSH key", "Invalid key", "not a valid", "No authentication methods")
+    if type(error) is not paramiko.SSHException or not any(
+        misfit in str(error) for misfit in misfits
+    ):
+        return error
+    if any(_has_passphrase(key) for key in keys):
+        return paramiko.PasswordRequiredException(str(error))
+    return paramiko.AuthenticationException(str(error))
+
+
+def _has_passphrase(key: str) -> bool:
+    try:
+        paramiko.PKey.from_path(key)
+    except TypeError:  # what the cryptography package raises where a password is missing
+        return True
+    except (paramiko.SSHException, UnknownKeyType, ValueError, OSError):
+        return False
+    return False
+
+
 def explained(error: Exception, target: Target) -> str:
     """Say in one line why a login failed and what to type next; `error` is Paramiko's."""
     host, user = target.alias, target.user
@@ -225,6 +266,8 @@ def explained(error: Exception, target: Target) -> str:
             f"{host} does not answer at {place}. Is the instance running, and does its security "
             "group allow SSH from here?"
         )
+    if isinstance(error, FileNotFoundError):
+        return f"Cannot log in to {host}: there is no {error.filename}. Mend -i or ProxyCommand."
     if isinstance(error, OSError):
         return f"Cannot reach {host} at {place}: {error.strerror or error}. Check the network."
     via = " through its jump host" if target.proxy_command else ""

@@ -45,7 +45,8 @@ class Console:
 
     def redacted(self, text: str) -> str:
         """Blot out every protected secret."""
-        for secret in self._secrets:
+        # The longest first: one may be a part of another.
+        for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "********")
         return text
 

@@ -29,6 +29,14 @@ NO_HOST = (
 )
 
 
+def adopt(program: Any) -> None:
+    """Make Fabric's program run tasks our way, and leave ssh configurations to OpenSSH."""
+    program.executor_class = Executor
+    # Fabric would read them once more, with a parser that dies of a file that is not there.
+    if config := getattr(program, "config", None):
+        config._set(load_ssh_config=lambda: None)
+
+
 class Executor(fabric.Executor):
     """Fabric's executor, with hosts from the settings and remote tasks only ever on hosts."""
 
@@ -161,12 +169,11 @@ class Chain:
             self._guarded(servers[0], work)
             return
         with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
-            futures = [pool.submit(self._guarded, server, work) for server in servers]
             try:
-                for future in futures:
+                for future in [pool.submit(self._guarded, server, work) for server in servers]:
                     future.result()
             except KeyboardInterrupt:
-                # Only this reaches the threads, which wait for their hosts.
+                # Only this thread hears Ctrl-C; the others wait for their hosts.
                 for server in servers:
                     server.connection.close()
                 raise

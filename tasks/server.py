@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LOCKED, OUTDATED = 75, 76  # exit codes of files/host/change.sh
 TIMEOUT = 60  # seconds for anything that only reads
 CHANGE_TIMEOUT = 1800  # seconds; a first apt upgrade of a fresh instance can hold its lock long
+GOES_ON = "What had begun goes on there to its end; type the same again to see it through."
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class Server:
                 # Output that is not shown as it comes is captured silently.
                 hide="stderr" if stream else True,
                 out_stream=stream,
-                in_stream=io.BytesIO(input if input is not None else b""),
+                # With a terminal the line stays open for Ctrl-C, the only thing that is ever typed.
+                in_stream=False if pty else io.BytesIO(input or b""),
                 warn=True,
                 timeout=timeout,
                 pty=pty,
@@ -138,7 +140,8 @@ class Server:
             raise Exit(self._lost(error)) from error
         if stream:
             stream.close()
-        if result.exited == -1:
+        # Ctrl-C on a terminal ends the far side by a signal, which has no exit code either.
+        if result.exited == -1 and not (pty and self.connection.is_connected):
             raise Exit(self._lost(None))
         if check and result.exited:
             said = (result.stderr or result.stdout).strip().splitlines() or ["it said nothing"]
@@ -147,10 +150,7 @@ class Server:
 
     def _lost(self, error: Exception | None) -> str:
         reason = f" ({error})" if error and str(error) else ""
-        return (
-            f"The connection to {self.name} was lost{reason}. What had begun goes on there to "
-            "its end; type the same again to see it through."
-        )
+        return f"The connection to {self.name} was lost{reason}. {GOES_ON}"
 
     def read(self, command: str, **options: Any) -> str:
         """Return what a command prints."""
@@ -170,7 +170,15 @@ class Server:
         with self._lock:
             if self._facts is None:
                 text = self.read(probing.probe(self.settings, self._managed(self.settings)))
-                self._facts = probing.parse(text)
+                try:
+                    self._facts = probing.parse(text)
+                except ValueError:
+                    # EC2 images answer root with a sentence instead of a shell, and exit 0.
+                    said = (text.strip().splitlines() or ["nothing"])[0]
+                    raise Exit(
+                        f"{self.name} does not let {self.connection.target.user} run commands; it "
+                        f"says: {said}. Log in as another user: -H USER@HOST."
+                    ) from None
             return self._facts
 
     def forget(self) -> None:
@@ -201,13 +209,17 @@ class Server:
         arguments = (facts.root, operator(), task, str(facts.generation))
         said = Talk(self)
         with console.waiting(f"{task} on {self.name}", self.name):
-            self.run(
-                sh("bash", "-c", read("host/receive.sh"), "remote-mlflow", *arguments),
-                input=bundle(changes),
-                timeout=CHANGE_TIMEOUT,
-                on_line=said,
-                check=False,
-            )
+            try:
+                self.run(
+                    sh("bash", "-c", read("host/receive.sh"), "remote-mlflow", *arguments),
+                    input=bundle(changes),
+                    timeout=CHANGE_TIMEOUT,
+                    on_line=said,
+                    check=False,
+                )
+            except KeyboardInterrupt:
+                self.warn(f"Interrupted. {GOES_ON}")
+                raise
         self.forget()
         if said.exit == 0:
             self.changed = True
@@ -250,7 +262,7 @@ class Talk:
             )
         elif word == "@exit":
             self.exit = int(text)
-        else:
+        elif line:
             self._rest = [*self._rest, line][-15:]
 
     def reason(self, task: str) -> str:

@@ -122,7 +122,7 @@ def settle(
     base = _section(data.get("mlflow"), "mlflow")
     environments = _section(base.pop("environments", None), "mlflow.environments")
     overrides = _from_variables(variables)
-    name = environment or overrides.get("environment") or base.get("environment")
+    name = environment or overrides.get("environment") or base.get("environment") or None
     layer: dict[str, Any] = {}
     if name is not None:
         if name not in environments:
@@ -131,7 +131,8 @@ def settle(
                 "Name one of `environments:` in fabric.yaml."
             )
         layer = _section(environments[name], f"mlflow.environments.{name}")
-    hosts = _hosts(variables.get("FABRIC_HOSTS") or layer.pop("hosts", None) or data.get("hosts"))
+    own_hosts = layer.pop("hosts", None)
+    hosts = _hosts(variables.get("FABRIC_HOSTS") or own_hosts or data.get("hosts"))
     return checked({**base, **layer, **overrides, "environment": name}), hosts
 
 
@@ -140,7 +141,7 @@ def checked(values: Mapping[str, Any]) -> Settings:
     for key in values:
         if key not in Settings.model_fields:
             known = [*Settings.model_fields, "environments"]
-            raise Exit(f"Unknown setting `mlflow: {key}:`{nearest(key, known)}. {WHERE}")
+            raise Exit(f"Unknown setting `mlflow: {key}:`{nearest(str(key), known)}. {WHERE}")
     # An empty value in YAML (`bucket:`) means the default, not a null.
     given = {key: value for key, value in values.items() if value not in (None, "")}
     try:

@@ -5,6 +5,7 @@ Hosts that the project made itself stand in a configuration of this clone, consu
 """
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -85,20 +86,19 @@ class Client:
             part.replace(file)
         return file
 
+    def to(self, host: str, *options: str) -> list[str]:
+        """Spell the ssh command line to an alias, `user@host` or `host:port`."""
+        if not derive_shorthand(host)["host"] or host.startswith("-"):
+            raise Exit(f"{host!r} is not a host. Name one with -H, such as -H ubuntu@1.2.3.4.")
+        return [*self.words(), *options, *destination(host)]
+
     def target(self, host: str) -> Target:
         """Resolve an alias, `user@host` or `host:port`.
 
         Raises Exit where OpenSSH itself refuses its configuration.
         """
-        spelt = derive_shorthand(host)
-        words = self.words()
-        if spelt["port"]:
-            words += ["-p", str(spelt["port"])]
-        name = f"{spelt['user']}@{spelt['host']}" if spelt["user"] else spelt["host"]
-        if not spelt["host"] or name.startswith("-"):
-            raise Exit(f"{host!r} is not a host. Name one with -H, such as -H ubuntu@1.2.3.4.")
         done = subprocess.run(
-            [*words, "-G", "--", name],
+            self.to(host, "-G"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -122,11 +122,12 @@ def understood(host: str, text: str, words: list[str]) -> Target:
 
     port = int(one("port") or 22)
     hostname = one("hostname") or host
+    user = one("user") or ""
     timeout = one("connecttimeout")
     return Target(
         alias=host,
         hostname=hostname,
-        user=one("user") or "",
+        user=user,
         port=port,
         identities=tuple(
             str(path)
@@ -140,27 +141,47 @@ def understood(host: str, text: str, words: list[str]) -> Target:
         key_alias=one("hostkeyalias"),
         checking=one("stricthostkeychecking") or "ask",
         hash_known_hosts=one("hashknownhosts") == "yes",
-        proxy_command=_proxy(one("proxyjump"), one("proxycommand"), hostname, port, words),
+        proxy_command=_proxy(
+            one("proxyjump"), one("proxycommand"), _bare(host), hostname, user, port, words
+        ),
         connect_timeout=int(timeout) if timeout and timeout.isdigit() else None,
     )
 
 
 def _proxy(
-    jump: str | None, command: str | None, hostname: str, port: int, words: list[str]
+    jump: str | None,
+    command: str | None,
+    host: str,
+    hostname: str,
+    user: str,
+    port: int,
+    words: list[str],
 ) -> str | None:
     """Spell ProxyJump as the command that OpenSSH itself would run: it checks the hops' keys."""
     import shlex
 
     if command:
-        return command.replace("%h", hostname).replace("%p", str(port))
+        # ssh_config(5), "TOKENS": these are what ProxyCommand accepts.
+        tokens = {"%": "%", "h": hostname, "n": host, "p": str(port), "r": user}
+        return re.sub("%([%hnpr])", lambda token: tokens[token[1]], command)
     if not jump:
         return None
     *hops, last = jump.split(",")
     through = ["-J", ",".join(hops)] if hops else []
-    spelt = derive_shorthand(last.removeprefix("ssh://"))
-    to = ["-p", str(spelt["port"])] if spelt["port"] else []
+    to = destination(last.removeprefix("ssh://"))
+    return shlex.join([*words, *through, "-W", f"[{hostname}]:{port}", *to])
+
+
+def _bare(host: str) -> str:
+    return str(derive_shorthand(host)["host"])
+
+
+def destination(host: str) -> list[str]:
+    """Spell a host for ssh's command line, which knows a port only as an option."""
+    spelt = derive_shorthand(host)
+    port = ["-p", str(spelt["port"])] if spelt["port"] else []
     name = f"{spelt['user']}@{spelt['host']}" if spelt["user"] else spelt["host"]
-    return shlex.join([*words, *through, *to, "-W", f"[{hostname}]:{port}", "--", name])
+    return [*port, "--", str(name)]
 
 
 def _files(text: str | None) -> tuple[Path, ...]:

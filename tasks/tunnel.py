@@ -108,7 +108,7 @@ def forward(server: Server, local_port: int) -> list[str]:
 def forwarded(server: Server, local_port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Hold a tunnel open; its process ends with the block, whatever happens in it."""
     refuse_taken(local_port)
-    words = [*server.client.words(), *forward(server, local_port), server.name]
+    words = server.client.to(server.name, *forward(server, local_port))
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     try:
         _await_open(process, server, local_port)
@@ -124,7 +124,7 @@ def _spawn(server: Server, port: int) -> None:
     # ssh's own error output goes to a file: the process that stays behind would hold a pipe open.
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(
-            [*server.client.words(), *options, server.name],
+            server.client.to(server.name, *options),
             check=False, stdout=subprocess.DEVNULL, stderr=said,
         )  # fmt: skip
         said.seek(0)
@@ -193,7 +193,7 @@ def is_open(server: Server) -> bool:
 
 
 def _control(server: Server, command: str) -> int:
-    words = [*server.client.words(), "-S", str(_socket(server)), "-O", command, server.name]
+    words = server.client.to(server.name, "-S", str(_socket(server)), "-O", command)
     return subprocess.run(words, check=False, capture_output=True).returncode
 
 
