@@ -23,9 +23,9 @@ from tasks import (
     tunnel,
     verify,
 )
-from tasks.executor import Executor
+from tasks.executor import adopt
 
-program.executor_class = Executor
+adopt(program)
 
 namespace = Collection(
     install.install,

@@ -28,7 +28,7 @@ def backup(c: Host) -> None:
     Example: fab -H ec2 backup
     """
     server = c.server
-    if not server.facts.server_env or server.facts.schema is None:
+    if not (server.settings.backend_store_uri or server.facts.schema):
         raise Exit(ABSENT.format(host=server.name))
     reports = server.apply("backup", [backing_up(server.settings)])
     done = json.loads(reports[-1])

@@ -89,8 +89,8 @@ def long_enough(password: str, where: str) -> str:
 
 def supplied_keys(variables: Mapping[str, str]) -> Keys | None:
     """Return the AWS keys in the variables; raises Exit where only one of the two is there."""
-    key_id, secret = variables.get(KEY_ID), variables.get(KEY)
-    console.protect(secret, variables.get(TOKEN))
+    key_id, secret, token = (variables.get(name, "").strip() for name in (KEY_ID, KEY, TOKEN))
+    console.protect(secret, token)
     if not key_id and not secret:
         return None
     if not key_id or not secret:
@@ -99,7 +99,7 @@ def supplied_keys(variables: Mapping[str, str]) -> Keys | None:
             f"Partial AWS credentials: {there} is set, {missing} is not. Set both, or unset both "
             "to keep what the host has."
         )
-    return Keys(key_id.strip(), secret.strip(), variables.get(TOKEN) or None)
+    return Keys(key_id, secret, token or None)
 
 
 def copy_of(server: Server) -> Path:
@@ -116,7 +116,7 @@ def kept(server: Server) -> Login | None:
         login = Login(data["username"], data["password"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise Exit(
             f"{copy_of(server)} cannot be read ({error}). Move it away and give the login in "
             f"{USERNAME} and {PASSWORD}."
@@ -155,12 +155,12 @@ def required(server: Server) -> Login:
 def mlflow_file() -> Login | None:
     """Return the login that MLflow clients on this machine read by themselves."""
     config = configparser.ConfigParser()
-    config.read(_mlflow_path())
-    if not config.has_section("mlflow"):
-        return None
     try:
+        config.read(_mlflow_path())
+        if not config.has_section("mlflow"):
+            return None
         values = dict(config["mlflow"])
-    except configparser.InterpolationError:
+    except (configparser.Error, ValueError):
         values = {}  # somebody else's, and MLflow cannot read it either
     return Login(values.get(USERNAME.lower(), ""), values.get(PASSWORD.lower(), ""))
 

@@ -139,7 +139,7 @@ class Chain:
         from tasks.server import Server
 
         connection = Connection(self._client.target(host), without_ssh(self._config))
-        own = rehearsed(host)
+        own = rehearsed(connection.target.identity)
         if own is None:
             server = Server(connection, self._settings, self._client, managed_files)
         else:

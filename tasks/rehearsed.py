@@ -20,15 +20,18 @@ class Rehearsed:
     variables: dict[str, str]
 
 
-def rehearsed(host: str) -> Rehearsed | None:
-    """Return what a rehearsal host is told, or None for a host that is no rehearsal host."""
+def rehearsed(machine: str) -> Rehearsed | None:
+    """Return what a rehearsal host is told, or None for a machine that is none of this clone's.
+
+    Machines are known by their names: the alias `sandbox` means another one in another clone.
+    """
     try:
         hosts = json.loads(_file().read_text())
     except FileNotFoundError:
         return None
-    if host not in hosts:
+    if machine not in hosts:
         return None
-    return Rehearsed(checked(hosts[host]["settings"]), dict(hosts[host]["variables"]))
+    return Rehearsed(checked(hosts[machine]["settings"]), dict(hosts[machine]["variables"]))
 
 
 def remember(hosts: dict[str, dict[str, dict[str, str]]]) -> None:

@@ -102,6 +102,6 @@ def boot(count: int, suite: str, yes: bool) -> list[Machine]:
     machines = rehearsal.up(count, suite)
     settings = {"bucket": rehearsal.bucket, "endpoint_url": rehearsal.endpoint}
     rehearsed.remember(
-        {machine.alias: {"settings": settings, "variables": KEYS} for machine in machines}
+        {machine.name: {"settings": settings, "variables": KEYS} for machine in machines}
     )
     return machines

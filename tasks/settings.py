@@ -26,6 +26,8 @@ Path_ = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9._/-]+$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+(rc[0-9]+)?$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"\\]+$")]
+# It stands in single quotes in server.env.
+Database = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+]*://[^\s']*$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[^\s:%]+$")]
 Permission = Literal["READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY"]
 
@@ -66,7 +68,7 @@ class Settings(BaseModel):
     default_permission: Permission = Field(
         "READ", description="what a user may do with others' experiments"
     )
-    backend_store_uri: str | None = Field(None, description="database; empty = SQLite in root")
+    backend_store_uri: Database | None = Field(None, description="database; empty = SQLite in root")
     artifact_access: Literal["proxied", "direct"] = Field(
         "proxied",
         description="artifacts through the server, or by presigned URL from S3",

@@ -77,7 +77,9 @@ class Client:
             if self._config_file
             else [Path.home() / ".ssh/config", Path("/etc/ssh/ssh_config")]
         )
-        text = "".join(f'Include "{path}"\n' for path in [own, *theirs])
+        # OpenSSH takes the first value it finds: what was named by -S must win over a host of ours.
+        order = [*theirs, own] if self._config_file else [own, *theirs]
+        text = "".join(f'Include "{path}"\n' for path in order)
         # One file per content: two chains with other -S files do not rewrite each other's.
         file = own.with_name(f"ssh_config.{abs(hash_of(text)):x}")
         if not file.is_file() or file.read_text() != text:

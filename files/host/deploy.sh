@@ -28,22 +28,25 @@ reload_nginx() {
     as_root systemctl start nginx
   fi
 }
+new=yes
+if as_root test -e "/etc/systemd/system/$unit.service"; then new=no; fi
 was_active=no
 if systemctl is-active --quiet "$unit.service"; then was_active=yes; fi
 undo() {
-  code=$?
-  trap - ERR
+  if [ "$new" = yes ]; then
+    as_root systemctl disable --quiet --now "$unit.socket" "$unit.service" || true
+    as_root rm -f "/etc/nginx/sites-enabled/$unit"
+  fi
   each_place put_back
   as_root systemctl daemon-reload
   if [ "$was_active" = yes ]; then
-    as_root systemctl restart "$unit.service" && reload_nginx || true
+    as_root systemctl restart "$unit.service" || true
     say "the former files are back, and the former server is being started"
-  else
-    as_root systemctl stop "$unit.socket" "$unit.service" 2>/dev/null || true
-    as_root rm -f "/etc/nginx/sites-enabled/$unit"
-    if as_root nginx -t 2>/dev/null; then reload_nginx || true; fi
+  elif [ "$new" = no ]; then
+    as_root systemctl stop "$unit.socket" "$unit.service" || true
+    say "the former files are back; the server is stopped, as it was"
   fi
-  return "$code"
+  if as_root nginx -t 2> /dev/null; then reload_nginx || true; fi
 }
 
 each_place keep_former

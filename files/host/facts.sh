@@ -67,13 +67,15 @@ done
 # Of the credentials only a digest leaves the host: enough to see that they are the wanted ones.
 section() { # file, header: the section's key=value lines, sorted, blanks removed
   awk -v want="[$2]" '
-    /^[ \t]*\[/ { gsub(/[ \t]/, ""); inside = ($0 == want); next }
+    /^[ \t]*\[/ { gsub(/[ \t]+/, " "); gsub(/^ | $/, ""); sub(/\[ /, "["); sub(/ \]/, "]")
+                  inside = ($0 == want); next }
     inside && /=/ { key = $0; sub(/=.*/, "", key); gsub(/[ \t]/, "", key)
                     value = $0; sub(/[^=]*=[ \t]*/, "", value); sub(/[ \t]+$/, "", value)
                     print key "=" value }' "$1" | sort
 }
 if [ -r "$HOME/.aws/credentials" ]; then
-  keys=$(section "$HOME/.aws/credentials" "$profile")
+  keys=$(section "$HOME/.aws/credentials" "$profile" |
+    grep -E '^aws_(access_key_id|secret_access_key|session_token)=')
   if [ -n "$keys" ]; then
     fact credentials "$(printf '%s\n' "$keys" | sha256sum | cut -d' ' -f1)"
     for key in aws_access_key_id aws_secret_access_key; do

@@ -11,7 +11,7 @@ export REMOTE_MLFLOW_SESSION=$session
 staged=$(mktemp -d /run/lock/remote-mlflow.XXXXXX 2>/dev/null || mktemp -d) || exit
 trap 'rm -rf "$staged"' EXIT
 tar -xf - -C "$staged" || exit
-{ bash "$staged/change.sh" "$@" 2>&1 </dev/null; echo "@exit $?"; } | {
+{ bash "$staged/change.sh" "$@" 2>&1 </dev/null; printf '\n@exit %s\n' $?; } | {
   trap '' PIPE
   while IFS= read -r line; do printf '%s\n' "$line" 2>/dev/null || :; done
 }
