@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
 from rich.table import Table
 
+from tasks.paths import PROJECT
 from tasks.rehearsal import Rehearsal
 
 # What of the guide stands beside which task; the last is the whole.
