@@ -116,7 +116,7 @@ def deploying(
             read("host/deploy.sh"),
         )
     )
-    return Change(what, script, staged)
+    return Change(what, script, staged, announce=False)
 
 
 def stage_login(staged: dict[str, str | bytes], login: Login | None) -> str:

@@ -51,6 +51,7 @@ class Change:
     what: str
     script: str
     files: Mapping[str, str | bytes] = field(default_factory=dict)
+    announce: bool = True  # False where the script itself says each thing as it does it
 
     @property
     def sentences(self) -> list[str]:
@@ -301,7 +302,9 @@ class Lines:
 def bundle(changes: Sequence[Change]) -> bytes:
     """Pack the steps and their files into one tar for the host's standard input."""
     steps = "\n".join(
-        "\n".join([*(f"say {sh(sentence)}" for sentence in change.sentences), change.script])
+        "\n".join(
+            [*(f"say {sh(line)}" for line in change.sentences if change.announce), change.script]
+        )
         for change in changes
     )
     files: dict[str, str | bytes] = {

@@ -1,5 +1,6 @@
 """Render the files that land on the host: strict, and without logic."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,20 @@ from tasks.paths import FILES
 
 def render(name: str, **values: Any) -> str:
     """Fill in `files/<name>`; a value that is missing, or given and not used, is an error."""
+    template, wanted = _compiled(read(name))
+    if unused := values.keys() - wanted:
+        raise ValueError(f"files/{name} does not use {', '.join(sorted(unused))}")
+    return str(template.render(values))
+
+
+@cache
+def _compiled(source: str) -> tuple[Any, set[str]]:
+    """Compile a template once for all hosts; return it with the names that it uses."""
     from jinja2 import Environment, StrictUndefined, meta
 
-    source = read(name)
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    unused = values.keys() - meta.find_undeclared_variables(environment.parse(source))
-    if unused:
-        raise ValueError(f"files/{name} does not use {', '.join(sorted(unused))}")
-    return environment.from_string(source).render(values)
+    wanted = meta.find_undeclared_variables(environment.parse(source))
+    return environment.from_string(source), wanted
 
 
 def read(name: str) -> str:

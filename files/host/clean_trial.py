@@ -25,16 +25,21 @@ def objects(s3, place):
     return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 
-def remove_rows():
-    from mlflow.entities import ViewType
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+def trial_of(uri):
+    """Open the store at the trial's experiment; end here where it is somebody's own."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
-    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
     tracking = Tracking(uri, "mlflow-artifacts:/")
     trial = tracking.get_experiment(experiment)
     if not trial.name.startswith(MARK):
         raise SystemExit("@fail experiment %s is not a trial's; nothing was removed" % experiment)
+    return tracking, trial
+
+
+def remove_rows(uri, tracking, trial):
+    from mlflow.entities import ViewType
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+
     runs = tracking.search_runs([experiment], "", ViewType.ALL, max_results=100)
     models = tracking.search_logged_models([experiment])
     if trial.lifecycle_stage == "active":  # the trial failed before it could
@@ -71,6 +76,8 @@ def remove_grants():
 if not experiment:
     print("@report " + json.dumps({"found": 0, "left": 0, "place": ""}))
     sys.exit()
+uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+tracking, trial = trial_of(uri)
 style = {"addressing_style": "path"} if endpoint else {}
 s3 = boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
 place = "%s/%s/" % (prefix, experiment)
@@ -81,6 +88,6 @@ for key in found:
         s3.delete_object(Bucket=bucket, Key=key)
     except ClientError:
         left += 1
-remove_rows()
+remove_rows(uri, tracking, trial)
 where = "s3://%s/%s" % (bucket, place)
 print("@report " + json.dumps({"found": len(found), "left": left, "place": where}))

@@ -9,6 +9,7 @@ keep_former() {
   if as_root test -e "$path"; then as_root cp -p "$path" "$here/former/$name"; fi
 }
 put() {
+  say "put $path"
   case $path in
     "$root"/*) place "$here/$name" "$path" "$mode" ;;
     *) place_as_root "$here/$name" "$path" "$mode" ;;
@@ -76,16 +77,21 @@ as_root systemctl start "$unit.socket"
 reload_nginx || fail "nginx does not start. See why: journalctl -u nginx -n 20"
 
 if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
-  say "restarting the server (requests wait, none is lost)"
+  say "restart the server (requests wait, none is lost)"
   as_root systemctl restart "$unit.service"
 else
+  say "start the server"
   as_root systemctl start "$unit.service"
 fi
 await_health
+say "check login, database and bucket"
 "$root/venv/bin/python" "$here/deep_check.py" "$port" "$login" || exit 1
 committed=yes
 if [ -e "$here/after" ]; then
   # The first start made the first user; from here on only a hash of the password is kept.
+  if grep -qs '^admin_password *=' "$root/.mlflow_auth_config"; then
+    say "take the first password off the host"
+  fi
   place "$here/after" "$root/.mlflow_auth_config" 0600
 fi
 echo "$well" > "$root/.well"

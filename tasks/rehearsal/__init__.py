@@ -101,7 +101,7 @@ class Rehearsal:
             return f"This container may not make namespaces. {elsewhere}"
         if not self._numbers() and room(paths.cache()) < image.NEEDED:
             return (
-                f"A rehearsal needs 3 GB of disk, and {paths.cache()} has less. "
+                f"A rehearsal needs 3 GB of disk, and {paths.shown(paths.cache())} has less. "
                 "Make room, or name another place with XDG_CACHE_HOME."
             )
         return None
@@ -110,7 +110,7 @@ class Rehearsal:
         """List what `up` is going to change on this machine."""
         missing = missing_packages()
         changes = [f"install the Debian packages {', '.join(missing)}"] if missing else []
-        changes.append(f"keep base images and hosts in {paths.cache()}")
+        changes.append(f"keep base images and hosts in {paths.shown(paths.cache())}")
         changes.append(f"add the network bridge {self.network.bridge}, with one NAT rule")
         changes += [f"let the bridge pass the firewall ({chain})" for chain in firewalls()]
         if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
