@@ -30,7 +30,7 @@ def backup(c: Host) -> None:
     server = c.server
     if not (server.settings.backend_store_uri or server.facts.schema):
         raise Exit(ABSENT.format(host=server.name))
-    reports = server.apply("backup", [backing_up(server.settings)])
+    reports = server.apply("backup", [backing_up(server.settings)], decided=False)
     done = json.loads(reports[-1])
     server.say(f"  {done['runs']} runs, {done['users']} users, {done['bytes'] / 1e6:.1f} MB sent")
     server.say(f"Backup complete: {done['place']}", "green")

@@ -46,7 +46,8 @@ def test(c: Context, unit: bool = False, full: bool = False, keyword: str | None
     _pytest("-m", "not e2e", *chosen, allowed=empty)
     # Two chains side by side: each waits for its host more than it computes.
     scope = ["--full"] if full else []
-    _pytest("-m", "e2e", "-n", "2", "--dist", "loadgroup", *scope, *chosen, allowed=empty)
+    words = ["tests/e2e", "-m", "e2e", "-n", "2", "--dist", "loadscope"]
+    _pytest(*words, *scope, *chosen, allowed=empty)
 
 
 def _why_no_hosts() -> str | None:

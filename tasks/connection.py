@@ -168,8 +168,9 @@ def host_keys(file: Path) -> paramiko.HostKeys:
             entry = HostKeyEntry.from_line(line.strip())
         except (paramiko.SSHException, InvalidHostKey, ValueError):
             continue
-        for name in entry.hostnames if entry else ():
-            found.add(name, entry.key.get_name(), entry.key)
+        if entry is not None:
+            for name in entry.hostnames:
+                found.add(name, entry.key.get_name(), entry.key)
     return found
 
 

@@ -28,13 +28,34 @@ NO_HOST = (
     "No server yet? Try ./fab rehearse"
 )
 
+LOOKS = 3  # at a host that others change, before the operator is told
+
 
 def adopt(program: Any) -> None:
     """Make Fabric's program run tasks our way, and leave ssh configurations to OpenSSH."""
     program.executor_class = Executor
-    # Fabric would read them once more, with a parser that dies of a file that is not there.
     if config := getattr(program, "config", None):
+        # Fabric would read them once more, with a parser that dies of a file that is not there.
         config._set(load_ssh_config=lambda: None)
+        # Invoke looks these up by the file's suffix, and would die of a mistake in it.
+        config._set(_load_yaml=load_yaml, _load_yml=load_yaml)
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """Read a configuration file; raises Exit that names file and line of a mistake."""
+    import yaml
+
+    try:
+        with open(path) as stream:
+            data = yaml.safe_load(stream)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "it cannot be read"
+        raise Exit(f"{path}{line} is not YAML: {reason}. Mend that line.") from None
+    if not isinstance(data, dict | None):
+        raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
+    return data or {}
 
 
 class Executor(fabric.Executor):
@@ -188,11 +209,22 @@ class Chain:
 
     def _run_tasks(self, server: Any) -> None:
         for answers, call in zip(self._answers, self._calls, strict=True):
-            value = call.task(server.connection, *call.args, **call.kwargs)
+            value = self._result(server, call)
             with self._results_lock:
                 answers[server.name] = value
             if len(self._hosts) == 1:
                 self._show(call, answers)
+
+    def _result(self, server: Any, call: Any) -> Any:
+        """Run one task; again where others changed the host between its look and its change."""
+        from tasks.server import Outdated
+
+        for _ in range(LOOKS - 1):
+            try:
+                return call.task(server.connection, *call.args, **call.kwargs)
+            except Outdated:
+                server.say("the host changed meanwhile; looking again")
+        return call.task(server.connection, *call.args, **call.kwargs)
 
     def _show(self, call: Any, answers: Mapping[str, Any]) -> None:
         if call.task.report and answers and not call.kwargs.get("json"):

@@ -59,6 +59,10 @@ class Change:
         return self.what.split("; ")
 
 
+class Outdated(Exit):
+    """The host changed after it was looked at: nothing was done, another look is due."""
+
+
 class Failed(Exit):
     """A command on the host failed in a way that nobody foresaw."""
 
@@ -200,14 +204,16 @@ class Server:
         self.apply(f"write {path}", [Change(f"write {path}", script, {"file": text})])
         return True
 
-    def apply(self, task: str, changes: Sequence[Change]) -> list[str]:
+    def apply(self, task: str, changes: Sequence[Change], decided: bool = True) -> list[str]:
         """Make all the changes in one exec, under the lock, with an audit line.
 
-        Returns what the steps reported (`@report ...` lines). Raises Exit when another operator
-        holds the lock, when a step failed, or when the host changed since the decision.
+        `decided` says that they follow from the facts, and are void where the host changed since.
+        Returns what the steps reported (`@report ...` lines). Raises Outdated in that case, Exit
+        when another operator holds the lock or a step failed.
         """
         facts = self.facts
-        arguments = (facts.root, operator(), task, str(facts.generation))
+        generation = str(facts.generation) if decided else "-"
+        arguments = (facts.root, operator(), task, generation)
         said = Talk(self)
         with console.waiting(f"{task} on {self.name}", self.name):
             try:
@@ -226,7 +232,7 @@ class Server:
             self.changed = True
             return said.reports
         if said.exit == OUTDATED:
-            raise Exit(
+            raise Outdated(
                 f"Somebody else changed {self.name} at the same moment. Nothing was done here; "
                 f"type the same again."
             )

@@ -103,7 +103,9 @@ def send(s3, path, key):
     """Send one file, encrypted at rest, and read it back whole."""
     with open(path, "rb") as stream:
         wanted = digest(stream)
-    s3.upload_file(path, bucket, key, ExtraArgs={"ServerSideEncryption": "AES256"})
+    with open(path, "rb") as stream:
+        # Not upload_file, which hides what S3 says in an error of its own.
+        s3.upload_fileobj(stream, bucket, key, ExtraArgs={"ServerSideEncryption": "AES256"})
     if digest(s3.get_object(Bucket=bucket, Key=key)["Body"]) != wanted:
         fail("s3://%s/%s came back other than it was sent. Type backup again." % (bucket, key))
     return {"name": os.path.basename(path), "bytes": os.path.getsize(path), "sha256": wanted}
@@ -156,11 +158,13 @@ def main():
 try:
     main()
 except ClientError as error:
+    if error.response["Error"]["Code"] == "NoSuchBucket":
+        fail("The bucket %s does not exist. Create it, or mend `bucket:` in fabric.yaml." % bucket)
     fail(
         "The bucket %s refuses the backup under %s/ (%s). Allow s3:PutObject and s3:GetObject "
         "there, then type backup again." % (bucket, prefix, error.response["Error"]["Code"])
     )
-except (BotoCoreError, boto3.exceptions.S3UploadFailedError) as error:
+except BotoCoreError as error:
     fail("The backup could not be sent: %s. Type ./fab configure, which names why." % error)
 except sqlite3.Error as error:
     fail("A database cannot be read: %s. Nothing was sent; earlier backups stay." % error)

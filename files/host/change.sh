@@ -1,5 +1,5 @@
 # Take this server's lock, run the steps beside this file, and leave an audit line.
-# Arguments: <root> <who> <task> <generation that the decision was made on>
+# Arguments: <root> <who> <task> <generation that the decision was made on, - for any>
 # Exits 75 when somebody else holds the lock, 76 when the host changed since it was looked at.
 set -euo pipefail
 umask 077
@@ -31,7 +31,7 @@ if ! flock -n 9; then
   flock -w 900 9 || { printf '@held %s\t%s\t%s\t%s\n' "$holder" "$since" "$doing" "$pid"; exit 75; }
 fi
 seen=$(stat -c %s "$root/audit.log" 2>/dev/null || echo 0)
-if [ "$seen" != "$generation" ]; then exit 76; fi
+if [ "$generation" != - ] && [ "$seen" != "$generation" ]; then exit 76; fi
 printf '%s\t%s\t%s\t%s\t%s\n' "$who" "$(date -u +%FT%TZ)" "$task" "$$" "$REMOTE_MLFLOW_SESSION" > "$lock"
 
 audit begun

@@ -71,7 +71,11 @@ def wrong_region(response):
 def prove():
     # Without a path-style address most S3-compatible stores are not found.
     style = {"addressing_style": "path"} if endpoint else {}
-    s3 = boto3.session.Session().client(
+    session = boto3.session.Session()
+    found = session.get_credentials()
+    if found and found.method == "iam-role":
+        print("@say no keys are needed: the instance role is used")
+    s3 = session.client(
         "s3",
         region_name=region or None,
         endpoint_url=endpoint or None,

@@ -1,0 +1,58 @@
+"""One set, made on the host by one exec, and said as the guide says it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from invoke import Exit
+from stand_ins import SETTINGS, Reply, blank, configured, context, deployed
+
+from tasks.backup import backing_up, backup
+from tasks.settings import Settings
+
+DONE = {"place": "s3://my-bucket/mlflow-backups/default/x/", "runs": 3, "users": 1, "bytes": 2e6}
+
+
+def test_a_backup_is_one_exec_and_names_its_place(capsys):
+    c = context(deployed())
+    c.recorder.replies = [Reply(f"@report {json.dumps(DONE)}\n@exit 0\n")]
+    backup(c)
+    (run,) = c.recorder.runs
+    assert set(run.files) == {"change.sh", "steps.sh", "back_up.py"}
+    out = capsys.readouterr().out
+    assert "3 runs, 1 users, 2.0 MB sent" in out
+    assert out.splitlines()[-1] == f"Backup complete: {DONE['place']}"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "my-bucket mlflow-backups default ''"),
+        ({"backup_prefix": "b", "environment": "staging"}, "my-bucket b staging ''"),
+        ({"endpoint_url": "http://m:9000/?a&b"}, "my-bucket mlflow-backups default 'http://m:9000/?a&b'"),
+    ],
+)  # fmt: skip
+def test_the_script_is_told_where_to(values, words):
+    change = backing_up(Settings(**({"bucket": "my-bucket"} | values)))
+    assert change.script.splitlines()[-1] == (
+        f'"$root/venv/bin/python" "$here/back_up.py" "$root" {words}'
+    )
+
+
+def test_the_server_s_own_environment_is_read_before():
+    assert 'set -a; . "$root/server.env"; set +a\n' in backing_up(SETTINGS).script
+
+
+@pytest.mark.parametrize("facts", [blank(), configured(), deployed(schema=None)])
+def test_a_host_without_a_server_says_what_to_type(facts):
+    with pytest.raises(Exit, match="There is no server on ec2 yet"):
+        backup(context(facts))
+
+
+def test_a_failed_backup_is_never_called_complete(capsys):
+    c = context(deployed())
+    c.recorder.replies = [Reply("@fail The database mlflow.db is damaged\n@exit 1\n")]
+    with pytest.raises(Exit, match=r"mlflow\.db is damaged"):
+        backup(c)
+    assert "complete" not in capsys.readouterr().out

@@ -1,0 +1,371 @@
+"""What the host is told, by tables; what proves the bucket; whose password is left alone."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from invoke import Exit
+from stand_ins import (
+    ROOT,
+    SETTINGS,
+    Reply,
+    Task,
+    blank,
+    configured,
+    context,
+    deployed,
+    installed,
+    sha256,
+)
+
+from tasks import credentials, paths
+from tasks.configure import (
+    auth_changes,
+    auth_config,
+    aws_changes,
+    bootstrap,
+    check,
+    configure,
+    configure_auth,
+    configure_aws,
+    environment,
+    is_there,
+    proof,
+)
+from tasks.credentials import KEY, KEY_ID, PASSWORD, USERNAME, Keys, Login
+from tasks.facts import Facts, Managed
+from tasks.settings import Settings
+
+KEYS = Keys("AKIA", "hidden-key")
+LOGIN = Login("admin", "correct horse battery")
+BOTH = frozenset({"aws_access_key_id", "aws_secret_access_key"})
+PROVE = "prove access to s3://my-bucket/mlflow-artifacts/"
+
+
+def with_keys(keys: Keys, settings: Settings = SETTINGS, **values: object) -> Facts:
+    """A host that has these keys and was proved with them."""
+    given: dict[str, object] = {
+        "credentials": keys.digest,
+        "credential_keys": BOTH,
+        "credentials_mode": "600",
+        "proved": proof(settings, keys.digest),
+    }
+    return configured(settings, **(given | values))
+
+
+def sentences(facts: Facts, keys: Keys | None = None, settings: Settings = SETTINGS) -> list[str]:
+    return [change.what for change in aws_changes(settings, facts, keys)]
+
+
+def write(*names: str, profile: str = "default") -> str:
+    return f"write ~/.aws {' and '.join(names)} (profile {profile})"
+
+
+IRELAND = Settings(bucket="my-bucket", region="eu-west-1")
+MINIO = Settings(bucket="my-bucket", endpoint_url="http://minio:9000")
+
+
+@pytest.mark.parametrize(
+    ("facts", "keys", "settings", "wanted"),
+    [
+        (installed(), None, SETTINGS, [PROVE]),
+        (configured(), None, SETTINGS, []),
+        (configured(proved="older"), None, SETTINGS, [PROVE]),
+        (installed(), KEYS, SETTINGS, [write("credentials"), PROVE]),
+        (with_keys(KEYS), KEYS, SETTINGS, []),
+        (with_keys(KEYS), None, SETTINGS, []),
+        (with_keys(KEYS), Keys("NEW", "x"), SETTINGS, [write("credentials"), PROVE]),
+        (with_keys(KEYS), replace(KEYS, token="T"), SETTINGS, [write("credentials"), PROVE]),
+        (
+            with_keys(KEYS, credentials_mode="644"),
+            None,
+            SETTINGS,
+            ["close ~/.aws/credentials to others", PROVE],
+        ),
+        (with_keys(KEYS, IRELAND), KEYS, IRELAND, [write("config"), PROVE]),
+        (with_keys(KEYS, IRELAND, aws_config={"region": "eu-west-1"}), KEYS, IRELAND, []),
+        (
+            with_keys(KEYS, IRELAND, aws_config={"region": "us-east-1"}),
+            KEYS,
+            IRELAND,
+            [write("config"), PROVE],
+        ),
+        (installed(), KEYS, IRELAND, [write("credentials", "config"), PROVE]),
+        (with_keys(KEYS, aws_config={"region": "us-east-1"}), KEYS, SETTINGS, []),
+        (
+            with_keys(KEYS, MINIO, aws_config={"endpoint_url": "http://minio:9000"}),
+            KEYS,
+            MINIO,
+            [],
+        ),
+    ],
+)
+def test_the_host_s_aws_files_get_what_differs_and_no_more(facts, keys, settings, wanted):
+    assert sentences(facts, keys, settings) == wanted
+
+
+def test_half_a_pair_of_keys_on_the_host_is_an_error_that_names_the_profile():
+    facts = with_keys(KEYS, credential_keys=frozenset({"aws_access_key_id"}))
+    with pytest.raises(Exit, match="Partial AWS credentials: profile default"):
+        sentences(facts)
+    assert sentences(facts, Keys("NEW", "x")) == [write("credentials"), PROVE], "new keys mend it"
+
+
+def test_keys_travel_as_a_file_and_never_in_a_script():
+    writing, proving = aws_changes(IRELAND, installed(), replace(KEYS, token="hidden-token"))
+    assert json.loads(str(writing.files["aws.json"])) == {
+        "profile": "default",
+        "credentials": {
+            "aws_access_key_id": "AKIA",
+            "aws_secret_access_key": "hidden-key",
+            "aws_session_token": "hidden-token",
+        },
+        "config": {"region": "eu-west-1"},
+    }
+    for change in (writing, proving):
+        assert "hidden" not in change.script
+        assert "hidden" not in change.what
+
+
+def test_new_keys_take_the_former_proof_away_before_the_new_one():
+    writing, proving = aws_changes(SETTINGS, installed(), KEYS)
+    assert 'rm -f "$root/.proved"' in writing.script
+    stamp = proof(SETTINGS, KEYS.digest)
+    words = "my-bucket mlflow-artifacts '' ''"
+    assert proving.script.endswith(f'{words}\necho {stamp} > "$root/.proved"')
+
+
+def test_the_proof_gets_region_and_endpoint_as_words():
+    settings = Settings(bucket="my-bucket", region="eu-west-1", endpoint_url="http://m:9000/a&b")
+    (*_, proving) = aws_changes(settings, installed(), None)
+    assert "prove_bucket.py\" my-bucket mlflow-artifacts eu-west-1 'http://m:9000/a&b'\n" in (
+        proving.script
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"bucket": "other-bucket"},
+        {"prefix": "other"},
+        {"region": "eu-west-1"},
+        {"endpoint_url": "http://minio:9000"},
+        {"profile": "work"},
+    ],
+)
+def test_the_proof_holds_until_something_that_it_covers_changes(values):
+    changed = Settings(**({"bucket": "my-bucket"} | values))
+    assert proof(changed, None) != proof(SETTINGS, None)
+    assert proof(SETTINGS, "other keys") != proof(SETTINGS, None)
+    assert proof(Settings(bucket="my-bucket", port=6000), None) == proof(SETTINGS, None)
+
+
+def test_a_profile_that_stands_in_no_file_does_not_hide_the_role():
+    assert environment(Settings(profile="work")) == (
+        "if grep -qs '^\\[\\(profile \\)\\?work\\]' ~/.aws/credentials ~/.aws/config; "
+        "then export AWS_PROFILE=work; fi"
+    )
+
+
+# -- the first login ---------------------------------------------------------------------------
+
+ENV = "make server.env with a secret key"
+AUTH = "write .mlflow_auth_config for admin"
+
+
+def auth_sentences(facts: Facts, login: Login | None) -> list[str]:
+    return [change.what for change in auth_changes(SETTINGS, facts, None, login)]
+
+
+def with_login(login: Login, **values: object) -> Facts:
+    text = auth_config(SETTINGS, ROOT, login.username) + bootstrap(login)
+    return configured(files={f"{ROOT}/.mlflow_auth_config": Managed(sha256(text), "600")}, **values)
+
+
+@pytest.mark.parametrize(
+    ("facts", "login", "wanted"),
+    [
+        (installed(), LOGIN, [ENV, AUTH]),
+        (with_login(LOGIN), LOGIN, []),
+        (with_login(Login("admin", "another password")), LOGIN, [AUTH]),
+        (configured(), LOGIN, [AUTH]),
+        (configured(), None, []),
+        (deployed(), LOGIN, []),
+        (deployed(), None, []),
+        (deployed(server_env=frozenset()), None, [ENV]),
+    ],
+)
+def test_a_server_without_users_gets_a_login_and_others_are_left_alone(facts, login, wanted):
+    assert auth_sentences(facts, login) == wanted
+
+
+def test_a_login_file_that_others_may_read_is_written_again():
+    facts = with_login(LOGIN)
+    path = f"{ROOT}/.mlflow_auth_config"
+    opened = replace(facts, files={path: Managed(facts.files[path].digest, "644")})
+    assert auth_sentences(opened, LOGIN) == [AUTH]
+
+
+def test_the_first_password_travels_as_a_file_and_mlflow_reads_it():
+    login = Login("admin", "100% %(sure)s = it; is # so")
+    _, change = auth_changes(SETTINGS, installed(), None, login)
+    assert change.script == 'place "$here/auth_config" "$root/.mlflow_auth_config" 0600'
+    config = configparser.ConfigParser()
+    config.read_string(str(change.files["auth_config"]))
+    assert config["mlflow"]["admin_password"] == login.password
+    assert config["mlflow"]["admin_username"] == "admin"
+
+
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [(None, f"sqlite:///{ROOT}/mlflow.db"), ("postgresql://u:p@h/d", "postgresql://u:p@h/d")],
+)
+def test_the_database_is_sqlite_unless_another_is_named(uri, wanted):
+    settings = Settings(bucket="my-bucket", backend_store_uri=uri)
+    change = auth_changes(settings, installed(), None, None)[0]
+    assert change.files["backend_store_uri"] == wanted
+    assert wanted not in change.script, "it may hold a password"
+
+
+def test_a_file_is_there_with_its_content_and_mode_or_it_is_not():
+    facts = blank(files={"/x": Managed(sha256("text"), "600")})
+    assert is_there(facts, "/x", "text", "600")
+    assert not is_there(facts, "/x", "text", "644")
+    assert not is_there(facts, "/x", "other", "600")
+    assert not is_there(facts, "/y", "text", "600")
+
+
+# -- what is refused before anything is sent ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "variables", "wanted"),
+    [
+        (Settings(), {}, "No bucket is configured"),
+        (SETTINGS, {KEY_ID: "A"}, "Partial AWS credentials"),
+        (SETTINGS, {PASSWORD: "short"}, "has 5 characters"),
+        (Settings(), {PASSWORD: "short", KEY_ID: "A"}, "No bucket is configured"),
+    ],
+)
+def test_what_is_wrong_here_is_refused_before_any_connection(settings, variables, wanted):
+    c = context(None, settings, **variables)
+    with pytest.raises(Exit, match=wanted):
+        check([c.server])
+    assert c.recorder.opened == 0
+
+
+def test_a_host_without_mlflow_says_what_to_type():
+    with pytest.raises(Exit, match=re.escape("Type: ./fab install configure")):
+        configure(context(blank()))
+
+
+def test_a_host_without_sudo_is_refused():
+    with pytest.raises(Exit, match="sudo asks ubuntu for a password"):
+        configure(context(installed(sudo=False)))
+
+
+# -- the tasks ---------------------------------------------------------------------------------
+
+
+def new(**variables: str) -> Task:
+    c = context(installed(), **variables)
+    c.server.keys, c.server.login = KEYS, LOGIN
+    return c
+
+
+def test_everything_is_sent_in_one_exec_without_a_secret_in_the_command():
+    c = new()
+    configure(c)
+    (run,) = c.recorder.runs
+    for secret in ("hidden-key", LOGIN.password):
+        assert secret not in run.command
+        assert secret not in run.steps
+    assert f"admin_password = {LOGIN.password}" in run.files["auth_config"]
+    assert "hidden-key" in run.files["aws.json"]
+
+
+def test_the_login_is_kept_before_it_is_sent():
+    c = new()
+    c.recorder.replies = [OSError("gone")]
+    with pytest.raises(Exit, match="The connection to ec2 was lost"):
+        configure(c)
+    assert credentials.kept(c.server) == LOGIN
+
+
+def test_the_login_s_place_is_said_but_not_the_password(capsys):
+    configure(new())
+    out = capsys.readouterr().out
+    assert "the login of admin is kept in " in out
+    assert LOGIN.password not in out
+
+
+def test_the_halves_do_their_half():
+    c = new()
+    configure_aws(c)
+    assert set(c.recorder.changes[0].files) == {
+        "change.sh", "steps.sh", "write_aws.py", "aws.json", "prove_bucket.py",
+    }  # fmt: skip
+    c = new()
+    configure_auth(c)
+    assert set(c.recorder.changes[0].files) == {
+        "change.sh", "steps.sh", "backend_store_uri", "auth_config",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [configure, configure_aws, configure_auth])
+def test_a_configured_host_costs_no_exec(task, capsys):
+    c = context(deployed())
+    task(c)
+    assert c.recorder.runs == []
+    assert "nothing to change" in capsys.readouterr().out
+
+
+def test_a_server_with_users_keeps_its_admin_s_password(home):
+    c = context(deployed(proved="older"))
+    configure(c)
+    (run,) = c.recorder.runs
+    assert "auth_config" not in run.files
+    assert not (paths.config() / "ec2.json").exists()
+
+
+def test_a_login_that_is_supplied_for_a_server_with_users_is_checked_and_kept(capsys):
+    c = context(deployed(), **{PASSWORD: LOGIN.password, USERNAME: "admin"})
+    configure(c)
+    (run,) = c.recorder.runs
+    assert json.loads(run.files["login.json"]) == {"username": "admin", "password": LOGIN.password}
+    assert LOGIN.password not in run.command + run.steps
+    assert credentials.kept(c.server) == LOGIN
+    assert "is right, and kept in" in capsys.readouterr().out
+
+
+def test_a_login_that_the_server_refuses_is_not_kept():
+    c = context(deployed(), **{PASSWORD: LOGIN.password})
+    c.recorder.replies = [Reply("@fail The server refuses the password of admin.\n@exit 1\n")]
+    with pytest.raises(Exit, match="refuses the password of admin"):
+        configure(c)
+    assert credentials.kept(c.server) is None
+
+
+def test_a_login_that_is_kept_already_is_not_checked_again():
+    c = context(deployed(), **{PASSWORD: LOGIN.password})
+    credentials.keep(c.server, LOGIN)
+    configure(c)
+    assert c.recorder.runs == []
+
+
+def test_a_stopped_server_cannot_check_a_login_and_says_so(capsys):
+    c = context(deployed(units={}), **{PASSWORD: LOGIN.password})
+    configure(c)
+    assert c.recorder.runs == []
+    assert "cannot be checked while the server is stopped" in capsys.readouterr().err
+
+
+def test_keys_of_the_variables_reach_the_host():
+    c = context(installed(), **{KEY_ID: "AKIA", KEY: "hidden-key"})
+    credentials.gather_keys([c.server])
+    configure_aws(c)
+    assert "hidden-key" in c.recorder.changes[0].files["aws.json"]

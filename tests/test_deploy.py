@@ -1,0 +1,314 @@
+"""Only what differs is shipped, and a server that is well is left alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import replace
+
+import pytest
+from invoke import Exit
+from stand_ins import ROOT, SETTINGS, blank, configured, context, deployed, installed
+
+from tasks import credentials
+from tasks.credentials import Login
+from tasks.deploy import (
+    CHECK,
+    allowed_hosts,
+    aws_variables,
+    changes,
+    deploy,
+    files,
+    login_check,
+    managed_files,
+    workers,
+)
+from tasks.facts import Facts, Listener, Managed, Unit
+from tasks.settings import Settings
+
+LOGIN = Login("admin", "correct horse battery")
+UNIT = "/etc/systemd/system/mlflow-server.service"
+SITE = "/etc/nginx/sites-available/mlflow-server"
+START = f"{ROOT}/start_mlflow_server.sh"
+AUTH = f"{ROOT}/.mlflow_auth_config"
+FIRST = [
+    f"put {UNIT}",
+    "put /etc/systemd/system/mlflow-server.socket",
+    "put /etc/tmpfiles.d/mlflow-server.conf",
+    f"put {SITE}",
+    f"put {START}",
+    "start mlflow-server.socket",
+    "start mlflow-server.service",
+    "start nginx.service",
+    "take the first password off the host",
+    CHECK,
+]
+
+
+def sentences(facts: Facts, settings: Settings = SETTINGS) -> list[str]:
+    return [line for change in changes(settings, facts, LOGIN) for line in change.sentences]
+
+
+def differing(*paths: str, **values: object) -> Facts:
+    """A deployed host where these files are others."""
+    facts = deployed(**values)
+    return replace(facts, files={**facts.files, **dict.fromkeys(paths, Managed("other", "644"))})
+
+
+def without(unit: str, **values: object) -> Facts:
+    facts = deployed()
+    changed = replace(facts.units[unit], **values)  # type: ignore[arg-type]
+    return replace(facts, units={**facts.units, unit: changed})
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (configured(), FIRST),
+        (deployed(), []),
+        (differing(UNIT), [f"put {UNIT}", CHECK]),
+        (differing(SITE, START), [f"put {SITE}", f"put {START}", CHECK]),
+        (differing(AUTH), [f"put {AUTH}", CHECK]),
+        (differing("/etc/something/else"), []),
+        (without("nginx.service", active="inactive"), ["start nginx.service", CHECK]),
+        (without("nginx.service", file="disabled"), ["start nginx.service", CHECK]),
+        (without("mlflow-server.socket", active="failed"), ["start mlflow-server.socket", CHECK]),
+        (deployed(well=None), [CHECK]),
+        (deployed(well="older"), [CHECK]),
+        (deployed(bootstrap=True), ["take the first password off the host", CHECK]),
+        (replace(deployed(), credentials="new keys"), [CHECK]),
+        (replace(deployed(), proved="anew"), [CHECK]),
+    ],
+)
+def test_a_host_gets_what_differs_and_no_more(facts, wanted):
+    assert sentences(facts) == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({"port": 6000}, SITE),
+        ({"bind": "0.0.0.0"}, SITE),
+        ({"artifact_access": "direct"}, SITE),
+        ({"workers": 2}, START),
+        ({"prefix": "elsewhere"}, START),
+        ({"region": "eu-west-1"}, START),
+        ({"endpoint_url": "http://minio:9000"}, START),
+        ({"profile": "work"}, START),
+        ({"public_name": "mlflow.example.org"}, START),
+        ({"default_permission": "EDIT"}, AUTH),
+    ],
+)
+def test_a_changed_setting_changes_its_file(values, path):
+    settings = Settings(**({"bucket": "my-bucket"} | values))
+    assert f"put {path}" in sentences(deployed(), settings)
+
+
+@pytest.mark.parametrize(
+    "values", [{"local_port": 6001}, {"backup_prefix": "b"}, {"keep": {"daily": 1}}]
+)
+def test_a_setting_that_the_server_does_not_see_changes_nothing(values):
+    assert sentences(deployed(), Settings(**({"bucket": "my-bucket"} | values))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (blank(sudo=False), "sudo asks ubuntu for a password"),
+        (blank(), "Type: ./fab install configure deploy"),
+        (installed(complete=frozenset()), "MLflow is not installed"),
+        (installed(), "The server has no first login yet. Type: ./fab configure deploy"),
+        (configured(bootstrap=False), "The server has no first login yet"),
+    ],
+)
+def test_what_must_come_first_is_named(facts, wanted):
+    with pytest.raises(Exit, match=re.escape(wanted)):
+        changes(SETTINGS, facts, LOGIN)
+
+
+def test_a_missing_bucket_is_named():
+    with pytest.raises(Exit, match="No bucket is configured"):
+        changes(Settings(), configured(), LOGIN)
+
+
+NGINX = Listener("127.0.0.1:5000", "nginx", 7)
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (
+            configured(listeners=(Listener("0.0.0.0:5000", "python3", 4711),)),
+            "Port 5000 of the host is taken by python3 (process 4711) at 0.0.0.0:5000",
+        ),
+        (configured(listeners=(Listener("*:5000", "", 0),)), "taken by a program (process 0)"),
+        (configured(listeners=(NGINX,)), "taken by nginx (process 7)"),
+        (deployed(listeners=(NGINX, Listener("[::1]:5000", "x", 1))), "taken by x (process 1)"),
+    ],
+)
+def test_a_port_that_another_program_has_is_refused_by_name(facts, wanted):
+    with pytest.raises(Exit, match=re.escape(wanted)):
+        changes(SETTINGS, facts, LOGIN)
+
+
+def test_our_own_nginx_may_have_the_port():
+    assert sentences(deployed(listeners=(NGINX,))) == []
+
+
+# -- what is shipped ---------------------------------------------------------------------------
+
+
+def test_only_files_that_differ_are_shipped():
+    (change,) = changes(SETTINGS, differing(SITE), LOGIN)
+    assert change.files["places"] == f"file0\t644\t{SITE}\n"
+    assert set(change.files) == {"places", "file0", "after", "deep_check.py", "login.json"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "restart"),
+    [
+        (configured(), "yes"),
+        (differing(UNIT), "yes"),
+        (differing(START), "yes"),
+        (differing(AUTH), "yes"),
+        (differing(SITE), "no"),
+        (differing("/etc/tmpfiles.d/mlflow-server.conf"), "no"),
+        (differing(SITE, UNIT), "yes"),
+        (deployed(well=None), "no"),
+    ],
+)
+def test_the_server_restarts_only_for_what_it_must_see(facts, restart):
+    (change,) = changes(SETTINGS, facts, LOGIN)
+    assert f"unit=mlflow-server port=5000 restart={restart}\n" in change.script
+
+
+def test_the_login_travels_as_a_file():
+    (change,) = changes(SETTINGS, configured(), LOGIN)
+    assert json.loads(str(change.files["login.json"])) == {
+        "username": "admin",
+        "password": LOGIN.password,
+    }
+    assert LOGIN.password not in change.script + change.what
+    assert 'login="$here/login.json"\n' in change.script
+
+
+def test_without_a_login_the_check_asks_only_what_needs_none():
+    (change,) = changes(SETTINGS, configured(), None)
+    assert "login.json" not in change.files
+    assert " login=-\n" in change.script
+
+
+def test_what_stays_on_the_host_holds_no_password():
+    (change,) = changes(SETTINGS, configured(), LOGIN)
+    assert "admin_password" not in str(change.files["after"])
+    for name, content in change.files.items():
+        assert (LOGIN.password in str(content)) is (name == "login.json")
+
+
+def test_a_login_can_be_checked_alone():
+    change = login_check(SETTINGS, LOGIN)
+    assert change.script == (
+        '"$root/venv/bin/python" "$here/deep_check.py" 5000 "$here/login.json"'
+    )
+    assert set(change.files) == {"deep_check.py", "login.json"}
+
+
+def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
+    shipped = {file.path for file in files(SETTINGS, blank())} | {AUTH}
+    looked_at = {name.replace("~", "/home/ubuntu") for name in managed_files(SETTINGS)}
+    assert looked_at == shipped
+
+
+def test_the_start_script_is_bash():
+    for settings in (SETTINGS, Settings(bucket="my-bucket", region="r", endpoint_url="http://x")):
+        (script,) = (file.text for file in files(settings, blank()) if file.path == START)
+        done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_new_release_changes_the_start_script(monkeypatch):
+    before = files(SETTINGS, blank())[-1]
+    monkeypatch.setattr("tasks.deploy.release_of", lambda settings: "3.17.2-other")
+    after = files(SETTINGS, blank())[-1]
+    assert before.path == after.path == START
+    assert before.text != after.text
+
+
+@pytest.mark.parametrize(
+    ("workers_", "cores", "gigabytes", "wanted"),
+    [
+        (1, 64, 512, 1),
+        (3, 1, 1, 3),
+        (0, 1, 64, 1),
+        (0, 8, 0.5, 1),
+        (0, 8, 1, 1),
+        (0, 8, 2, 5),
+        (0, 2, 2, 2),
+        (0, 8, 4, 8),
+    ],
+)
+def test_workers_come_from_the_settings_or_from_cores_and_memory(
+    workers_, cores, gigabytes, wanted
+):
+    facts = blank(cores=cores, memory_kb=int(gigabytes * 1024**2))
+    assert workers(Settings(workers=workers_), facts) == wanted
+
+
+LOCAL = ["localhost", "localhost:*", "127.0.0.1:*"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, LOCAL),
+        ({"bind": "localhost"}, LOCAL),
+        ({"bind": "10.0.0.5", "port": 6000}, [*LOCAL, "10.0.0.5:6000"]),
+        ({"bind": "0.0.0.0"}, [*LOCAL, "10.0.0.5:5000", "172.17.0.1:5000"]),
+        ({"public_name": "m.example.org"}, [*LOCAL, "m.example.org", "m.example.org:*"]),
+    ],
+)
+def test_the_server_answers_to_the_names_it_is_reached_by(values, wanted):
+    facts = blank(addresses=("10.0.0.5", "172.17.0.1"))
+    assert allowed_hosts(Settings(**values), facts) == wanted
+
+
+def test_region_and_endpoint_are_quoted_for_the_shell():
+    settings = Settings(region="eu-west-1", endpoint_url="http://m:9000/?a&b")
+    assert aws_variables(settings) == (
+        "AWS_DEFAULT_REGION=eu-west-1\nMLFLOW_S3_ENDPOINT_URL='http://m:9000/?a&b'"
+    )
+    assert aws_variables(Settings()).startswith("#")
+
+
+# -- the task ----------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_well_costs_no_exec(capsys):
+    c = context(deployed())
+    deploy(c)
+    assert c.recorder.runs == []
+    assert capsys.readouterr().out == "deploy: nothing to change, the server is well\n"
+
+
+def test_a_first_deploy_is_one_exec(capsys):
+    c = context(configured())
+    credentials.keep(c.server, LOGIN)
+    deploy(c)
+    (run,) = c.recorder.runs
+    assert LOGIN.password not in run.command + run.steps
+    out, err = capsys.readouterr()
+    assert "MLflow serves http://127.0.0.1:5000 on the host" in out
+    assert "without a login" not in err
+
+
+def test_a_deploy_without_a_login_says_what_was_not_checked(capsys):
+    deploy(context(configured()))
+    assert "checked without a login" in capsys.readouterr().err
+
+
+def test_a_unit_that_would_not_start_after_a_reboot_is_not_running():
+    unit = Unit("loaded", "active", "running", "static")
+    assert "start nginx.service" in sentences(replace(deployed(), units={
+        **deployed().units, "nginx.service": unit
+    }))  # fmt: skip

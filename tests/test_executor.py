@@ -1,0 +1,634 @@
+"""A chain of tasks on its hosts, over real SSH on loopback: one login a host, one line an error."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fabric
+import pytest
+from fabric.main import Fab
+from fabric.main import program as plain
+from invoke import Collection, Exit
+from stand_ins import Network, Session
+
+from tasks import paths, rehearsed
+from tasks.executor import NO_HOST, Executor, adopt, run_on
+from tasks.kinds import local, remote
+
+Noted = list[tuple[str, ...]]
+# What the tasks below did, and on which host; emptied for every test.
+noted: Noted = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_noted() -> None:
+    noted.clear()
+
+
+def looked(servers: Any) -> None:
+    noted.append(("check", *(server.name for server in servers)))
+
+
+def asked(servers: Any) -> None:
+    noted.append(("prepare", *(server.name for server in servers)))
+
+
+def shown(answers: Any) -> None:
+    noted.append(("report", *answers))
+
+
+@remote(check=looked, prepare=asked)
+def first(c):
+    c.server.run("first")
+
+
+@remote(check=looked, prepare=asked)
+def second(c):
+    c.server.run("second")
+    c.server.say("second\nis done")
+
+
+@remote
+def third(c):
+    c.server.run("third")
+
+
+@remote
+def talk(c, lines=20):
+    for _ in range(lines):
+        c.server.say(c.server.name * 10)
+
+
+@remote(report=shown)
+def answer(c, json=False, rows=1):
+    c.server.run("answer")
+    c.server.say("on the way")
+    row = {"port": c.server.settings.port}
+    return row if rows == 1 else [row] * rows
+
+
+@remote
+def show(c):
+    noted.append(("show", c.server.name, str(c.server.settings.bucket)))
+
+
+@local
+def here(c):
+    noted.append(("here",))
+
+
+@remote
+def leak(c):
+    from tasks.console import console
+
+    console.protect("hunter2hunter2")
+    raise Exit("it said hunter2hunter2")
+
+
+@remote
+def broken(c):
+    raise KeyError("a bug of ours")
+
+
+TASKS = Collection(first, second, third, talk, answer, show, here, leak, broken)
+
+
+class Program(Fab):
+    """Fabric's program with these tasks, and the fabric.yaml of the current directory."""
+
+    def load_collection(self) -> None:
+        adopt(self)
+        self.collection = TASKS
+        self.config.set_project_location(str(Path.cwd()))
+        self.config.load_project()
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def fab(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Type `fab`, with the network's ssh configuration; return the exit code."""
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+
+    def run(*words: str, ssh: bool = True) -> int:
+        program = Program(version="0", config_class=fabric.Config)
+        configuration = ["-S", str(network.config)] if ssh else []
+        try:
+            program.run(["fab", *configuration, *words], exit=True)
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run
+
+
+FACTS = "home\t/home/ubuntu\nuser\tubuntu\nroot\t/home/ubuntu/mlflow-server\nend\tyes\n"
+
+
+def facts(session: Session) -> int:
+    if "facts" in session.command:
+        session.say(FACTS)
+    return 0
+
+
+def yaml(text: str) -> None:
+    Path("fabric.yaml").write_text(text)
+
+
+# -- which hosts -------------------------------------------------------------------------------
+
+
+def test_without_any_host_it_says_how_to_name_one(fab, capsys):
+    assert fab("third") == 1
+    assert capsys.readouterr().err == NO_HOST + "\n"
+
+
+def test_hosts_come_from_the_command_line(fab, network):
+    network.add("alpha")
+    assert fab("-H", "alpha", "third") == 0
+    assert network.hosts["alpha"].commands == ["third"]
+
+
+def test_hosts_come_from_the_file(fab, network):
+    network.add("alpha")
+    yaml("hosts: [alpha]\n")
+    assert fab("third") == 0
+    assert network.hosts["alpha"].commands == ["third"]
+
+
+def test_hosts_come_from_the_variable(fab, network, monkeypatch):
+    network.add("alpha")
+    network.add("beta")
+    yaml("hosts: [nowhere]\n")
+    monkeypatch.setenv("FABRIC_HOSTS", "alpha,beta")
+    assert fab("third") == 0
+    assert [host.commands for host in network.hosts.values()] == [["third"], ["third"]]
+
+
+def test_hosts_come_from_the_environment(fab, network, monkeypatch):
+    network.add("alpha")
+    yaml("hosts: [nowhere]\nmlflow:\n  environments:\n    staging:\n      hosts: [alpha]\n")
+    monkeypatch.setenv("FABRIC_MLFLOW_ENVIRONMENT", "staging")
+    assert fab("third") == 0
+    assert network.hosts["alpha"].commands == ["third"]
+
+
+def test_the_command_line_wins_over_all_of_them(fab, network, monkeypatch):
+    network.add("alpha")
+    yaml("hosts: [nowhere]\n")
+    monkeypatch.setenv("FABRIC_HOSTS", "nowhere")
+    assert fab("-H", "alpha", "third") == 0
+    assert network.hosts["alpha"].commands == ["third"]
+
+
+def test_a_host_that_is_named_twice_is_one_host(fab, network):
+    network.add("alpha")
+    assert fab("-H", "alpha,alpha", "third") == 0
+    assert network.hosts["alpha"].commands == ["third"]
+
+
+def test_settings_come_from_the_file_and_the_variables(fab, network, monkeypatch):
+    network.add("alpha")
+    yaml("hosts: [alpha]\nmlflow:\n  bucket: file-bucket\n")
+    fab("show")
+    monkeypatch.setenv("FABRIC_MLFLOW_BUCKET", "variable-bucket")
+    fab("show")
+    assert noted == [("show", "alpha", "file-bucket"), ("show", "alpha", "variable-bucket")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "wanted"),
+    [
+        ("FABRIC_MLFLOW_PORT", "http", "`mlflow: port:` is 'http', not a whole number"),
+        ("FABRIC_MLFLOW_PROT", "1", "Unknown variable FABRIC_MLFLOW_PROT"),
+        ("FABRIC_HOST", "a", "did you mean 'FABRIC_HOSTS'?"),
+    ],
+)
+def test_a_wrong_variable_is_one_line_and_no_traceback(
+    fab, network, monkeypatch, capsys, variable, value, wanted
+):
+    network.add("alpha")
+    monkeypatch.setenv(variable, value)
+    assert fab("-H", "alpha", "third") == 1
+    err = capsys.readouterr().err
+    assert wanted in err
+    assert err.count("\n") == 1
+    assert network.hosts["alpha"].logins == 0
+
+
+def test_a_wrong_file_is_one_line(fab, capsys):
+    yaml("mlflow:\n  buckett: x\n")
+    assert fab("-H", "alpha", "third") == 1
+    assert capsys.readouterr().err.startswith("Unknown setting `mlflow: buckett:` (did you mean")
+
+
+# -- where tasks run ---------------------------------------------------------------------------
+
+
+def test_a_remote_task_never_runs_on_this_machine(fab):
+    fab("show")
+    fab("-H", "", "show")
+    assert noted == []
+
+
+def test_a_local_task_runs_once_however_many_hosts_there_are(fab, network):
+    assert fab("-H", "alpha,beta", "here") == 0
+    assert noted == [("here",)]
+
+
+def test_a_local_task_needs_no_host(fab):
+    assert fab("here") == 0
+    assert noted == [("here",)]
+
+
+def test_local_and_remote_tasks_keep_their_order(fab, network):
+    network.add("alpha")
+    fab("-H", "alpha", "show", "here", "show")
+    assert [name for name, *_ in noted] == ["show", "here", "show"]
+
+
+def test_tasks_of_a_chain_run_in_their_order_and_as_often_as_they_stand(fab, network):
+    network.add("alpha", facts)
+    assert fab("-H", "alpha", "third", "second", "third") == 0
+    commands = [c for c in network.hosts["alpha"].commands if "facts" not in c]
+    assert commands == ["third", "second", "third"]
+
+
+def test_a_chain_is_one_login(fab, network):
+    network.add("alpha", facts)
+    assert fab("-H", "alpha", "first", "second", "third") == 0
+    assert network.hosts["alpha"].logins == 1
+
+
+def test_two_hosts_are_two_logins(fab, network):
+    network.add("alpha", facts)
+    network.add("beta", facts)
+    assert fab("-H", "alpha,beta", "first", "second", "third") == 0
+    assert [host.logins for host in network.hosts.values()] == [1, 1]
+
+
+def test_a_chain_that_has_not_to_log_in_does_not(fab, network):
+    network.add("alpha")
+    assert fab("-H", "alpha", "show") == 0
+    assert network.hosts["alpha"].logins == 0
+
+
+def test_many_hosts_do_not_grow_one_list_of_keys(fab, network):
+    names = [f"host{n}" for n in range(8)]
+    for name in names:
+        network.add(name)
+    assert fab("-i", str(network.key), "-H", ",".join(names), "third") == 0
+    assert all(host.logins == 1 for host in network.hosts.values())
+
+
+def test_hosts_run_side_by_side(fab, network):
+    together = threading.Barrier(3, timeout=10)
+
+    def wait(session: Session) -> int:
+        together.wait()  # breaks unless all three are here at once
+        return 0
+
+    for name in ("alpha", "beta", "gamma"):
+        network.add(name, wait)
+    assert fab("-H", "alpha,beta,gamma", "third") == 0
+
+
+# -- hooks -------------------------------------------------------------------------------------
+
+
+def test_hooks_that_several_tasks_share_are_called_once_for_all_hosts(fab, network):
+    network.add("alpha", facts)
+    network.add("beta", facts)
+    fab("-H", "alpha,beta", "first", "second", "first")
+    assert noted == [("check", "alpha", "beta"), ("prepare", "alpha", "beta")]
+
+
+def test_what_is_wrong_here_is_said_before_any_connection(fab, network, monkeypatch, capsys):
+    def refuse(servers: Any) -> None:
+        raise Exit("it is wrong. Mend it")
+
+    monkeypatch.setattr(second, "check", refuse)
+    network.add("alpha", facts)
+    assert fab("-H", "alpha", "third", "second") == 1
+    assert capsys.readouterr().err == "it is wrong. Mend it\n"
+    assert network.hosts["alpha"].logins == 0
+
+
+def test_facts_are_looked_at_once_before_questions_are_asked(fab, network):
+    network.add("alpha", facts)
+    fab("-H", "alpha", "first")
+    assert [("facts" in command) for command in network.hosts["alpha"].commands] == [True, False]
+
+
+def test_a_host_that_cannot_be_looked_at_is_not_asked_about(fab, network, capsys):
+    network.add("alpha", facts)
+    network.add("beta", known=False)
+    assert fab("-H", "alpha,beta", "first") == 1
+    assert noted[-1] == ("prepare", "alpha")
+    assert network.hosts["alpha"].commands[-1] == "first"
+    assert "[beta] Unknown host key" in capsys.readouterr().err
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+
+def fail(session: Session) -> int:
+    session.channel.sendall_stderr(b"noise\nno such thing\n")
+    return 3
+
+
+def test_one_failing_host_is_one_line(fab, network, capsys):
+    network.add("alpha", fail)
+    assert fab("-H", "alpha", "third") == 1
+    assert capsys.readouterr().err == "A command on alpha failed (3): no such thing\n"
+
+
+def test_a_failing_task_ends_the_chain_on_its_host_only(fab, network, capsys):
+    network.add("alpha", fail)
+    network.add("beta")
+    assert fab("-H", "alpha,beta", "third", "answer") == 1
+    assert network.hosts["alpha"].commands == ["third"]
+    assert network.hosts["beta"].commands == ["third", "answer"]
+
+
+def test_the_summary_names_the_hosts_and_what_to_type(fab, network, capsys):
+    network.add("alpha", fail)
+    network.add("beta")
+    network.add("gamma", fail)
+    assert fab("-H", "alpha,beta,gamma", "third") == 1
+    *reasons, last = capsys.readouterr().err.splitlines()
+    assert sorted(reasons) == [
+        "[alpha] A command on alpha failed (3): no such thing",
+        "[gamma] A command on gamma failed (3): no such thing",
+    ]
+    assert last.startswith("2 of 3 hosts failed: ")
+    assert " Done on: beta. " in last
+    assert last.endswith(("-H alpha,gamma", "-H gamma,alpha"))
+
+
+def test_an_unreachable_host_does_not_hold_up_the_others(fab, network, capsys):
+    network.add("alpha").close()
+    network.add("beta")
+    assert fab("-H", "alpha,beta", "third") == 1
+    assert network.hosts["beta"].commands == ["third"]
+    assert "[alpha] alpha refuses connections" in capsys.readouterr().err
+
+
+def test_no_secret_stands_in_an_error(fab, network, capsys):
+    network.add("alpha")
+    assert fab("-H", "alpha", "leak") == 1
+    assert capsys.readouterr().err == "it said ********\n"
+
+
+def test_a_bug_of_ours_is_not_swallowed(fab, network):
+    network.add("alpha")
+    network.add("beta")
+    with pytest.raises(KeyError, match="a bug of ours"):
+        fab("-H", "alpha,beta", "broken")
+
+
+def test_a_lost_connection_is_one_line(fab, network, capsys):
+    network.add("alpha", lambda session: network.hosts["alpha"].hang_up())
+    assert fab("-H", "alpha", "third") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("The connection to alpha was lost")
+    assert err.count("\n") == 1
+
+
+def test_every_connection_is_closed_in_the_end(fab, network, monkeypatch):
+    closed = []
+    close = fabric.Connection.close
+
+    def note(self: Any) -> None:
+        closed.append(self.target.alias)
+        close(self)
+
+    monkeypatch.setattr(fabric.Connection, "close", note)
+    network.add("alpha", facts)
+    network.add("beta", fail)
+    network.add("gamma", known=False)
+    fab("-H", "alpha,beta,gamma", "first")
+    assert sorted(set(closed)) == ["alpha", "beta", "gamma"]
+
+
+def test_ctrl_c_ends_the_tasks_of_all_hosts(fab, network, monkeypatch):
+    begun = threading.Barrier(3, timeout=10)
+
+    def hang(session: Session) -> None:
+        begun.wait()  # and never an end
+
+    network.add("alpha", hang)
+    network.add("beta", hang)
+
+    def interrupted(future: Any) -> None:
+        begun.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    assert fab("-H", "alpha,beta", "third") == 1
+
+
+# -- what the operator sees --------------------------------------------------------------------
+
+
+def test_lines_of_several_hosts_are_whole_and_tagged(fab, network, capsys):
+    network.add("alpha")
+    network.add("beta")
+    assert fab("-H", "alpha,beta", "talk") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == ["[alpha] " + "alpha" * 10] * 20 + ["[beta] " + "beta" * 10] * 20
+
+
+def test_lines_of_one_host_are_not_tagged(fab, network, capsys):
+    network.add("alpha")
+    fab("-H", "alpha", "talk", "--lines", "1")
+    assert capsys.readouterr().out == "alpha" * 10 + "\n"
+
+
+def test_a_report_gets_every_host_in_the_order_they_were_named(fab, network):
+    last = threading.Event()
+
+    def late(session: Session) -> int:
+        assert last.wait(5)
+        return 0
+
+    def early(session: Session) -> int:
+        threading.Timer(0.05, last.set).start()
+        return 0
+
+    network.add("beta", late)
+    network.add("alpha", early)
+    assert fab("-H", "beta,alpha", "answer") == 0
+    assert noted == [("report", "beta", "alpha")]
+
+
+def test_json_is_one_array_over_all_hosts_and_alone_on_stdout(fab, network, capsys):
+    network.add("alpha")
+    network.add("beta")
+    assert fab("-H", "alpha,beta", "talk", "answer", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [
+        {"host": "alpha", "environment": "default", "port": 5000},
+        {"host": "beta", "environment": "default", "port": 5000},
+    ]
+    assert "[alpha] on the way" in err
+    assert noted == [], "no table beside it"
+
+
+def test_json_of_one_host_is_an_array_too(fab, network, capsys):
+    network.add("alpha")
+    fab("-H", "alpha", "answer", "--json")
+    assert [row["host"] for row in json.loads(capsys.readouterr().out)] == ["alpha"]
+
+
+def test_json_spreads_several_rows_of_a_host(fab, network, capsys):
+    network.add("alpha")
+    fab("-H", "alpha", "answer", "--json", "--rows", "3")
+    assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+def test_json_of_nothing_is_an_empty_array(fab, network, capsys):
+    network.add("alpha")
+    fab("-H", "alpha", "answer", "--json", "--rows", "0")
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_json_names_the_environment(fab, network, capsys, monkeypatch):
+    network.add("alpha")
+    yaml("mlflow:\n  environments:\n    staging: {port: 6000}\n")
+    monkeypatch.setenv("FABRIC_MLFLOW_ENVIRONMENT", "staging")
+    fab("-H", "alpha", "answer", "--json")
+    assert json.loads(capsys.readouterr().out) == [
+        {"host": "alpha", "environment": "staging", "port": 6000}
+    ]
+
+
+def test_json_names_the_hosts_that_failed(fab, network, capsys):
+    network.add("alpha", fail)
+    network.add("beta")
+    assert fab("-H", "alpha,beta", "answer", "--json") == 1
+    good, bad = json.loads(capsys.readouterr().out)
+    assert good["host"] == "beta"
+    assert bad == {
+        "host": "alpha",
+        "environment": "default",
+        "error": "A command on alpha failed (3): no such thing",
+    }
+
+
+def test_json_names_a_host_that_could_not_even_be_looked_at(fab, network, capsys):
+    network.add("alpha", facts)
+    network.add("beta", known=False)
+    assert fab("-H", "alpha,beta", "first", "answer", "--json") == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["host"], "error" in row) for row in rows] == [("alpha", False), ("beta", True)]
+
+
+def test_the_former_chain_s_json_does_not_silence_the_next(fab, network, capsys):
+    network.add("alpha")
+    fab("-H", "alpha", "answer", "--json")
+    capsys.readouterr()
+    fab("-H", "alpha", "talk")
+    assert capsys.readouterr().out
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def test_dry_is_refused_before_anything_connects(fab, network, capsys):
+    network.add("alpha")
+    assert fab("--dry", "-H", "alpha", "third") == 1
+    assert capsys.readouterr().err == (
+        "--dry would still connect and change things. Type: ./fab plan\n"
+    )
+    assert network.hosts["alpha"].logins == 0
+
+
+def test_commands_after_two_dashes_are_refused(fab, network, capsys):
+    network.add("alpha")
+    assert fab("-H", "alpha", "third", "--", "reboot") == 1
+    assert "ssh HOST COMMAND" in capsys.readouterr().err
+    assert network.hosts["alpha"].commands == []
+
+
+def test_s_that_names_no_file_is_one_line(fab, capsys):
+    assert fab("-S", "/nowhere", "-H", "alpha", "third", ssh=False) == 1
+    assert "/nowhere" in capsys.readouterr().err
+
+
+def test_the_operator_s_own_configuration_is_for_openssh_alone(fab, network, home):
+    network.add("alpha")
+    (home / ".ssh").mkdir()
+    (home / ".ssh/config").write_text("Match sessiontype shell\n  no such line\n")
+    assert fab("-H", "alpha", "third") == 0
+
+
+def test_s_may_stand_in_the_file(fab, network):
+    network.add("alpha")
+    yaml(f"ssh_config_path: '{network.config}'\n")
+    assert fab("-H", "alpha", "third", ssh=False) == 0
+    assert network.hosts["alpha"].commands == ["third"]
+
+
+def test_s_wins_over_the_file(fab, network, tmp_path):
+    network.add("alpha")
+    (tmp_path / "other").write_text("Host alpha\n  HostName 127.0.0.1\n  Port 1\n")
+    yaml(f"ssh_config_path: '{tmp_path / 'other'}'\n")
+    assert fab("-H", "alpha", "third") == 0
+
+
+# -- rehearsal hosts ---------------------------------------------------------------------------
+
+
+def test_a_rehearsal_host_ignores_the_operator_s_settings(fab, network, monkeypatch):
+    network.add("sandbox")
+    rehearsed.remember({"sandbox": {"settings": {"bucket": "toy-bucket"}, "variables": {}}})
+    monkeypatch.setenv("FABRIC_MLFLOW_BUCKET", "real-bucket")
+    fab("-H", "sandbox", "show")
+    assert noted == [("show", "sandbox", "toy-bucket")]
+
+
+def test_another_clone_s_rehearsal_host_is_none_of_ours(fab, network):
+    host = network.add("sandbox", known=False)
+    network.block("sandbox-2", host.port, "HostKeyAlias their-machine")
+    rehearsed.remember({"sandbox-2": {"settings": {"bucket": "toy-bucket"}, "variables": {}}})
+    fab("-H", "sandbox-2", "show")
+    assert noted == [("show", "sandbox-2", "None")]
+
+
+def test_tasks_run_on_rehearsal_hosts_from_within_a_local_one(network):
+    network.add("sandbox")
+    own = paths.rehearsal() / "ssh_config"
+    own.parent.mkdir(parents=True)
+    own.write_text(network.config.read_text())
+    rehearsed.remember({"sandbox": {"settings": {"bucket": "toy-bucket"}, "variables": {}}})
+    run_on(["sandbox"], [show, third], fabric.Config())
+    assert noted == [("show", "sandbox", "toy-bucket")]
+    assert network.hosts["sandbox"].commands == ["third"]
+
+
+# -- the real thing ----------------------------------------------------------------------------
+
+
+def test_plain_fab_finds_the_project_s_tasks_from_any_folder_below(monkeypatch, capsys):
+    monkeypatch.chdir(paths.PROJECT / "tasks")
+    plain.run(["fab", "--list", "--list-format", "nested"], exit=False)
+    listed = capsys.readouterr().out
+    for name in ("install", "configure", "deploy", "verify", "plan", "rehearse"):
+        assert name in listed
+    assert plain.executor_class is Executor
+
+
+def test_plain_fab_without_a_host_says_so_too(monkeypatch, capsys):
+    monkeypatch.chdir(paths.PROJECT)
+    with pytest.raises(SystemExit) as end:
+        plain.run(["fab", "status"], exit=True)
+    assert end.value.code == 1
+    assert capsys.readouterr().err == NO_HOST + "\n"

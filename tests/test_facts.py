@@ -1,0 +1,329 @@
+"""The probe of a host: its text is read as values, and bash itself is asked to print it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.credentials import Keys
+from tasks.facts import PACKAGES, Facts, Listener, Managed, Unit, parse, probe
+from tasks.settings import Settings
+
+
+def read(*lines: str) -> Facts:
+    return parse("".join(f"{line}\n" for line in (*lines, "end\tyes")))
+
+
+def test_nothing_told_is_nothing_known():
+    assert read() == Facts(home="", user="", root="", now=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("home\t/home/a b", "home", "/home/a b"),
+        ("now\t1800000000", "now", 1_800_000_000),
+        ("sudo\tyes", "sudo", True),
+        ("os\tdebian 12", "os", "debian 12"),
+        ("systemd\tyes", "systemd", True),
+        ("python\t3.11.2", "python", (3, 11, 2)),
+        ("python\t", "python", ()),
+        ("cores\t4", "cores", 4),
+        ("cores\t", "cores", 1),
+        ("memory_kb\t4000000", "memory_kb", 4_000_000),
+        ("addresses\t10.0.0.5 172.17.0.1 ", "addresses", ("10.0.0.5", "172.17.0.1")),
+        ("addresses\t", "addresses", ()),
+        ("aws\tyes", "aws", True),
+        ("release\t3.17.2-abc", "release", "3.17.2-abc"),
+        ("foreign\tvenv", "foreign", True),
+        ("tools\tabc", "tools", "abc"),
+        ("bootstrap\tyes", "bootstrap", True),
+        ("generation\t17", "generation", 17),
+        ("users\t0", "users", 0),
+        ("users_error\tno such table: users", "users_error", "no such table: users"),
+        ("schema\tabc", "schema", "abc"),
+        ("runs\t12", "runs", 12),
+        ("aws_config\tendpoint_url=http://x?a=b", "aws_config", {"endpoint_url": "http://x?a=b"}),
+        ("credential\taws_access_key_id", "credential_keys", frozenset({"aws_access_key_id"})),
+        ("credentials_mode\t600", "credentials_mode", "600"),
+        ("server_env\t# Made once", "server_env", frozenset({"# Made once"})),
+        ("package\tnginx ii ", "packages", frozenset({"nginx"})),
+        ("package\tnginx iF ", "packages", frozenset()),
+        ("package\tnginx rc ", "packages", frozenset()),
+        ("package\tnginx", "packages", frozenset()),
+        ("file\tdead 644 /etc/a b", "files", {"/etc/a b": Managed("dead", "644")}),
+        ('listener\t*:5000 "nginx" 17', "listeners", (Listener("*:5000", "nginx", 17),)),
+        ("listener\t*:5000 ", "listeners", (Listener("*:5000", "", 0),)),
+        ("noise without a tab", "home", ""),
+    ],
+)  # fmt: skip
+def test_one_line_is_one_value(line, name, value):
+    assert getattr(read(line), name) == value
+
+
+@pytest.mark.parametrize(
+    ("properties", "wanted"),
+    [
+        ("", Unit()),
+        ("LoadState=loaded ActiveState=active SubState=up", Unit("loaded", "active", "up")),
+        ("UnitFileState=enabled NeedDaemonReload=yes", Unit(file="enabled", needs_reload=True)),
+        ("ActiveEnterTimestamp=@1800000000 NRestarts=3", Unit(since=1_800_000_000, restarts=3)),
+        ("ActiveEnterTimestamp= NRestarts=", Unit()),
+        ("MemoryCurrent=451000000 MainPID=17", Unit(memory=451_000_000, pid=17)),
+        ("MemoryCurrent=[not_set]", Unit()),
+        ("MemoryCurrent=18446744073709551615", Unit()),
+    ],
+)  # fmt: skip
+def test_a_unit_is_what_systemctl_shows(properties, wanted):
+    facts = read(*(f"unit\tnginx.service {assignment}" for assignment in properties.split()))
+    assert facts.unit("nginx.service") == wanted
+
+
+def test_a_unit_that_nobody_told_of_is_none():
+    assert read().unit("nginx.service") == Unit()
+
+
+@pytest.mark.parametrize("text", ["", "home\t/home/ubuntu\n", "end", "Please login as ubuntu\n"])
+def test_output_that_was_cut_short_is_never_taken_for_facts(text):
+    with pytest.raises(ValueError, match="cut short"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("users", "wanted"), [("users\t2", True), ("users\t0", False), ("", False)]
+)
+def test_a_server_has_users_where_the_table_has_rows(users, wanted):
+    assert read(users).has_users is wanted
+
+
+def test_facts_cannot_be_changed_under_way():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read().user = "x"  # type: ignore[misc]
+
+
+def test_the_probe_names_what_to_look_at_and_quotes_it():
+    settings = Settings(root="~/m", port=6000, profile="work")
+    words = shlex.split(probe(settings, ["/etc/a b", "~/c"]))
+    assert words[:2] == ["bash", "-c"]
+    assert words[3:] == [
+        "facts", "~/m", "mlflow-server", "6000", "work", *PACKAGES, "--", "/etc/a b", "~/c", "--",
+    ]  # fmt: skip
+
+
+# -- with bash itself --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """Stand-ins for what only a Debian host with systemd has."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in {
+        "sudo": 'shift; exec "$@"',
+        "systemctl": 'echo "LoadState=loaded"; echo "ActiveState=active"; echo "NRestarts=2"',
+        "ss": """echo 'LISTEN 0 511 127.0.0.1:5000 0.0.0.0:* users:(("nginx",pid=17,fd=5))'""",
+        "dpkg-query": r"printf 'package\tnginx ii \npackage\tcurl rc \n'; exit 1",
+        "aws": "true",
+    }.items():
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def look(home: Path, programs: Path, settings: Settings | None = None, *files: str) -> Facts:
+    path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-c", probe(settings or Settings(), files)],
+        env={"HOME": str(home), "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return parse(done.stdout)
+
+
+def everything(home: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in home.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_blank_host_is_read(home, programs):
+    facts = look(home, programs)
+    assert (facts.home, facts.root) == (str(home), f"{home}/mlflow-server")
+    assert facts.python == sys.version_info[:3]
+    assert facts.sudo
+    assert facts.cores >= 1
+    assert facts.memory_kb > 100_000
+    assert facts.free_kb > 0
+    assert facts.packages == {"nginx"}
+    assert facts.unit("mlflow-server.service") == Unit("loaded", "active", restarts=2)
+    assert facts.unit("nginx.service").active == "active"
+    assert facts.listeners == (Listener("127.0.0.1:5000", "nginx", 17),)
+    assert facts.release is None
+    assert facts.credentials is None
+    assert facts.users is None
+    assert facts.generation == 0
+
+
+@pytest.fixture
+def server(home: Path) -> Path:
+    """A server's folder as `deploy` leaves it, in a home with a space in its name."""
+    root = home / "mlflow-server"
+    release = root / "releases/3.17.2-abc"
+    release.mkdir(parents=True)
+    (release / ".complete").touch()
+    (root / "releases/3.17.1-def").mkdir()
+    (root / "venv").symlink_to("releases/3.17.2-abc")
+    (root / "tools").mkdir()
+    (root / "tools/.complete").write_text("12345678\n")
+    (root / "server.env").write_text(
+        "# Made once\nMLFLOW_FLASK_SERVER_SECRET_KEY=abc\nMLFLOW_BACKEND_STORE_URI='sqlite:///x'\n"
+    )
+    (root / ".mlflow_auth_config").write_text("[mlflow]\nadmin_password = secret-word\n")
+    (root / ".proved").write_text("stamp\n")
+    (root / "audit.log").write_text("x" * 17)
+    with sqlite3.connect(root / "basic_auth.db") as users:
+        users.executescript("create table users (a); insert into users values (1), (2)")
+    with sqlite3.connect(root / "mlflow.db") as store:
+        store.executescript(
+            "create table alembic_version (version_num); insert into alembic_version values ('r1');"
+            "create table runs (a); create table experiments (a); insert into runs values (1)"
+        )
+    return root
+
+
+def test_a_server_is_read(home, programs, server):
+    facts = look(home, programs, None, "~/mlflow-server/server.env", "/nowhere/file")
+    assert facts.release == "3.17.2-abc"
+    assert facts.complete == {"3.17.2-abc"}, "an interrupted installation is none"
+    assert facts.tools == "12345678"
+    assert not facts.foreign
+    assert {"MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_BACKEND_STORE_URI"} <= facts.server_env
+    assert facts.bootstrap
+    assert (facts.proved, facts.well) == ("stamp", None)
+    assert facts.generation == 17
+    assert (facts.users, facts.schema, facts.runs, facts.experiments) == (2, "r1", 1, 0)
+    text = (server / "server.env").read_bytes()
+    assert facts.files == {f"{server}/server.env": Managed(hashlib.sha256(text).hexdigest(), "644")}
+
+
+def test_looking_changes_nothing(home, programs, server):
+    before = everything(home)
+    look(home, programs)
+    assert everything(home) == before
+
+
+def test_a_database_that_cannot_be_read_says_why(home, programs, server):
+    (server / "basic_auth.db").write_text("this is no database, however long it may be" * 99)
+    facts = look(home, programs)
+    assert facts.users is None
+    assert facts.users_error == "file is not a database"
+    assert facts.runs == 1
+
+
+def test_a_folder_where_our_link_should_be_is_somebody_else_s(home, programs, server):
+    (server / "venv").unlink()
+    (server / "venv").mkdir()
+    facts = look(home, programs)
+    assert facts.foreign
+    assert facts.release is None
+
+
+def test_no_secret_leaves_the_host(home, programs, server, monkeypatch):
+    credentials(home, "[default]\naws_access_key_id = AKIA\naws_secret_access_key = hidden-key\n")
+    done = subprocess.run(
+        ["bash", "-c", probe(Settings(), [])],
+        env={"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for secret in ("hidden-key", "AKIA", "secret-word", "=abc", "sqlite:///x"):
+        assert secret not in done.stdout
+
+
+def credentials(home: Path, text: str, config: str = "") -> None:
+    (home / ".aws").mkdir()
+    (home / ".aws/credentials").write_text(text)
+    (home / ".aws/credentials").chmod(0o600)
+    (home / ".aws/config").write_text(config)
+
+
+BOTH = frozenset({"aws_access_key_id", "aws_secret_access_key"})
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("[default]\naws_access_key_id=A\naws_secret_access_key=B\n", Keys("A", "B")),
+        ("[default]\n  aws_access_key_id =  A \naws_secret_access_key= B+/= \n", Keys("A", "B+/=")),
+        (
+            "[other]\naws_access_key_id=X\n[ default ]\naws_secret_access_key=B\n"
+            "aws_session_token=T\naws_access_key_id=A\n[more]\naws_access_key_id=Y\n",
+            Keys("A", "B", "T"),
+        ),
+        ("# c\n[default]\n# d=e\naws_access_key_id=A\naws_secret_access_key=B\n", Keys("A", "B")),
+        (
+            "[default]\naws_access_key_id=A\naws_secret_access_key=B\nregion=eu-west-1\n",
+            Keys("A", "B"),
+        ),
+    ],
+)
+def test_the_host_s_keys_have_the_digest_of_ours(home, programs, text, keys):
+    credentials(home, text)
+    facts = look(home, programs)
+    assert facts.credentials == keys.digest
+    assert facts.credential_keys == BOTH
+    assert facts.credentials_mode == "600"
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("[default]\naws_access_key_id=A\n", {"aws_access_key_id"}),
+        ("[default]\naws_access_key_id=A\naws_secret_access_key=\n", {"aws_access_key_id"}),
+    ],
+)
+def test_half_a_pair_of_keys_is_seen_as_half(home, programs, text, keys):
+    credentials(home, text)
+    facts = look(home, programs)
+    assert facts.credential_keys == keys
+    assert facts.credentials is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[other]\naws_access_key_id=A\n", "[default]\ncredential_process = /bin/keys\n"]
+)
+def test_a_profile_without_keys_has_none(home, programs, text):
+    credentials(home, text)
+    assert look(home, programs).credentials is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "wanted"),
+    [
+        ("default", {"region": "eu-west-1"}),
+        ("work", {"region": "us-east-2", "endpoint_url": "http://minio:9000/a=b"}),
+        ("none", {}),
+    ],
+)
+def test_the_profile_s_region_and_endpoint_are_read(home, programs, profile, wanted):
+    credentials(
+        home,
+        "",
+        "[default]\nregion = eu-west-1\noutput = json\n"
+        "[profile work]\nregion=us-east-2\nendpoint_url = http://minio:9000/a=b\n",
+    )
+    assert look(home, programs, Settings(profile=profile)).aws_config == wanted

@@ -1,0 +1,1063 @@
+"""What runs on the host: the scripts by bash itself, the programs against moto on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import io
+import json
+import os
+import re
+import runpy
+import shlex
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import threading
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.loaders
+import pytest
+from moto.s3.models import s3_backends
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tasks import paths
+from tasks.credentials import Keys
+from tasks.server import Change, bundle
+from tasks.templates import read
+
+HOST = paths.FILES / "host"
+
+
+def program(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> tuple[int, str]:
+    """Run one of the host's programs in this process; return its exit code and output."""
+    boto3.DEFAULT_SESSION = None  # it would remember the former test's keys
+    argv, sys.argv = sys.argv, [name, *arguments]
+    try:
+        runpy.run_path(str(HOST / name), run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = argv
+    return code, capsys.readouterr().out
+
+
+# -- shell -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", sorted(HOST.glob("*.sh")), ids=lambda path: path.name)
+def test_every_shell_script_is_bash(script):
+    done = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_program_is_python_that_an_old_host_understands():
+    import ast
+
+    for file in HOST.glob("*.py"):
+        ast.parse(file.read_text(), feature_version=(3, 10))
+
+
+class Machine:
+    """A home folder where changes arrive as on a host, staged below it instead of in /run."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        self.root = home / "a server"
+        (folder / "bin").mkdir(parents=True)
+        mktemp = folder / "bin/mktemp"
+        mktemp.write_text(f'#!/bin/bash\nmkdir -p "{folder}/staged" && echo "{folder}/staged"\n')
+        mktemp.chmod(0o755)
+
+    @property
+    def staged(self) -> Path:
+        return self.folder / "staged"
+
+    def command(self, generation: int, task: str = "task", who: str = "me@laptop") -> list[str]:
+        script = read("host/receive.sh")
+        return ["bash", "-c", script, "remote-mlflow", str(self.root), who, task, str(generation)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"HOME": str(self.home), "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+
+    def change(self, script: str, generation: int | None = None, **files: str) -> list[str]:
+        if generation is None:
+            generation = self.audit.stat().st_size if self.audit.exists() else 0
+        done = subprocess.run(
+            self.command(generation),
+            input=bundle([Change("what", script, files)]),
+            env=self.environment,
+            capture_output=True,
+            timeout=20,
+        )
+        assert done.stderr == b""
+        return [line for line in done.stdout.decode().splitlines() if line]
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.log"
+
+    @property
+    def lines(self) -> list[list[str]]:
+        return [line.split("\t") for line in self.audit.read_text().splitlines()]
+
+
+@pytest.fixture
+def machine(home: Path, tmp_path: Path) -> Machine:
+    return Machine(home, tmp_path / "machine")
+
+
+def test_a_change_is_made_and_leaves_an_audit_line(machine):
+    assert machine.change('say "in $root"') == ["@say what", f"@say in {machine.root}", "@exit 0"]
+    begun, done = machine.lines
+    assert begun[1:] == ["me@laptop", "task", "begun"]
+    assert done[1:] == ["me@laptop", "task", "done"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", done[0])
+
+
+def test_nothing_of_a_change_stays_but_what_it_made(machine):
+    machine.change('place "$here/secret" "$root/kept" 0640', secret="x")
+    assert not machine.staged.exists()
+    assert (machine.root / "kept").read_text() == "x"
+    assert (machine.root / "kept").stat().st_mode & 0o777 == 0o640
+    assert machine.root.stat().st_mode & 0o777 == 0o700
+    assert sorted(file.name for file in machine.root.iterdir()) == [".lock", "audit.log", "kept"]
+
+
+def test_what_a_step_makes_is_closed_to_others(machine):
+    machine.change('echo x > "$root/made"')
+    assert (machine.root / "made").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "code"),
+    [
+        ("fail broken", ["@fail broken"], 1),
+        ("echo noise >&2; exit 7", ["noise"], 7),
+        ("false; say never", [], 1),
+        ("false | cat; say never", [], 1),
+        ('echo "$not_there"', None, 1),
+        ("printf 'no end of line'; exit 3", ["no end of line"], 3),
+    ],
+)
+def test_a_step_that_fails_ends_the_change_and_says_its_code(machine, script, said, code):
+    lines = machine.change(script)
+    assert lines[-1] == f"@exit {code}"
+    assert said is None or lines[1:-1] == said
+    assert machine.lines[-1][3] == f"failed ({code})"
+    assert not machine.staged.exists()
+
+
+def test_a_host_that_changed_since_it_was_looked_at_is_left_alone(machine):
+    machine.change("true")
+    assert machine.change('touch "$root/x"', generation=0) == ["@exit 76"]
+    assert not (machine.root / "x").exists()
+    assert len(machine.lines) == 2
+
+
+@contextlib.contextmanager
+def held(machine: Machine, session: int) -> Iterator[None]:
+    machine.root.mkdir(exist_ok=True)
+    with (machine.root / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"you@desk\t2026-11-22T10:00:00Z\tinstall\t4711\t{session}\n")
+        lock.flush()
+        yield
+
+
+def test_a_held_lock_says_who_and_since_when_and_nothing_is_done(machine):
+    with held(machine, os.getpid()):
+        lines = machine.change('touch "$root/x"')
+    assert lines == ["@held you@desk\t2026-11-22T10:00:00Z\tinstall\t4711", "@exit 75"]
+    assert not (machine.root / "x").exists()
+    assert not machine.audit.exists()
+
+
+def test_work_whose_connection_was_lost_is_waited_for(machine):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with held(machine, gone.pid):
+        process = subprocess.Popen(
+            machine.command(0), env=machine.environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(bundle([Change("what", "true")]))
+        process.stdin.close()
+        line = process.stdout.readline().decode()
+        assert line.startswith("@say install by you@desk lost its connection at work; waiting")
+    assert b"@exit 0" in process.stdout.read()
+    process.wait()
+
+
+def test_the_lock_names_its_holder(machine):
+    machine.change("true")
+    who, _, task, pid, session = (machine.root / ".lock").read_text().split("\t")
+    assert (who, task) == ("me@laptop", "task")
+    assert pid.isdigit()
+    assert session.strip().isdigit()
+
+
+def test_a_change_goes_on_to_its_end_although_nobody_reads_any_more(machine):
+    process = subprocess.Popen(
+        machine.command(0), env=machine.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    script = 'say begun; for n in $(seq 2000); do echo "noise $n"; done; touch "$root/end"'
+    process.stdin.write(bundle([Change("what", script)]))
+    process.stdin.close()
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait(timeout=20)
+    assert (machine.root / "end").exists()
+    assert machine.lines[-1][3] == "done"
+
+
+def test_a_bundle_that_was_cut_short_changes_nothing(machine):
+    whole = bundle([Change("what", 'touch "$root/x"', {"big": "x" * 100_000})])
+    done = subprocess.run(
+        machine.command(0), input=whole[:60_000], env=machine.environment, capture_output=True
+    )
+    assert done.returncode != 0
+    assert b"@exit 0" not in done.stdout
+    assert not machine.root.exists()
+
+
+def test_no_secret_of_a_change_stands_in_the_process_list(machine):
+    # The pattern does not match itself, as it stands in the command line of the search.
+    search = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'hidden[-]word'"
+    told = f"if {search}; then say told; else say untold; fi"
+    assert machine.change(told, login="hidden-word")[1] == "@say untold"
+    careless = "(exec -a hidden-word sleep 9) > /dev/null 2>&1 & until " + search + "; do :; done\n"
+    assert machine.change(f"set +o pipefail; {careless}{told}; kill $!")[1] == "@say told"
+
+
+def test_the_secret_key_is_made_once_and_never_again(machine):
+    script = read("host/make_server_env.sh")
+    uri = "postgresql://u:p%40@h/d?a=b&c"
+    machine.change(script, backend_store_uri=uri)
+    first = (machine.root / "server.env").read_text()
+    machine.change(script, backend_store_uri="other")
+    assert (machine.root / "server.env").read_text() == first
+    assert (machine.root / "server.env").stat().st_mode & 0o777 == 0o600
+    names = "MLFLOW_BACKEND_STORE_URI MLFLOW_FLASK_SERVER_SECRET_KEY"
+    show = f'set -a; . "$1"; set +a; printenv {names}'
+    done = subprocess.run(
+        ["bash", "-euc", show, "bash", machine.root / "server.env"], capture_output=True, text=True
+    )
+    seen, key = done.stdout.splitlines()
+    assert seen == uri
+    assert re.fullmatch("[0-9a-f]{64}", key)
+
+
+# -- write_aws.py ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_aws(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., None]:
+    def write(
+        credentials: dict[str, str], config: dict[str, str], profile: str = "default"
+    ) -> None:
+        file = tmp_path / "aws.json"
+        file.write_text(
+            json.dumps({"profile": profile, "credentials": credentials, "config": config})
+        )
+        assert program(capsys, "write_aws.py", str(file)) == (0, "")
+
+    return write
+
+
+KEYS = Keys("AKIA", "s3cr3t/+=")
+
+
+def test_keys_are_written_for_their_owner_alone(write_aws, home):
+    write_aws(KEYS.profile(), {"region": "eu-west-1"})
+    folder = home / ".aws"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "credentials").stat().st_mode & 0o777 == 0o600
+    assert (folder / "credentials").read_text() == (
+        "[default]\naws_access_key_id = AKIA\naws_secret_access_key = s3cr3t/+=\n"
+    )
+    assert (folder / "config").read_text() == "[default]\nregion = eu-west-1\n"
+    assert sorted(file.name for file in folder.iterdir()) == ["config", "credentials"]
+
+
+def test_nothing_is_written_where_nothing_is_wanted(write_aws, home):
+    write_aws({}, {})
+    assert not (home / ".aws").exists()
+
+
+FORMER = """\
+# my own comment
+[work]
+aws_access_key_id = WORK
+aws_secret_access_key = work
+
+[ default ]
+; another comment
+aws_access_key_id = OLD
+aws_secret_access_key=old
+aws_session_token = old-token
+region = us-east-1
+
+[more]
+aws_session_token = more
+"""
+
+
+def test_other_profiles_comments_and_keys_are_kept(write_aws, home):
+    (home / ".aws").mkdir()
+    file = home / ".aws/credentials"
+    file.write_text(FORMER)
+    file.chmod(0o644)
+    write_aws(KEYS.profile(), {})
+    assert file.read_text() == FORMER.replace(
+        "[ default ]\n",
+        "[ default ]\naws_access_key_id = AKIA\naws_secret_access_key = s3cr3t/+=\n",
+    ).replace(
+        "aws_access_key_id = OLD\naws_secret_access_key=old\naws_session_token = old-token\n", ""
+    )
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_writing_twice_changes_nothing(write_aws, home):
+    (home / ".aws").mkdir()
+    (home / ".aws/credentials").write_text(FORMER)
+    write_aws(KEYS.profile(), {"region": "eu-west-1"})
+    once = {file.name: file.read_text() for file in (home / ".aws").iterdir()}
+    write_aws(KEYS.profile(), {"region": "eu-west-1"})
+    assert {file.name: file.read_text() for file in (home / ".aws").iterdir()} == once
+
+
+@pytest.mark.parametrize("profile", ["default", "work"])
+def test_botocore_reads_what_was_written(write_aws, home, profile, monkeypatch):
+    import botocore.session
+
+    (home / ".aws").mkdir()
+    (home / ".aws/credentials").write_text("[a]\naws_access_key_id = A")  # no end of line
+    write_aws(
+        Keys("AKIA", "s3cr3t/+=", "token==").profile(),
+        {"region": "eu-west-1", "endpoint_url": "http://minio:9000"},
+        profile,
+    )
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    session = botocore.session.Session()
+    found = session.get_credentials()
+    assert (found.access_key, found.secret_key, found.token) == ("AKIA", "s3cr3t/+=", "token==")
+    assert session.get_config_variable("region") == "eu-west-1"
+
+
+# -- a store that plays S3 ---------------------------------------------------------------------
+
+
+class Quiet(WSGIRequestHandler):
+    def log(self, *words: Any) -> None:
+        pass
+
+
+class Store:
+    """moto behind a door that can refuse: notes every request, fails what it is told to."""
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self.requests: list[str] = []
+        self.faults: list[tuple[str, int, str]] = []
+        self._clients: dict[str, Any] = {}
+        self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def refuse(self, pattern: str, code: str = "AccessDenied", status: int = 403) -> None:
+        """Answer requests such as 'GET /bucket/key?query' with an error of S3's."""
+        self.faults.append((pattern, status, code))
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        query = environ.get("QUERY_STRING")
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        request += f"?{query}" if query else ""
+        self.requests.append(request)
+        for pattern, status, code in self.faults:
+            if re.match(pattern, request):
+                length = int(environ.get("CONTENT_LENGTH") or 0)
+                environ["wsgi.input"].read(length)
+                body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+                if status == 200:
+                    body = b"other than what was sent"
+                if request.startswith("HEAD"):
+                    body = b""
+                start_response(f"{status} x", [("Content-Length", str(len(body)))])
+                return [body]
+        return self._moto(environ, start_response)
+
+    def close(self) -> None:
+        self._server.shutdown()
+
+    def reset(self) -> None:
+        """Forget all buckets, which moto keeps in this very process."""
+        self.requests, self.faults = [], []
+        s3_backends.reset()
+
+    def client(self, region: str = "us-east-1") -> Any:
+        """Look into it as nobody's script; clients are made once, for they take long to make."""
+        if region not in self._clients:
+            self._clients[region] = boto3.session.Session().client(
+                "s3", endpoint_url=self.url, region_name=region, **TOY
+            )
+        return self._clients[region]
+
+    def listing(self, bucket: str = "my-bucket") -> list[str]:
+        found = self.client().list_objects_v2(Bucket=bucket)
+        return [entry["Key"] for entry in found.get("Contents", [])]
+
+    def body(self, key: str) -> bytes:
+        return self.client().get_object(Bucket="my-bucket", Key=key)["Body"].read()
+
+
+TOY = {"aws_access_key_id": "toy", "aws_secret_access_key": "toy"}
+
+
+@pytest.fixture(scope="module")
+def shared_store() -> Iterator[Store]:
+    store = Store()
+    # Reading its descriptions of AWS is most of what a new client of botocore's does.
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda *given: loader)
+        yield store
+    store.close()
+
+
+@pytest.fixture
+def store(shared_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty bucket, and keys that it takes."""
+    shared_store.reset()
+    shared_store.client().create_bucket(Bucket="my-bucket")
+    shared_store.requests.clear()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "toy")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "toy")
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    return shared_store
+
+
+# -- prove_bucket.py ---------------------------------------------------------------------------
+
+Prove = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def prove(store: Store, capsys: pytest.CaptureFixture[str]) -> Prove:
+    def run(bucket: str = "my-bucket", region: str = "", endpoint: str | None = None):
+        url = store.url if endpoint is None else endpoint
+        return program(capsys, "prove_bucket.py", bucket, "mlflow-artifacts", region, url)
+
+    return run
+
+
+KEY = "/my-bucket/mlflow-artifacts/.remote-mlflow-proof"
+
+
+def test_a_bucket_that_can_be_used_is_proved_and_left_as_it_was(prove, store):
+    assert prove() == (0, "")
+    methods = [request.split("?")[0] for request in store.requests]
+    assert methods == [
+        "HEAD /my-bucket", "GET /my-bucket", f"PUT {KEY}", f"GET {KEY}", f"DELETE {KEY}",
+    ]  # fmt: skip
+    assert "prefix=mlflow-artifacts%2F" in store.requests[1]
+    assert store.listing() == []
+
+
+def test_a_missing_bucket_is_named(prove):
+    code, out = prove("no-such-bucket")
+    assert code == 1
+    assert out == (
+        "@fail The bucket no-such-bucket does not exist. Create it, or mend `bucket:` in "
+        "fabric.yaml.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "permission"),
+    [
+        ("(HEAD|GET) /my-bucket(\\?|$)", "s3:ListBucket"),
+        ("GET /my-bucket\\?", "s3:ListBucket"),
+        (f"PUT {KEY}", "s3:PutObject"),
+        (f"GET {KEY}", "s3:GetObject"),
+    ],
+)
+def test_a_missing_permission_is_named(prove, store, pattern, permission):
+    store.refuse(pattern)
+    code, out = prove()
+    assert code == 1
+    assert out == (
+        f"@fail {permission} on s3://my-bucket/mlflow-artifacts/* is denied to the host's "
+        "credentials. Allow it in their policy, then type the same again.\n"
+    )
+
+
+def test_a_missing_delete_is_a_warning_and_the_next_proof_reuses_the_object(prove, store):
+    store.refuse(f"DELETE {KEY}")
+    for _ in range(2):
+        code, out = prove()
+        assert code == 0
+        assert out.startswith(
+            "@warn s3:DeleteObject on s3://my-bucket/mlflow-artifacts/* is denied"
+        )
+        assert out.count("\n") == 1
+    assert store.listing() == ["mlflow-artifacts/.remote-mlflow-proof"]
+
+
+@pytest.mark.parametrize(
+    "code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"]
+)
+def test_wrong_keys_are_told_from_missing_permissions(prove, store, code):
+    store.refuse("HEAD|GET", code)
+    exited, out = prove()
+    assert exited == 1
+    assert out.startswith(f"@fail AWS refuses the credentials on the host ({code}).")
+
+
+def test_a_wrong_clock_is_named(prove, store):
+    store.refuse("HEAD|GET", "RequestTimeTooSkewed")
+    assert "The host's clock is wrong" in prove()[1]
+
+
+def test_a_wrong_region_names_the_right_one(prove, store):
+    store.client("eu-west-1").create_bucket(
+        Bucket="in-ireland", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    code, out = prove("in-ireland", region="us-east-2")
+    assert code == 1
+    assert out == (
+        "@fail The bucket in-ireland is in region eu-west-1, not us-east-2. Set "
+        "`region: eu-west-1` in fabric.yaml.\n"
+    )
+    assert prove("in-ireland", region="eu-west-1") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "toy"}, "lack one of their two keys"),
+        ({}, "The host has no AWS credentials"),
+        ({"AWS_PROFILE": "nowhere"}, "Mend `profile:` in fabric.yaml"),
+    ],
+)
+def test_keys_that_are_not_there_are_told_apart(prove, monkeypatch, variables, wanted):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code, out = prove()
+    assert code == 1
+    assert out.startswith("@fail ")
+    assert wanted in out
+    assert out.count("\n") == 1
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_one_line(prove, home, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    (home / ".aws").mkdir()
+    (home / ".aws/credentials").write_text("no section\n")
+    code, out = prove()
+    assert code == 1
+    assert out.startswith("@fail S3 cannot be used from the host: ")
+
+
+def test_a_store_that_cannot_be_reached_says_where_to_look(prove):
+    code, out = prove(endpoint="http://127.0.0.1:9")
+    assert code == 1
+    assert out.startswith("@fail The host cannot reach S3 (")
+    assert "outbound network" in out
+
+
+def test_a_store_that_gives_back_something_else_is_found_out(prove, store):
+    store.refuse(f"GET {KEY}", status=200)
+    assert "does not hold what was written to it" in prove()[1]
+
+
+# -- back_up.py --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A server's folder with both databases, as MLflow leaves them."""
+    root = home / "mlflow-server"
+    (root / "releases/3.17.2-abc").mkdir(parents=True)
+    (root / "venv").symlink_to("releases/3.17.2-abc")
+    (root / "server.env").write_text("MLFLOW_FLASK_SERVER_SECRET_KEY=abc\n")
+    (root / ".mlflow_auth_config").write_text("[mlflow]\n")
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as store:
+        store.executescript(
+            "pragma journal_mode=wal;"
+            "create table alembic_version (version_num); insert into alembic_version values ('r1');"
+            "create table runs (n); create table metrics (n, filler);"
+        )
+        store.executemany("insert into runs values (?)", [(n,) for n in range(3)])
+        store.executemany("insert into metrics values (?, ?)", [(n, "x" * 400) for n in range(3)])
+        store.commit()
+    with contextlib.closing(sqlite3.connect(root / "basic_auth.db")) as users:
+        users.executescript(
+            "create table alembic_version_auth (version_num);"
+            "insert into alembic_version_auth values ('a1');"
+            "create table users (n); insert into users values (1);"
+        )
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{root}/mlflow.db")
+    return root
+
+
+Backup = Callable[[], tuple[int, str]]
+
+
+@pytest.fixture
+def back_up(store: Store, root: Path, capsys: pytest.CaptureFixture[str]) -> Backup:
+    return lambda: program(
+        capsys, "back_up.py", str(root), "my-bucket", "mlflow-backups", "default", store.url
+    )
+
+
+def restored(store: Store, key: str, folder: Path) -> sqlite3.Connection:
+    file = folder / "restored.db"
+    file.write_bytes(gzip.decompress(store.body(key)))
+    return sqlite3.connect(file)
+
+
+def test_a_set_is_sent_checked_and_reported(back_up, store, root):
+    code, out = back_up()
+    assert code == 0
+    done = json.loads(out.removeprefix("@report "))
+    assert (done["runs"], done["users"]) == (3, 1)
+    place = done["place"].removeprefix("s3://my-bucket/")
+    assert re.fullmatch(r"mlflow-backups/default/\d{8}T\d{6}Z-[^/]+/", place)
+    assert store.listing() == [
+        f"{place}{name}"
+        for name in (
+            "basic_auth.db.gz",
+            "configuration.tar.gz",
+            "manifest.json",
+            "mlflow.db.gz",
+        )
+    ]
+    manifest = json.loads(store.body(f"{place}manifest.json"))
+    assert manifest["release"] == "3.17.2-abc"
+    assert manifest["databases"] == {
+        "mlflow.db": {"revisions": ["r1"], "count": 3},
+        "basic_auth.db": {"revisions": ["a1"], "count": 1},
+    }
+    import hashlib
+
+    for entry in manifest["files"]:
+        body = store.body(place + entry["name"])
+        assert (len(body), hashlib.sha256(body).hexdigest()) == (entry["bytes"], entry["sha256"])
+    assert sum(entry["bytes"] for entry in manifest["files"]) == done["bytes"]
+    assert list((root / "backups").iterdir()) == [], "nothing stays on the host"
+
+
+def test_the_manifest_is_sent_last(back_up, store):
+    back_up()
+    changed = [request for request in store.requests if request.startswith(("PUT", "POST"))]
+    assert changed[-1].endswith("/manifest.json")
+    assert store.requests[-1] == changed[-1], "once all else was read back"
+
+
+def test_the_configuration_is_in_the_set(back_up, store):
+    back_up()
+    (key,) = (key for key in store.listing() if "configuration" in key)
+    with tarfile.open(fileobj=io.BytesIO(store.body(key))) as archive:
+        assert sorted(archive.getnames()) == [".mlflow_auth_config", "server.env"]
+
+
+def test_objects_are_encrypted_at_rest(back_up, store):
+    back_up()
+    for key in store.listing():
+        head = store.client().head_object(Bucket="my-bucket", Key=key)
+        assert head["ServerSideEncryption"] == "AES256"
+
+
+def test_a_writer_at_work_cannot_tear_the_copy(back_up, store, root, tmp_path):
+    begun, stop = threading.Event(), threading.Event()
+
+    def write() -> None:
+        n = 3
+        with contextlib.closing(sqlite3.connect(root / "mlflow.db", timeout=20)) as database:
+            while not stop.is_set():
+                with database:  # both rows or none
+                    database.execute("insert into runs values (?)", (n,))
+                    database.execute("insert into metrics values (?, ?)", (n, "x" * 4000))
+                n += 1
+                if n > 50:
+                    begun.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert begun.wait(20)
+        code, out = back_up()
+    finally:
+        stop.set()
+        writer.join()
+    assert code == 0
+    runs = json.loads(out.removeprefix("@report "))["runs"]
+    (key,) = (key for key in store.listing() if key.endswith("/mlflow.db.gz"))
+    with contextlib.closing(restored(store, key, tmp_path)) as copy:
+        counts = [
+            copy.execute(f"select count(*) from {name}").fetchone()[0]
+            for name in ("runs", "metrics")
+        ]
+        assert copy.execute("pragma integrity_check").fetchone()[0] == "ok"
+        assert copy.execute("pragma journal_mode").fetchone()[0] == "delete"
+    assert counts == [runs, runs]
+    assert runs > 3
+
+
+def test_a_damaged_database_sends_nothing(back_up, store, root):
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        database.executemany(
+            "insert into metrics values (?, ?)", [(n, "x" * 400) for n in range(999)]
+        )
+        database.execute("create index by_n on metrics (n)")
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database:
+        database.execute("pragma wal_checkpoint(truncate)")
+    data = bytearray((root / "mlflow.db").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8192] = b"\xff" * 8192
+    (root / "mlflow.db").write_bytes(data)
+    code, out = back_up()
+    assert code == 1
+    assert out.startswith("@fail ")
+    assert "Nothing was sent; earlier backups stay" in out
+    assert store.listing() == []
+
+
+def test_a_file_that_is_no_database_sends_nothing(back_up, store, root):
+    (root / "basic_auth.db").write_text("this is no database" * 99)
+    code, out = back_up()
+    assert code == 1
+    assert out.startswith("@fail A database cannot be read: file is not a database")
+    assert store.listing() == []
+
+
+@pytest.mark.parametrize("refused", ["mlflow.db.gz", "configuration.tar.gz"])
+def test_a_set_that_could_not_be_sent_whole_has_no_manifest(back_up, store, refused):
+    store.refuse(f"PUT .*{refused}")
+    code, out = back_up()
+    assert code == 1
+    assert out.startswith("@fail ")
+    assert "AccessDenied" in out
+    assert not any("manifest" in key for key in store.listing())
+
+
+def test_a_set_that_comes_back_otherwise_has_no_manifest(back_up, store):
+    store.refuse("GET .*mlflow.db.gz", status=200)
+    code, out = back_up()
+    assert code == 1
+    assert "came back other than it was sent" in out
+    assert not any("manifest" in key for key in store.listing())
+
+
+def test_a_refused_manifest_names_the_permissions(back_up, store):
+    store.refuse("PUT .*manifest.json")
+    code, out = back_up()
+    assert code == 1
+    assert "Allow s3:PutObject and s3:GetObject there" in out
+
+
+def test_another_database_is_named_as_such(back_up, store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://u:hidden-word@h/d")
+    code, out = back_up()
+    assert code == 1
+    assert "pg_dump" in out
+    assert "hidden-word" not in out
+
+
+def test_a_full_disk_is_named_before_anything_is_copied(back_up, store, root, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**6))
+    code, out = back_up()
+    assert code == 1
+    assert "A backup needs 0.1 GB of room on the host" in out
+    assert not (root / "backups").exists()
+
+
+def test_rows_that_refer_to_nothing_are_a_warning(back_up, root):
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        database.execute("create table parents (id integer primary key)")
+        database.execute("create table children (parent references parents (id))")
+        database.execute("insert into children values (7)")
+    code, out = back_up()
+    assert code == 0
+    assert "@warn mlflow.db has 1 rows that refer to nothing\n" in out
+
+
+# -- clean_trial.py ----------------------------------------------------------------------------
+
+
+class Tracking:
+    """Plays MLflow's store: one experiment, and what was removed."""
+
+    name = "remote-mlflow-verify-1"
+    removed: list[str]
+
+    def __init__(self, uri: str, root: str) -> None:
+        from sqlalchemy import create_engine
+
+        Tracking.removed = []
+        self.engine = create_engine("sqlite://")
+
+    def get_experiment(self, number: str) -> Any:
+        return types.SimpleNamespace(name=self.name, lifecycle_stage="deleted")
+
+    def search_runs(self, *given: Any, **options: Any) -> list[Any]:
+        return []
+
+    def search_logged_models(self, numbers: list[str]) -> list[Any]:
+        return []
+
+    def _hard_delete_experiment(self, number: str) -> None:
+        Tracking.removed.append(number)
+
+
+@pytest.fixture
+def clean(
+    store: Store, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
+    modules = {
+        "mlflow": {},
+        "mlflow.entities": {"ViewType": types.SimpleNamespace(ALL=3)},
+        "mlflow.store": {},
+        "mlflow.store.tracking": {},
+        "mlflow.store.tracking.sqlalchemy_store": {"SqlAlchemyStore": Tracking},
+        "mlflow.store.model_registry": {},
+        "mlflow.store.model_registry.sqlalchemy_store": {"SqlAlchemyStore": None},
+    }
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(Tracking, "name", "remote-mlflow-verify-1")
+    Tracking.removed = []
+    grants = root / "grants.db"
+    with contextlib.closing(sqlite3.connect(grants)) as database, database:
+        database.execute("create table role_permissions (resource_type, resource_pattern)")
+        database.executemany(
+            "insert into role_permissions values (?, ?)",
+            [("experiment", "7"), ("experiment", "8"), ("registered_model", "7")],
+        )
+    (root / ".mlflow_auth_config").write_text(f"[mlflow]\ndatabase_uri = sqlite:///{grants}\n")
+    for key in ("7/a", "7/b", "70/c", "8/d"):
+        store.client().put_object(Bucket="my-bucket", Key=f"mlflow-artifacts/{key}", Body=b"x")
+
+    def run(experiment: str = "7") -> tuple[int, str]:
+        return program(
+            capsys, "clean_trial.py",
+            "my-bucket", "mlflow-artifacts", store.url, experiment, "model", str(root),
+        )  # fmt: skip
+
+    return run
+
+
+def report(out: str) -> dict[str, Any]:
+    return json.loads(out.removeprefix("@report "))
+
+
+def test_only_the_trial_s_own_objects_and_rows_are_removed(clean, store, root):
+    code, out = clean()
+    assert code == 0
+    assert report(out) == {"found": 2, "left": 0, "place": "s3://my-bucket/mlflow-artifacts/7/"}
+    assert store.listing() == ["mlflow-artifacts/70/c", "mlflow-artifacts/8/d"]
+    assert Tracking.removed == ["7"]
+    with contextlib.closing(sqlite3.connect(root / "grants.db")) as grants:
+        assert grants.execute("select * from role_permissions").fetchall() == [
+            ("experiment", "8"),
+            ("registered_model", "7"),
+        ]
+
+
+def test_objects_that_cannot_be_deleted_are_counted(clean, store):
+    store.refuse("DELETE")
+    assert report(clean()[1]) == {
+        "found": 2,
+        "left": 2,
+        "place": "s3://my-bucket/mlflow-artifacts/7/",
+    }
+    assert len(store.listing()) == 4
+
+
+def test_an_experiment_that_is_somebody_s_own_is_never_touched(clean, store, monkeypatch):
+    monkeypatch.setattr(Tracking, "name", "my precious experiment")
+    code, out = clean()
+    assert code == 1
+    assert out == "@fail experiment 7 is not a trial's; nothing was removed\n"
+    assert len(store.listing()) == 4
+    assert Tracking.removed == []
+
+
+def test_a_trial_that_made_nothing_leaves_nothing_to_clean(clean, store):
+    assert report(clean("")[1]) == {"found": 0, "left": 0, "place": ""}
+    assert len(store.listing()) == 4
+
+
+# -- deep_check.py -----------------------------------------------------------------------------
+
+
+class Server:
+    """Plays the deployed server: answers by path, with and without a login."""
+
+    def __init__(self) -> None:
+        self.health, self.without, self.search, self.artifacts = 200, 401, 200, 200
+        self.logins: list[str] = []
+        self._server = make_server("127.0.0.1", 0, self, request_handler=Quiet)
+        self.port = str(self._server.server_port)
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        login = environ.get("HTTP_AUTHORIZATION")
+        path = environ["PATH_INFO"]
+        if path == "/health":
+            status = self.health
+        elif not login:
+            status = self.without
+        else:
+            self.logins.append(login)
+            status = self.artifacts if "artifacts" in path else self.search
+        start_response(f"{status} x", [("Content-Length", "0")])
+        return [b""]
+
+    def close(self) -> None:
+        self._server.shutdown()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> str:
+    file = tmp_path / "login.json"
+    file.write_text(json.dumps({"username": "admin", "password": "pässwörd: 100%"}))
+    return str(file)
+
+
+def test_a_usable_server_passes_with_any_password(server, login, capsys):
+    import base64
+
+    assert program(capsys, "deep_check.py", server.port, login) == (0, "")
+    assert len(server.logins) == 2
+    decoded = base64.b64decode(server.logins[0].removeprefix("Basic ")).decode()
+    assert decoded == "admin:pässwörd: 100%"
+
+
+def test_without_a_login_only_what_needs_none_is_asked(server, capsys):
+    assert program(capsys, "deep_check.py", server.port, "-") == (0, "")
+    assert server.logins == []
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"health": 503}, "The server's /health says 503"),
+        ({"without": 200}, "The server answers 200 without a login, where 401 is right"),
+        ({"search": 401}, "The server refuses the password of admin"),
+        ({"search": 403}, "The server refuses the Host header"),
+        ({"search": 500}, "The server cannot search its database (500)"),
+        ({"artifacts": 500}, "The server cannot list the bucket (500)"),
+    ],
+)
+def test_each_failure_is_told_from_the_others(server, login, capsys, values, wanted):
+    for name, value in values.items():
+        setattr(server, name, value)
+    code, out = program(capsys, "deep_check.py", server.port, login)
+    assert code == 1
+    assert out.startswith(f"@fail {wanted}")
+    assert out.count("\n") == 1
+    assert "pässwörd" not in out
+
+
+def test_a_server_that_does_not_answer_is_one_line(capsys):
+    code, out = program(capsys, "deep_check.py", "9", "-")
+    assert code == 1
+    assert out.startswith("@fail The server does not answer on port 9")
+
+
+def test_a_proxy_of_the_host_s_does_not_come_between(server, login, capsys, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert program(capsys, "deep_check.py", server.port, login) == (0, "")
+
+
+# -- install_packages.sh -----------------------------------------------------------------------
+
+
+def apt(machine: Machine, script: str, packages: str = "nginx git") -> list[str]:
+    """Install packages with an apt-get that answers as it is told."""
+    for name, body in {
+        "apt-get": script,
+        "sudo": 'shift; exec "$@"',
+        "sleep": "exit 0",
+        "systemctl": f'echo "$*" >> "{machine.folder}/systemctl"',
+        "dpkg-query": "exit 1",
+        "dpkg": "exit 0",
+    }.items():
+        file = machine.folder / "bin" / name
+        file.write_text(f"#!/bin/bash\n{body}\n")
+        file.chmod(0o755)
+    return machine.change(f"packages={shlex.quote(packages)}\n{read('host/install_packages.sh')}")
+
+
+def test_packages_are_installed_without_a_question(machine):
+    lines = apt(
+        machine,
+        f'echo "$DEBIAN_FRONTEND $NEEDRESTART_SUSPEND $*" >> "{machine.folder}/apt"',
+        "git curl",
+    )
+    assert lines[-1] == "@exit 0"
+    update, install = (machine.folder / "apt").read_text().splitlines()
+    assert update.startswith("noninteractive 1 -q -y ")
+    assert update.endswith(" update")
+    assert install.endswith(" install --no-install-recommends git curl")
+    assert "--force-confold" in install
+
+
+def test_a_held_apt_lock_is_waited_for_and_said_once(machine):
+    held = (
+        'n=$(cat "$0.n" 2>/dev/null || echo 0); echo $((n + 1)) > "$0.n"\n'
+        'if [ "$n" -lt 3 ]; then echo "E: Could not get lock /var/lib/dpkg/lock-frontend. '
+        'It is held by process 4711 (unattended-upgr)" >&2; exit 100; fi'
+    )
+    lines = apt(machine, held)
+    assert lines[-1] == "@exit 0"
+    assert [line for line in lines if "apt is busy" in line] == [
+        "@say apt is busy with something else (process 4711 (unattended-upgr)), as on every new "
+        "instance; waiting"
+    ]
+
+
+def test_a_host_without_network_is_told_so(machine):
+    lines = apt(machine, 'echo "E: Temporary failure resolving deb.debian.org"; exit 100')
+    assert lines[-1] == "@exit 1"
+    assert any(line.startswith("@fail The host cannot reach its package archive") for line in lines)
+
+
+def test_a_fresh_nginx_never_starts_by_itself(machine):
+    apt(machine, "exit 0")
+    assert (machine.folder / "systemctl").read_text().splitlines() == [
+        "mask --runtime --quiet nginx.service",
+        "unmask --runtime --quiet nginx.service",
+    ]

@@ -1,0 +1,141 @@
+"""What a host lacks, by tables: a host that lacks nothing gets nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from invoke import Exit
+from stand_ins import ROOT, SETTINGS, Reply, blank, context, deployed, installed
+
+from tasks import install as module
+from tasks import paths
+from tasks.facts import PACKAGES, Facts
+from tasks.install import changes, install
+from tasks.settings import Settings
+
+RELEASE = module.release_of(SETTINGS)
+
+
+def sentences(facts: Facts, settings: Settings = SETTINGS) -> list[str]:
+    return [change.what for change in changes(settings, facts)]
+
+
+APT = f"install with apt: {', '.join(PACKAGES)}"
+TOOLS = "install uv and the AWS CLI"
+ENVIRONMENT = f"install MLflow {SETTINGS.version} in an environment of its own"
+CURRENT = f"make {RELEASE} the current release"
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (blank(), [APT, TOOLS, ENVIRONMENT, CURRENT]),
+        (installed(), []),
+        (deployed(), []),
+        (installed(packages=frozenset(PACKAGES) - {"git"}), ["install with apt: git"]),
+        (installed(packages=frozenset(PACKAGES) | {"more"}), []),
+        (installed(tools=None), [TOOLS]),
+        (installed(tools="other"), [TOOLS]),
+        (installed(complete=frozenset()), [ENVIRONMENT]),
+        (installed(complete=frozenset({RELEASE, "3.17.1-x"})), []),
+        (installed(release=None), [CURRENT]),
+        (installed(release="3.17.1-0000"), [CURRENT]),
+        (installed(release="3.17.1-0000", complete=frozenset()), [ENVIRONMENT, CURRENT]),
+        (installed(free_kb=0), []),
+        (installed(python=(3, 13, 0)), []),
+    ],
+)  # fmt: skip
+def test_a_host_gets_what_it_lacks_and_no_more(facts, wanted):
+    assert sentences(facts) == wanted
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (blank(os="fedora 41"), "The host runs fedora 41, not Ubuntu or Debian with systemd"),
+        (blank(os=""), "The host runs an unknown system"),
+        (blank(systemd=False), "with systemd"),
+        (blank(sudo=False), "sudo asks ubuntu for a password on the host"),
+        (blank(python=(3, 9, 2)), "The host has Python 3.9.2; MLflow 3.17.2 needs 3.10 or newer"),
+        (blank(foreign=True), f"{ROOT}/venv is a folder that this project did not make"),
+        (blank(free_kb=1_000_000), "The disk of the host has 1.0 GB free; installing needs 2"),
+        (
+            installed(release="3.16.0-0000", schema="abc"),
+            "Set `version: 3.16.0` in fabric.yaml to keep it",
+        ),
+    ],
+)
+def test_a_host_that_cannot_become_a_server_is_refused_in_one_line(facts, wanted):
+    with pytest.raises(Exit, match=re.escape(wanted)) as caught:
+        changes(SETTINGS, facts)
+    assert "\n" not in str(caught.value.message)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        blank(os="ubuntu 24.04"),
+        blank(os="debian 13"),
+        blank(os="debian"),
+        blank(python=()),
+        blank(python=(3, 10, 0)),
+        blank(free_kb=module.NEEDED_KB),
+    ],
+)
+def test_a_host_that_can_become_a_server_is_taken(facts):
+    assert sentences(facts)
+
+
+def test_a_version_without_a_lock_names_those_there_are():
+    with pytest.raises(Exit, match=r"no lock for MLflow 9\.9\.9.*3\.17\.2"):
+        changes(Settings(bucket="my-bucket", version="9.9.9"), blank())
+
+
+def test_a_release_is_named_by_version_and_content_of_its_lock(monkeypatch, tmp_path):
+    assert re.fullmatch(r"3\.17\.2-[0-9a-f]{8}", RELEASE)
+    monkeypatch.setattr(paths, "RELEASES", tmp_path)
+    (tmp_path / "3.17.2.txt").write_text("other")
+    assert module.release_of(SETTINGS) != RELEASE
+
+
+def test_the_scripts_get_what_they_need():
+    apt, tools, environment, current = changes(SETTINGS, blank())
+    assert apt.script.startswith(f"packages='{' '.join(PACKAGES)}'\n")
+    assert tools.files["tools.txt"] == (paths.FILES / "tools.txt").read_text()
+    assert tools.script.startswith(f"tools={module.digest(str(tools.files['tools.txt']))}\n")
+    assert environment.files["release.txt"] == module.lock_of(SETTINGS)
+    assert environment.script.startswith(f"release={RELEASE}\n")
+    assert current.script == (
+        f'ln -sfn releases/{RELEASE} "$root/venv.part"\nmv -fT "$root/venv.part" "$root/venv"'
+    )
+
+
+def test_the_locks_are_whole_and_hashed():
+    for file in (paths.RELEASES / f"{SETTINGS.version}.txt", paths.FILES / "tools.txt"):
+        pins = re.findall(r"^[a-z0-9][a-z0-9._\[\],-]*==.*$", file.read_text(), re.M)
+        assert pins
+        assert all(pin.endswith("\\") for pin in pins), "a pin without a hash"
+    assert f"mlflow=={SETTINGS.version}" in module.lock_of(SETTINGS)
+
+
+def test_a_blank_host_is_changed_in_one_exec(capsys):
+    c = context(blank())
+    install(c)
+    (run,) = c.recorder.runs
+    assert set(run.files) == {"change.sh", "steps.sh", "tools.txt", "release.txt"}
+    assert "installed MLflow 3.17.2" in capsys.readouterr().out
+
+
+def test_a_host_that_has_all_gets_no_exec(capsys):
+    c = context(installed())
+    install(c)
+    assert c.recorder.runs == []
+    assert capsys.readouterr().out == f"install: nothing to change (MLflow {RELEASE})\n"
+
+
+def test_a_failed_step_is_the_one_line():
+    c = context(blank())
+    c.recorder.replies = [Reply("@fail no network\n@exit 1\n")]
+    with pytest.raises(Exit, match="no network"):
+        install(c)

@@ -1,0 +1,344 @@
+"""The only module that talks to a host: exact commands, secrets on standard input alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+import tarfile
+
+import pytest
+from invoke import Exit, Result
+from invoke.exceptions import CommandTimedOut
+from paramiko import SSHException
+from stand_ins import ROOT, Reply, Task, blank, context, sha256
+
+from tasks import server as module
+from tasks.console import console
+from tasks.server import Change, Lines, Talk, bundle, operator
+from tasks.templates import read
+
+SECRET = "correct horse battery"
+
+
+@pytest.fixture
+def c() -> Task:
+    return context(blank())
+
+
+@pytest.fixture
+def anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    monkeypatch.setattr("socket.gethostname", lambda: "laptop")
+
+
+def message(caught: pytest.ExceptionInfo[Exit]) -> str:
+    text = str(caught.value.message)
+    assert "\n" not in text
+    return text
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def test_a_command_runs_as_it_is_with_nothing_on_its_input(c):
+    c.server.run("uptime")
+    (run,) = c.recorder.runs
+    assert (run.command, run.stdin) == ("uptime", b"")
+    assert run.options["timeout"] == module.TIMEOUT
+    assert run.options["pty"] is False
+    assert run.options["hide"] is True
+
+
+def test_what_a_command_prints_is_read(c):
+    c.recorder.replies = [Reply("up 3 days\n")]
+    assert c.server.read("uptime") == "up 3 days\n"
+
+
+@pytest.mark.parametrize(("code", "wanted"), [(0, True), (1, False), (127, False)])
+def test_ok_tells_whether_a_command_succeeds(c, code, wanted):
+    c.recorder.replies = [Reply(exited=code)]
+    assert c.server.ok("test -e x") is wanted
+
+
+def test_a_failure_is_the_last_line_of_its_errors(c):
+    c.recorder.replies = [Reply("out", "first\nno such file\n", 2)]
+    with pytest.raises(Exit) as caught:
+        c.server.read("cat x")
+    assert message(caught) == "A command on ec2 failed (2): no such file"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "said"), [("only this\n", "only this"), ("", "it said nothing")]
+)
+def test_a_failure_without_errors_is_its_output(c, stdout, said):
+    c.recorder.replies = [Reply(stdout, exited=2)]
+    with pytest.raises(Exit, match=said):
+        c.server.read("cat x")
+
+
+def test_a_failed_command_is_not_printed_with_its_error(c):
+    c.recorder.replies = [Reply(stderr="no", exited=1)]
+    with pytest.raises(Exit) as caught:
+        c.server.run("cat /a/very/long/path")
+    assert "/a/very/long/path" not in message(caught)
+
+
+def test_a_file_is_fetched_byte_for_byte(c):
+    content = bytes(range(256))
+    c.recorder.replies = [Reply(base64.encodebytes(content).decode())]
+    assert c.server.fetch("/a b") == content
+    assert c.recorder.commands == ["base64 '/a b'"]
+
+
+def test_a_command_that_takes_too_long_names_the_host(c):
+    c.recorder.replies = [CommandTimedOut(Result(command="x"), timeout=60)]
+    with pytest.raises(Exit) as caught:
+        c.server.run("sleep 100")
+    assert message(caught).startswith("ec2 did not finish within 1 min 00 s.")
+
+
+@pytest.mark.parametrize(
+    "error", [SSHException("Channel closed"), EOFError(), OSError("Socket is closed")]
+)
+def test_a_lost_connection_says_that_the_work_goes_on(c, error):
+    c.recorder.replies = [error]
+    with pytest.raises(Exit) as caught:
+        c.server.run("x")
+    assert message(caught).startswith("The connection to ec2 was lost")
+    assert "goes on there" in message(caught)
+    assert str(error) in message(caught)
+
+
+def test_a_command_without_an_exit_code_is_a_lost_connection(c):
+    c.recorder.replies = [Reply(exited=-1)]
+    with pytest.raises(Exit, match="The connection to ec2 was lost"):
+        c.server.run("x", check=False)
+
+
+def test_ctrl_c_on_a_terminal_is_no_lost_connection(c):
+    c.recorder.replies = [Reply(exited=-1)]
+    c.server.run("journalctl --follow", pty=True, check=False)
+
+
+def test_a_terminal_does_not_hide_a_lost_connection(c):
+    c.recorder.replies = [Reply(exited=-1)]
+    c.recorder.is_connected = False
+    with pytest.raises(Exit, match="The connection to ec2 was lost"):
+        c.server.run("journalctl --follow", pty=True, check=False)
+
+
+def test_lines_are_handed_over_whole_as_they_come(c):
+    c.recorder.replies = [Reply("one\r\ntwo\nthree")]
+    lines: list[str] = []
+    c.server.run("x", on_line=lines.append)
+    assert lines == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "lines"),
+    [
+        (["on", "e\ntw", "o\n"], ["one", "two"]),
+        (["a\r", "\nb"], ["a", "b"]),
+        (["a\n\nb\n"], ["a", "", "b"]),
+        ([], []),
+    ],
+)
+def test_a_line_may_come_in_parts(parts, lines):
+    seen: list[str] = []
+    stream = Lines(seen.append)
+    for part in parts:
+        stream.write(part)
+        stream.flush()
+    stream.close()
+    assert seen == lines
+
+
+# -- facts -------------------------------------------------------------------------------------
+
+PROBED = f"home\t/home/ubuntu\nuser\tubuntu\nroot\t{ROOT}\ngeneration\t7\nend\tyes\n"
+
+
+@pytest.fixture
+def unseen() -> Task:
+    """A host that nobody has looked at yet."""
+    c = context()
+    c.recorder.replies = [Reply(PROBED)]
+    return c
+
+
+def test_facts_are_read_once_in_one_exec(unseen):
+    assert unseen.server.facts is unseen.server.facts
+    assert unseen.server.facts.root == ROOT
+    assert len(unseen.recorder.runs) == 1
+    assert unseen.server.execs == 1
+
+
+def test_facts_are_forgotten_after_a_change(unseen):
+    unseen.recorder.replies += [Reply("@exit 0\n"), Reply(PROBED.replace("\t7", "\t9"))]
+    assert unseen.server.facts.generation == 7
+    unseen.server.apply("task", [Change("do it", "true")])
+    assert unseen.server.facts.generation == 9
+
+
+def test_facts_are_forgotten_after_a_change_that_failed(unseen):
+    unseen.recorder.replies += [Reply("@exit 1\n"), Reply(PROBED.replace("\t7", "\t9"))]
+    with pytest.raises(Exit):
+        unseen.server.apply("task", [Change("do it", "false")])
+    assert unseen.server.facts.generation == 9
+
+
+def test_a_host_that_gives_no_shell_says_what_it_says_instead():
+    c = context()
+    said = 'Please login as the user "ubuntu" rather than the user "root".'
+    c.recorder.replies = [Reply(f"{said}\n\n")]
+    with pytest.raises(Exit) as caught:
+        _ = c.server.facts
+    assert said in message(caught)
+    assert "-H USER@HOST" in message(caught)
+
+
+# -- changing ----------------------------------------------------------------------------------
+
+
+def test_a_change_is_one_exec_with_the_lock_s_arguments(c, anybody):
+    c.server.apply("deploy", [Change("a", "true"), Change("b", "true")])
+    (run,) = c.recorder.runs
+    script = read("host/receive.sh")
+    assert shlex.split(run.command) == [
+        "bash", "-c", script, "remote-mlflow", ROOT, "me@laptop", "deploy", "0",
+    ]  # fmt: skip
+    assert run.options["timeout"] == module.CHANGE_TIMEOUT
+    assert operator() == "me@laptop"
+
+
+def test_the_decision_s_generation_goes_along():
+    c = context(blank(generation=42))
+    c.server.apply("deploy", [Change("a", "true")])
+    assert c.recorder.commands[0].endswith(" deploy 42")
+
+
+def test_the_bundle_holds_the_steps_and_their_files_closed_to_others(c):
+    changes = [Change("say it's so", "place x y", {"x": "text"}), Change("b", "two", {"z": b"\0"})]
+    c.server.apply("task", changes)
+    (run,) = c.recorder.runs
+    assert run.files["change.sh"] == read("host/change.sh")
+    assert run.files["x"] == "text"
+    assert run.files["z"] == "\0"
+    assert run.steps == "say 'say it'\"'\"'s so'\nplace x y\nsay b\ntwo\n"
+    with tarfile.open(fileobj=io.BytesIO(run.stdin)) as archive:
+        assert {entry.mode for entry in archive} == {0o600}
+
+
+def test_what_is_done_at_once_is_said_line_by_line():
+    change = Change("put /a; put /b", "script")
+    assert change.sentences == ["put /a", "put /b"]
+    assert b"say 'put /a'\nsay 'put /b'\nscript\n" in bundle([change])
+
+
+def test_a_secret_travels_on_standard_input_and_never_in_a_command(c):
+    c.server.apply("task", [Change("keep it", "place login x", {"login": SECRET})])
+    (run,) = c.recorder.runs
+    assert SECRET not in run.command
+    assert SECRET not in json.dumps(str(run.options))
+    assert SECRET.encode() in run.stdin
+
+
+def test_a_file_is_written_only_where_it_differs(c):
+    c.recorder.replies = [Reply(f"{sha256('text')}  /etc/x\n")]
+    assert c.server.write("/etc/x", "text") is False
+    assert c.recorder.commands == ["sha256sum /etc/x"]
+
+
+def test_a_file_that_differs_is_put_in_place(c):
+    c.recorder.replies = [Reply("", "No such file", 1)]
+    assert c.server.write("/a b/x", "text", "0600") is True
+    assert c.recorder.runs[1].files["file"] == "text"
+    assert c.recorder.runs[1].steps == "say 'write /a b/x'\nplace \"$here\"/file '/a b/x' 0600\n"
+
+
+# -- what the host says of a change ------------------------------------------------------------
+
+
+def applied(c: Task, *lines: str) -> list[str]:
+    c.recorder.replies = [Reply("".join(f"{line}\n" for line in lines))]
+    return c.server.apply("deploy", [Change("a", "true")])
+
+
+def failure(c: Task, *lines: str) -> str:
+    with pytest.raises(Exit) as caught:
+        applied(c, *lines)
+    return message(caught)
+
+
+def test_what_the_host_says_is_passed_on(c, capsys):
+    applied(c, "@say step one", "noise", "@warn look out", "@exit 0")
+    out, err = capsys.readouterr()
+    assert "step one" in out
+    assert "look out" in err
+    assert "noise" not in out + err
+
+
+def test_reports_are_returned_in_their_order(c):
+    assert applied(c, "@report one", "@report two 2", "@exit 0") == ["one", "two 2"]
+    assert c.server.changed
+
+
+def test_a_named_failure_is_the_one_line(c):
+    assert failure(c, "noise", "@fail It is broken. Mend it", "@exit 1") == "It is broken. Mend it"
+    assert not c.server.changed
+
+
+def test_an_unnamed_failure_shows_the_host_s_last_lines(c, capsys):
+    lines = [f"line {n}" for n in range(20)]
+    said = failure(c, *lines, "", "@exit 7")
+    assert said.startswith("deploy on ec2 failed (7); the lines above are the host's.")
+    err = capsys.readouterr().err.splitlines()
+    assert err == [f"  | line {n}" for n in range(5, 20)]
+
+
+def test_no_secret_stands_in_the_host_s_last_lines(c, capsys):
+    console.protect(SECRET)
+    failure(c, f"the password is {SECRET}", "@exit 1")
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+def test_output_without_an_end_was_cut_short(c):
+    assert failure(c, "@say begun").startswith("deploy on ec2 was cut short")
+
+
+def test_a_held_lock_says_who_since_when_and_how_to_break_it(c):
+    said = failure(c, "@held you@desk\t2026-11-22T10:00:00Z\tinstall\t4711", "@exit 75")
+    assert said == (
+        "you@desk holds the lock of ec2 since 2026-11-22T10:00:00Z (install). Wait for it and "
+        "type the same again; if that process hangs, end it: ssh ec2 kill 4711"
+    )
+
+
+def test_a_lock_file_that_is_still_empty_is_no_crash(c):
+    assert "holds the lock of ec2" in failure(c, "@held ", "@exit 75")
+
+
+def test_a_host_that_somebody_else_changed_meanwhile_is_left_alone(c):
+    said = failure(c, "@exit 76")
+    assert said == (
+        "Somebody else changed ec2 at the same moment. Nothing was done here; type the same again."
+    )
+
+
+def test_a_connection_that_is_lost_during_a_change_is_one_line(c):
+    c.recorder.replies = [Reply("@say begun\n", exited=-1)]
+    with pytest.raises(Exit, match="The connection to ec2 was lost"):
+        c.server.apply("deploy", [Change("a", "true")])
+
+
+def test_the_talk_of_several_hosts_is_tagged(c, capsys):
+    console.tagged = True
+    Talk(c.server)("@say step one")
+    assert capsys.readouterr().out.startswith("[ec2] ")
+
+
+def test_a_rehearsal_host_never_sees_the_operator_s_variables(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "real")
+    assert "AWS_ACCESS_KEY_ID" not in context(rehearsal=True).server.variables

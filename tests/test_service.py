@@ -1,0 +1,212 @@
+"""Start, stop and watch: what is already so costs nothing, and every state has its words."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import pytest
+from invoke import Exit
+from stand_ins import SETTINGS, Reply, Task, blank, context, deployed
+
+from tasks import service
+from tasks.console import console
+from tasks.facts import Facts, Unit
+from tasks.settings import Settings
+
+SERVICE, SOCKET, NGINX = "mlflow-server.service", "mlflow-server.socket", "nginx.service"
+
+
+def units(service: str = "active", socket: str = "active", nginx: str = "active") -> Facts:
+    states = {SERVICE: service, SOCKET: socket, NGINX: nginx}
+    return deployed(
+        units={name: Unit("loaded", state, file="enabled") for name, state in states.items()}
+    )
+
+
+STOPPED = units("inactive", "inactive")
+
+
+def steps(c: Task) -> str:
+    (run,) = c.recorder.changes
+    return run.steps
+
+
+def test_start_starts_socket_nginx_and_service_and_waits():
+    c = context(STOPPED)
+    service.start(c)
+    lines = steps(c).splitlines()
+    assert "as_root systemctl start mlflow-server.socket nginx mlflow-server.service" in lines
+    assert lines[-1] == "await_health"
+    assert lines[:2] == ["say 'start the server'", "unit=mlflow-server"]
+
+
+def test_stop_stops_service_and_socket_or_the_next_request_would_start_it_again():
+    c = context(units())
+    service.stop(c)
+    assert steps(c) == (
+        "say 'stop the server'\nas_root systemctl stop mlflow-server.socket mlflow-server.service\n"
+    )
+
+
+def test_restart_keeps_the_socket_so_that_no_request_is_lost():
+    c = context(units())
+    service.restart(c)
+    lines = [line for line in steps(c).splitlines() if line.startswith("as_root")]
+    assert lines == [
+        "as_root systemctl start mlflow-server.socket nginx",
+        "as_root systemctl restart mlflow-server.service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "facts"),
+    [
+        (service.start, units()),
+        (service.stop, STOPPED),
+        (service.stop, units("failed", "inactive")),
+    ],
+)
+def test_what_is_already_so_costs_no_exec(task, facts, capsys):
+    c = context(facts)
+    task(c)
+    assert c.recorder.runs == []
+    assert "nothing to change" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "facts"),
+    [
+        (service.start, units(nginx="inactive")),
+        (service.start, units(socket="inactive")),
+        (service.start, units(service="failed")),
+        (service.stop, units("inactive", "active")),
+        (service.stop, units("activating", "inactive")),
+    ],
+)
+def test_half_of_it_is_not_enough(task, facts):
+    c = context(facts)
+    task(c)
+    assert len(c.recorder.changes) == 1
+
+
+@pytest.mark.parametrize("task", [service.start, service.stop, service.restart])
+def test_a_host_without_a_server_says_what_to_type(task):
+    with pytest.raises(Exit, match=r"no server on ec2 yet.*install configure deploy"):
+        task(context(blank()))
+
+
+def test_an_environment_has_a_unit_of_its_own():
+    settings = Settings(bucket="my-bucket", environment="staging")
+    c = context(deployed(settings), settings)
+    service.restart(c)
+    assert "systemctl restart mlflow-server-staging.service" in steps(c)
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (blank(), "not deployed"),
+        (units(), "running"),
+        (units(nginx="failed"), "running, but nginx is down (./fab start)"),
+        (units(socket="inactive"), "running without its socket"),
+        (units("inactive", "active"), "stopped, but the next request starts it"),
+        (STOPPED, "stopped (./fab start)"),
+        (units("failed", "failed"), "stopped (./fab start)"),
+    ],
+)
+def test_every_state_has_words_that_say_what_comes_next(facts, wanted):
+    assert service.state(SETTINGS, facts).startswith(wanted)
+
+
+def test_a_crash_loop_is_counted():
+    facts = replace(
+        units(), units={**units().units, SERVICE: Unit(active="activating", restarts=7)}
+    )
+    assert service.state(SETTINGS, facts) == "restarting after a failure (7 times; ./fab logs)"
+
+
+def test_status_is_plain_values():
+    assert service.status(context(deployed())) == {
+        "version": "3.17.2",
+        "state": "running",
+        "running": True,
+        "since_seconds": 1000,
+        "memory_bytes": 431 << 20,
+        "restarts": 0,
+        "runs": 3,
+        "experiments": 1,
+        "users": 1,
+        "port": 5000,
+        "disk_free_bytes": 20_000_000 * 1024,
+    }
+
+
+def test_status_of_a_blank_host_is_no_error():
+    row = service.status(context(blank()))
+    assert (row["version"], row["state"], row["running"]) == (None, "not deployed", False)
+    assert row["memory_bytes"] is None
+
+
+def test_one_table_shows_all_hosts(capsys):
+    service.show(
+        {"alpha": service.status(context(deployed())), "beta": service.status(context(blank()))}
+    )
+    out = capsys.readouterr().out
+    alpha, beta = (
+        line.split() for line in out.splitlines() if line.lstrip()[:4] in ("alph", "beta")
+    )
+    assert alpha[:3] == ["alpha", "3.17.2", "running"]
+    assert "16 min 40 s" in out
+    assert "431 MB" in out
+    assert beta[:4] == ["beta", "-", "not", "deployed"]
+
+
+# -- logs --------------------------------------------------------------------------------------
+
+
+def asked(c: Task) -> str:
+    words = shlex.split(c.recorder.commands[0])
+    assert words[:2] == ["bash", "-c"]
+    return words[2]
+
+
+def test_logs_are_the_journal_s_last_lines(capsys):
+    c = context()
+    c.recorder.replies = [Reply("one\ntwo\n")]
+    service.logs(c)
+    journal = "journalctl --no-pager -o short-iso -u mlflow-server --lines=100"
+    assert asked(c) == f"if [ $(id -u) = 0 ]; then {journal}; else sudo -n {journal}; fi"
+    assert capsys.readouterr().out == "one\ntwo\n"
+
+
+def test_logs_take_what_the_operator_looks_for():
+    c = context()
+    service.logs(c, lines=5, since="1h", grep="it's; reboot")
+    assert "--lines=5 --since=-1h '--grep=it'\"'\"'s; reboot'" in asked(c)
+
+
+def test_nothing_that_matches_is_an_answer_too(capsys):
+    c = context()
+    c.recorder.replies = [Reply("", exited=1)]
+    service.logs(c, grep="nothing")
+    assert capsys.readouterr().out == "-- no entries --\n"
+
+
+def test_logs_of_several_hosts_are_tagged_line_by_line(capsys):
+    console.tagged = True
+    c = context()
+    c.recorder.replies = [Reply("one\ntwo\n")]
+    service.logs(c)
+    assert capsys.readouterr().out == "[ec2] one\n[ec2] two\n"
+
+
+def test_following_has_a_terminal_on_the_far_side_and_no_end_of_its_own(capsys):
+    c = context()
+    c.recorder.replies = [Reply("one\r\ntwo\r\n", exited=-1)]
+    service.logs(c, follow=True)
+    (run,) = c.recorder.runs
+    assert run.options["pty"] is True
+    assert run.options["timeout"] is None
+    assert "--follow" in run.command
+    assert capsys.readouterr().out == "one\ntwo\n"

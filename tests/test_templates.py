@@ -1,0 +1,109 @@
+"""Templates are strict: what is missing, or given and not used, is an error."""
+
+from __future__ import annotations
+
+import configparser
+
+import pytest
+from jinja2 import UndefinedError
+from stand_ins import SETTINGS, blank
+
+from tasks import deploy
+from tasks.settings import Settings
+from tasks.templates import read, render
+
+UNIT = {"unit": "mlflow-server", "user": "ubuntu"}
+
+
+def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
+    return {file.path: file.text for file in deploy.files(settings, blank())}
+
+
+def test_a_missing_value_is_an_error():
+    with pytest.raises(UndefinedError, match="user"):
+        render("mlflow-server.socket", unit="mlflow-server")
+
+
+def test_a_value_that_the_template_does_not_use_is_an_error():
+    with pytest.raises(ValueError, match=r"files/mlflow-server\.socket does not use colour"):
+        render("mlflow-server.socket", colour="red", **UNIT)
+
+
+def test_a_template_keeps_its_last_newline():
+    assert render("tmpfiles.conf", **UNIT).endswith("www-data\n")
+
+
+def test_no_file_has_a_placeholder_left():
+    for path, text in rendered().items():
+        assert "{{" not in text, path
+
+
+def test_reading_leaves_the_file_as_it_is():
+    assert read("host/health.sh").startswith("# Wait until")
+
+
+def test_a_restart_never_stops_at_a_start_limit():
+    unit = rendered()["/etc/systemd/system/mlflow-server.service"]
+    assert "StartLimitIntervalSec=0" in unit.split("[Service]")[0]
+    assert "Restart=always" in unit
+    assert "Requires=mlflow-server.socket" in unit
+
+
+def test_the_unit_sees_its_root_and_the_aws_folder_although_home_is_hidden():
+    unit = rendered()["/etc/systemd/system/mlflow-server.service"]
+    assert "ProtectHome=tmpfs" in unit
+    assert "BindPaths=/home/ubuntu/mlflow-server\n" in unit
+    assert "BindReadOnlyPaths=-/home/ubuntu/.aws\n" in unit
+
+
+def test_the_socket_is_never_below_home():
+    socket = rendered()["/etc/systemd/system/mlflow-server.socket"]
+    assert "ListenStream=/run/mlflow-server.sock\n" in socket
+
+
+def test_nginx_listens_on_loopback_alone_unless_asked():
+    site = rendered()["/etc/nginx/sites-available/mlflow-server"]
+    listening = [line.strip() for line in site.splitlines() if line.strip().startswith("listen")]
+    assert listening == ["listen 127.0.0.1:5000;"]
+
+
+def test_nginx_closes_the_assistant_and_takes_artifacts_of_any_size():
+    site = rendered()["/etc/nginx/sites-available/mlflow-server"]
+    assert "location ^~ /ajax-api/3.0/mlflow/assistant { return 403; }" in site
+    assert "client_max_body_size 0;" in site
+
+
+@pytest.mark.parametrize(("access", "hidden"), [("proxied", True), ("direct", False)])
+def test_proxied_clients_are_not_told_of_a_way_past_the_server(access, hidden):
+    settings = Settings(bucket="my-bucket", artifact_access=access)
+    site = rendered(settings)["/etc/nginx/sites-available/mlflow-server"]
+    assert ("server-info { return 404; }" in site) is hidden
+
+
+def test_a_second_environment_shares_no_path_port_or_prefix_with_the_first():
+    settings = Settings(bucket="my-bucket", environment="staging", port=5010)
+    root = f"/home/ubuntu/{settings.unit}"
+    second = {file.path: file.text for file in deploy.files(settings, blank(root=root))}
+    assert not rendered().keys() & second.keys()
+    for path, text in second.items():
+        assert "staging" in path, path
+        assert "5000" not in text.replace("5010", ""), path
+    assert "s3://my-bucket/mlflow-artifacts-staging\n" in second[f"{root}/start_mlflow_server.sh"]
+
+
+def test_the_login_file_is_an_ini_that_holds_no_password():
+    text = render(
+        "mlflow_auth_config.ini",
+        default_permission="READ",
+        database_uri="sqlite:////root/basic_auth.db",
+        username="admin",
+    )
+    config = configparser.ConfigParser()
+    config.read_string(text)
+    assert dict(config["mlflow"]) == {
+        "default_permission": "READ",
+        "database_uri": "sqlite:////root/basic_auth.db",
+        "admin_username": "admin",
+        "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        "auth_cache_ttl_seconds": "60",
+    }
