@@ -225,6 +225,22 @@ def test_looking_changes_nothing(home, programs, server):
     assert everything(home) == before
 
 
+def test_the_database_of_a_server_that_was_killed_is_read_and_not_repaired(home, programs, server):
+    script = (
+        "import os, sqlite3, sys\n"
+        "store = sqlite3.connect(sys.argv[1])\n"
+        "store.execute('pragma journal_mode=wal')\n"
+        "store.execute('insert into runs values (2)')\n"
+        "store.commit()\n"
+        "os._exit(0)\n"  # without closing: the row is in the log beside the database
+    )
+    subprocess.run([sys.executable, "-c", script, server / "mlflow.db"], check=True)
+    names = ("mlflow.db", "mlflow.db-wal")
+    before = [(server / name).read_bytes() for name in names]
+    assert look(home, programs).runs == 2
+    assert [(server / name).read_bytes() for name in names] == before
+
+
 def test_a_database_that_cannot_be_read_says_why(home, programs, server):
     (server / "basic_auth.db").write_text("this is no database, however long it may be" * 99)
     facts = look(home, programs)

@@ -113,6 +113,17 @@ def test_large_output_arrives_whole_and_in_time_that_grows_with_it(connect):
     assert run(connect(much)).stdout == line * 80_000  # 8 MB; the stock runner takes 5 s
 
 
+def test_output_is_not_joined_again_for_every_packet_where_nobody_watches_it():
+    runner = object.__new__(Runner)
+    runner.watchers = []
+
+    class Untouched(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("16 MB took 20 s that way")
+
+    runner.respond(Untouched(["a packet"]))
+
+
 def test_a_command_costs_no_polling(connect, monkeypatch):
     connection = connect(lambda session: 0)
     slept: list[float] = []

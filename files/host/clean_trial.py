@@ -20,28 +20,29 @@ bucket, prefix, endpoint, experiment, model = sys.argv[1:6]
 MARK = "remote-mlflow-verify-"
 
 
-def objects(s3, place):
+def objects(s3, place, ours):
+    """List the keys of these runs and models: another server's experiment may have our number."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=place)
-    return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    return [key for key in keys if not ours.isdisjoint(key.split("/"))]
 
 
 def trial_of(uri):
-    """Open the store at the trial's experiment; end here where it is somebody's own."""
+    """Find what the trial made; end here where the experiment is somebody's own."""
+    from mlflow.entities import ViewType
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
     tracking = Tracking(uri, "mlflow-artifacts:/")
     trial = tracking.get_experiment(experiment)
     if not trial.name.startswith(MARK):
         raise SystemExit("@fail experiment %s is not a trial's; nothing was removed" % experiment)
-    return tracking, trial
+    runs = tracking.search_runs([experiment], "", ViewType.ALL, max_results=100)
+    return tracking, trial, runs, tracking.search_logged_models([experiment])
 
 
-def remove_rows(uri, tracking, trial):
-    from mlflow.entities import ViewType
+def remove_rows(uri, tracking, trial, runs, models):
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 
-    runs = tracking.search_runs([experiment], "", ViewType.ALL, max_results=100)
-    models = tracking.search_logged_models([experiment])
     if trial.lifecycle_stage == "active":  # the trial failed before it could
         tracking.delete_experiment(experiment)
         registry = Registry(uri)
@@ -77,17 +78,18 @@ if not experiment:
     print("@report " + json.dumps({"found": 0, "left": 0, "place": ""}))
     sys.exit()
 uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
-tracking, trial = trial_of(uri)
+tracking, trial, runs, models = trial_of(uri)
 style = {"addressing_style": "path"} if endpoint else {}
 s3 = boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
 place = "%s/%s/" % (prefix, experiment)
-found = objects(s3, place)
+ours = {run.info.run_id for run in runs} | {made.model_id for made in models}
+found = objects(s3, place, ours)
 left = 0
 for key in found:
     try:
         s3.delete_object(Bucket=bucket, Key=key)
     except ClientError:
         left += 1
-remove_rows(uri, tracking, trial)
+remove_rows(uri, tracking, trial, runs, models)
 where = "s3://%s/%s" % (bucket, place)
 print("@report " + json.dumps({"found": len(found), "left": left, "place": where}))

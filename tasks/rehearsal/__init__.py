@@ -309,6 +309,8 @@ class Rehearsal:
             "store.log",
         ):
             (self.state / name).unlink(missing_ok=True)
+        for composed in self.state.glob("ssh_config.*"):  # with the operator's own, by tasks.ssh
+            composed.unlink()
         for folder in (self.state, self.roots):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

@@ -1,0 +1,118 @@
+"""Fixtures for the promises that only a real host can keep; see lab.py."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import HOME, Host, Lab
+
+from tasks.rehearsal.trees import alone
+
+HERE = Path(__file__).parent
+TIMEOUT = 900  # seconds a test; the slowest needs a tenth of it where nothing hangs
+# How often a costly promise is put to the test: by default, and with --full.
+SAMPLE, ALL = 1, 10
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="all counts of the costly promises, not a sample"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test beside this file, before pytest chooses by mark."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker one test at a time, or one class, whose tests share a host.
+
+    Its own `--dist loadgroup` does nothing where pytest is newer than 9.1 (xdist 3.8).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHost(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.rpartition("::")[0] if "::Test" in nodeid else nodeid
+
+    return ByHost(config, log)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that takes a `moment` its seeded fractions (0 to 1) of the time it concerns."""
+    if "moment" in metafunc.fixturenames:
+        count = ALL if metafunc.config.getoption("full") else SAMPLE
+        chance = random.Random(metafunc.function.__name__)
+        metafunc.parametrize("moment", [round(chance.random(), 3) for _ in range(count)])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[WORKERS] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.config.stash[WORKERS].append(node.gateway.id)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Clean up behind workers that Ctrl-C has ended before they could."""
+    for worker in config.stash.get(WORKERS, []):
+        if (HOME / worker).is_dir():
+            with alone(HOME / worker):
+                Lab(worker).close()
+            remove(HOME / worker)
+
+
+WORKERS = pytest.StashKey[list[str]]()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, and the one around it if it was the last there."""
+    folder.rmdir()
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Give this process its hosts, and leave nothing of them, whatever happens."""
+    lab = Lab(os.environ.get("PYTEST_XDIST_WORKER", "alone"))
+    with alone(lab.home):
+        try:
+            lab.open()
+            yield lab
+        finally:
+            lab.close()
+            remove(lab.home)
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """Give a converged host, with its operator; the next test gets it mended."""
+    return lab.main()
+
+
+@pytest.fixture
+def blank(lab: Lab) -> Iterator[Host]:
+    """Give a host as a cloud would ship it, for this test alone."""
+    with lab.blank() as host:
+        yield host
+
+
+@pytest.fixture
+def installed(lab: Lab) -> Iterator[Host]:
+    """Give a host that `install` was run on, for this test alone."""
+    with lab.installed() as host:
+        yield host

@@ -1,0 +1,104 @@
+"""A backup that was taken while writers wrote is whole."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import sqlite3
+import threading
+from pathlib import Path
+
+from lab import Host, until
+
+from tasks.verify import client_environment
+
+WRITE = """
+import sys
+from mlflow import MlflowClient
+client = MlflowClient()
+number = 0
+while True:
+    run = client.create_run("0")
+    client.log_param(run.info.run_id, "number", number)
+    client.log_metric(run.info.run_id, "metric", number)
+    number += 1
+    print(number, flush=True)
+"""
+
+
+def test_a_backup_under_writers_restores_by_hand_with_every_run(host: Host, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    from tasks.credentials import Login
+
+    login = Login(*host.login())
+    with host.tunnel() as uri:
+        environment = client_environment(login, uri)
+        writers = [
+            subprocess.Popen([sys.executable, "-c", WRITE], env=environment, text=True,
+                             stdout=subprocess.PIPE)
+            for _ in range(2)
+        ]  # fmt: skip
+        counts = [0, 0]
+
+        def count(n: int) -> None:
+            for line in writers[n].stdout or ():
+                counts[n] = int(line)
+
+        readers = [threading.Thread(target=count, args=(n,)) for n in range(2)]
+        for reader in readers:
+            reader.start()
+        try:
+            until(lambda: min(counts) > 3, "both write")
+            before = sum(counts)
+            done = host.fab("backup")
+            after = sum(counts)
+            until(lambda: sum(counts) > after, "they go on writing")
+        finally:
+            for writer in writers:
+                writer.kill()
+                writer.wait()
+            for reader in readers:
+                reader.join()
+    place = re.search(r"Backup complete: s3://([^/]+)/(\S+)/\n", done.out)
+    assert place, str(done)
+    bucket, prefix = place.groups()
+    assert bucket == host.lab.bucket
+    s3 = host.lab.s3()
+    manifest = json.load(s3.get_object(Bucket=bucket, Key=f"{prefix}/manifest.json")["Body"])
+    for entry in manifest["files"]:
+        body = s3.get_object(Bucket=bucket, Key=f"{prefix}/{entry['name']}")["Body"].read()
+        assert hashlib.sha256(body).hexdigest() == entry["sha256"]
+        (tmp_path / entry["name"]).write_bytes(body)
+    runs = _restored(tmp_path / "mlflow.db.gz", "select count(*) from runs")
+    users = _restored(tmp_path / "basic_auth.db.gz", "select count(*) from users")
+    torn = _restored(
+        tmp_path / "mlflow.db.gz",
+        "select count(*) from metrics left join runs using (run_uuid) where runs.run_uuid is null",
+    )
+    print(f"{runs} runs; {before} were written before it, {after} when it was done")
+    assert before <= runs
+    assert (users, torn) == (1, 0)
+    # The original is untouched, and goes on.
+    host.healthy()
+
+
+def test_a_backup_to_a_bucket_that_fails_is_one_line(host: Host) -> None:
+    because = ("bucket no-such-bucket does not exist", "fabric.yaml")
+    host.refused("backup", because=because, FABRIC_MLFLOW_BUCKET="no-such-bucket")
+    with host.lab.bucket_denying("s3:PutObject") as bucket:
+        because = (f"bucket {bucket} refuses the backup", "s3:PutObject", "backup again")
+        host.refused("backup-db", because=because, FABRIC_MLFLOW_BUCKET=bucket)
+
+
+def _restored(packed: Path, question: str) -> int:
+    """Unpack a database as a person would, check it, and ask it one thing."""
+    database = packed.with_suffix("")
+    database.write_bytes(gzip.decompress(packed.read_bytes()))
+    with sqlite3.connect(database) as opened:
+        assert opened.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert opened.execute("pragma foreign_key_check").fetchall() == []
+        return int(opened.execute(question).fetchone()[0])

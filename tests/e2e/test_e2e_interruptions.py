@@ -1,0 +1,100 @@
+"""Whatever is cut short, the same command typed again sees it through; nothing is half done."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+from lab import CHAIN, Host, Lab, Working, until
+
+# Seconds that each task takes on a blank, installed or configured host: where a moment may fall.
+DURATION = {"install": 18.0, "configure": 1.5, "deploy": 11.0}
+
+
+@pytest.mark.parametrize("task", CHAIN)
+def test_a_task_whose_operator_is_killed_succeeds_when_typed_again(
+    lab: Lab, task: str, moment: float
+) -> None:
+    with lab.blank() as host:
+        _done_before(host, task)
+        with host.start(task) as working:
+            _wait(working, moment * DURATION[task])
+            was_running = working.running
+            working.kill()
+        print(f"killed {task} after {moment * DURATION[task]:.1f} s")
+        host.fab(task)
+        host.fab(*CHAIN)
+        host.healthy()
+        assert host.fab(*CHAIN).out.count("nothing to change") == 3
+        assert was_running or "nothing" in str(host.fab(task)), "it was done before the moment"
+
+
+@pytest.mark.parametrize("task", ["install", "deploy"])
+def test_a_host_whose_power_is_cut_is_mended_by_the_same_task(
+    lab: Lab, task: str, moment: float
+) -> None:
+    with lab.blank() as host:
+        _done_before(host, task)
+        with host.start(task) as working:
+            _wait(working, moment * DURATION[task])
+            lab.rehearsal.kill(host.alias)
+            lab.rehearsal.up(int(host.machine.rpartition("-")[2]))
+            print(f"cut after {moment * DURATION[task]:.1f} s")
+            host.fab(task)
+            # The first operator is told, once the connection is known to be dead.
+            first = working.done(timeout=120)
+        assert first.code in (0, 1)
+        assert first.code == 0 or "was lost" in first.last_line, str(first)
+        host.fab(*CHAIN)
+        host.healthy()
+
+
+def test_a_second_operator_is_told_who_is_at_work_since_when_and_what_to_do(host: Host) -> None:
+    host.lacks_a_package()
+    ann = {"LOGNAME": "ann", "USER": "ann"}
+    bob = {"LOGNAME": "bob", "USER": "bob"}
+    with host.busy_apt() as holder, host.start("install", **ann) as first:
+        until(lambda: "apt is busy" in first.so_far, "ann is at work")
+        done = host.refused(
+            "restart", because=("ann@", "holds the lock", "(install)", "Wait"), **bob
+        )
+        assert re.search(r"since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", done.last_line)
+        assert re.search(rf"ssh {host.alias} kill \d+", done.last_line)
+        assert "running" in host.fab("status", **bob).out
+        host.run(f"kill {holder}")
+        finished = first.done()
+    assert finished.code == 0, str(finished)
+    log = [line.split("\t")[1:] for line in host.audit().splitlines()]
+    assert [who.split("@")[0] for who, task, _ in log[-2:]] == ["ann", "ann"]
+    assert [what for _, _, what in log[-2:]] == ["begun", "done"]
+
+
+def test_the_next_operator_waits_for_what_a_lost_connection_left_at_work(host: Host) -> None:
+    host.lacks_a_package()
+    with host.busy_apt() as holder:
+        with host.start("install", LOGNAME="ann") as first:
+            until(lambda: "apt is busy" in first.so_far, "ann is at work")
+            first.kill()
+        with host.start("install", LOGNAME="bob") as second:
+            said = "install by ann@"
+            until(lambda: said in second.so_far, "bob waits")
+            assert "lost its connection at work; waiting for it to finish" in second.so_far
+            host.run(f"kill {holder}")
+            done = second.done()
+    assert done.code == 0, str(done)
+    assert "nothing to change" in host.fab("install").out
+
+
+def _done_before(host: Host, task: str) -> None:
+    before = CHAIN[: CHAIN.index(task)]
+    if before:
+        host.fab(*before, timeout=600)
+
+
+def _wait(working: Working, seconds: float) -> None:
+    """Let it work for so long; less when it ends before."""
+    try:
+        working.done(seconds)
+    except subprocess.TimeoutExpired:
+        return
