@@ -10,6 +10,7 @@ from lab import CHAIN, Lab, until
 
 def test_two_hosts_are_served_side_by_side_while_a_third_is_unreachable(lab: Lab) -> None:
     with lab.another_bucket() as bucket, lab.blank() as one, lab.blank() as two:
+        two.home = one.home  # one operator for both
         aim = _aim(lab, one.alias, two.alias, "nowhere")
         shared = {"FABRIC_MLFLOW_BUCKET": bucket}
         done = one.fab(*CHAIN, "verify", aim=aim, code=1, timeout=600, **shared)
