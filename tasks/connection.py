@@ -96,6 +96,7 @@ class Connection(fabric.Connection):
         target: Target = self.target
         self._learn_host_keys(target)
         self.connect_kwargs.update(_authentication(target, self.connect_kwargs))
+        self.connect_kwargs["transport_factory"] = _transport
         try:
             result = super().open()
         except Exit:
@@ -104,8 +105,6 @@ class Connection(fabric.Connection):
             keys = self.connect_kwargs["key_filename"]
             raise Exit(explained(unmasked(error, keys), target)) from error
         self.transport.set_keepalive(KEEPALIVE)
-        if isinstance(self.transport.sock, socket.socket):
-            self.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return result
 
     def _learn_host_keys(self, target: Target) -> None:
@@ -118,6 +117,13 @@ class Connection(fabric.Connection):
             for kind in known:
                 self.client.get_host_keys().add(wanted, kind, known[kind])
         self.client.set_missing_host_key_policy(HostKeyPolicy(target))
+
+
+def _transport(sock: Any, **options: Any) -> paramiko.Transport:
+    """Make a transport whose small packets leave at once: 5 ms a login where it would be 50."""
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return paramiko.Transport(sock, **options)
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):

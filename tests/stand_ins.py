@@ -289,6 +289,8 @@ class Host:
         while True:
             try:
                 connection, _ = self._socket.accept()
+                # As sshd does; without it every answer may wait 40 ms for an acknowledgement.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()

@@ -814,19 +814,27 @@ class Tracking:
     removed: list[str]
 
     def __init__(self, uri: str, root: str) -> None:
-        from sqlalchemy import create_engine
+        from sqlalchemy import create_engine, text
 
         Tracking.removed = []
         self.engine = create_engine("sqlite://")
+        with self.engine.begin() as rows:
+            rows.execute(text("create table inputs (source_id)"))
 
     def get_experiment(self, number: str) -> Any:
         return types.SimpleNamespace(name=self.name, lifecycle_stage="deleted")
 
     def search_runs(self, *given: Any, **options: Any) -> list[Any]:
-        return []
+        return [types.SimpleNamespace(info=types.SimpleNamespace(run_id="run-1"))]
 
     def search_logged_models(self, numbers: list[str]) -> list[Any]:
-        return []
+        return [types.SimpleNamespace(model_id="m-1")]
+
+    def _hard_delete_run(self, run: str) -> None:
+        Tracking.removed.append(run)
+
+    def _hard_delete_logged_model(self, model: str) -> None:
+        Tracking.removed.append(model)
 
     def _hard_delete_experiment(self, number: str) -> None:
         Tracking.removed.append(number)
@@ -859,7 +867,7 @@ def clean(
             [("experiment", "7"), ("experiment", "8"), ("registered_model", "7")],
         )
     (root / ".mlflow_auth_config").write_text(f"[mlflow]\ndatabase_uri = sqlite:///{grants}\n")
-    for key in ("7/a", "7/b", "70/c", "8/d"):
+    for key in OURS + OTHERS:
         store.client().put_object(Bucket="my-bucket", Key=f"mlflow-artifacts/{key}", Body=b"x")
 
     def run(experiment: str = "7") -> tuple[int, str]:
@@ -871,6 +879,11 @@ def clean(
     return run
 
 
+# Two servers on one prefix both have an experiment 7.
+OURS = ("7/run-1/artifacts/note.txt", "7/models/m-1/artifacts/model.pkl")
+OTHERS = ("7/run-of-another-server/artifacts/a", "70/run-1/b", "8/c")
+
+
 def report(out: str) -> dict[str, Any]:
     return json.loads(out.removeprefix("@report "))
 
@@ -879,8 +892,8 @@ def test_only_the_trial_s_own_objects_and_rows_are_removed(clean, store, root):
     code, out = clean()
     assert code == 0
     assert report(out) == {"found": 2, "left": 0, "place": "s3://my-bucket/mlflow-artifacts/7/"}
-    assert store.listing() == ["mlflow-artifacts/70/c", "mlflow-artifacts/8/d"]
-    assert Tracking.removed == ["7"]
+    assert store.listing() == sorted(f"mlflow-artifacts/{key}" for key in OTHERS)
+    assert Tracking.removed == ["m-1", "run-1", "7"]
     with contextlib.closing(sqlite3.connect(root / "grants.db")) as grants:
         assert grants.execute("select * from role_permissions").fetchall() == [
             ("experiment", "8"),
@@ -895,7 +908,7 @@ def test_objects_that_cannot_be_deleted_are_counted(clean, store):
         "left": 2,
         "place": "s3://my-bucket/mlflow-artifacts/7/",
     }
-    assert len(store.listing()) == 4
+    assert len(store.listing()) == len(OURS + OTHERS)
 
 
 def test_an_experiment_that_is_somebody_s_own_is_never_touched(clean, store, monkeypatch):
@@ -903,13 +916,13 @@ def test_an_experiment_that_is_somebody_s_own_is_never_touched(clean, store, mon
     code, out = clean()
     assert code == 1
     assert out == "@fail experiment 7 is not a trial's; nothing was removed\n"
-    assert len(store.listing()) == 4
+    assert len(store.listing()) == len(OURS + OTHERS)
     assert Tracking.removed == []
 
 
 def test_a_trial_that_made_nothing_leaves_nothing_to_clean(clean, store):
     assert report(clean("")[1]) == {"found": 0, "left": 0, "place": ""}
-    assert len(store.listing()) == 4
+    assert len(store.listing()) == len(OURS + OTHERS)
 
 
 # -- deep_check.py -----------------------------------------------------------------------------
