@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import getpass
+import hashlib
 import io
 import os
 import socket
@@ -196,11 +197,9 @@ class Server:
         """Put a file on the host if it differs; True when it did."""
         digest = sh("sha256sum", path)
         now = self.read(digest, check=False).split(" ")[0]
-        import hashlib
-
         if now == hashlib.sha256(text.encode()).hexdigest():
             return False
-        script = sh("place", "here/file", path, mode).replace("here/file", '"$here"/file')
+        script = f'place "$here/file" {sh(path, mode)}'
         self.apply(f"write {path}", [Change(f"write {path}", script, {"file": text})])
         return True
 

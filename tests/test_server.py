@@ -255,7 +255,7 @@ def test_a_file_that_differs_is_put_in_place(c):
     c.recorder.replies = [Reply("", "No such file", 1)]
     assert c.server.write("/a b/x", "text", "0600") is True
     assert c.recorder.runs[1].files["file"] == "text"
-    assert c.recorder.runs[1].steps == "say 'write /a b/x'\nplace \"$here\"/file '/a b/x' 0600\n"
+    assert c.recorder.runs[1].steps == "say 'write /a b/x'\nplace \"$here/file\" '/a b/x' 0600\n"
 
 
 # -- what the host says of a change ------------------------------------------------------------
