@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -282,10 +283,11 @@ class Host:
         """Have something to install again."""
         self.run("dpkg --purge htop")
 
-    def remote_processes(self) -> list[str]:
-        """List what the login user runs on the host besides the server itself."""
-        lines = self.run("ps -u ubuntu -o pid=,unit=,args=", code=None).splitlines()
-        return [line for line in lines if "session-" in line]
+    def sessions(self) -> list[str]:
+        """List what runs on the host for somebody who came by SSH."""
+        lines = self.run("ps -eo cgroup=,args=").splitlines()
+        theirs = [line for line in lines if re.search(r"/ssh\.service|/session-", line)]
+        return [line for line in theirs if "sshd -D" not in line]
 
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"

@@ -20,14 +20,12 @@ def test_a_task_whose_operator_is_killed_succeeds_when_typed_again(
         _done_before(host, task)
         with host.start(task) as working:
             _wait(working, moment * DURATION[task])
-            was_running = working.running
             working.kill()
         print(f"killed {task} after {moment * DURATION[task]:.1f} s")
         host.fab(task)
         host.fab(*CHAIN)
         host.healthy()
         assert host.fab(*CHAIN).out.count("nothing to change") == 3
-        assert was_running or "nothing" in str(host.fab(task)), "it was done before the moment"
 
 
 @pytest.mark.parametrize("task", ["install", "deploy"])

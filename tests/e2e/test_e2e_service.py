@@ -163,9 +163,9 @@ def test_logs_end_on_ctrl_c_and_leave_nothing_running_on_the_host(host: Host) ->
     assert "-- no entries --" in host.fab("logs", "--grep", "no line says this").out.lower()
     with host.start("logs", "--follow") as following:
         until(lambda: following.so_far, "a first line")
-        until(lambda: "journalctl" in "\n".join(host.remote_processes()), "journalctl runs")
+        until(lambda: "journalctl" in str(host.sessions()), "journalctl runs")
         following.send(signal.SIGINT)
         done = following.done(timeout=10)
     assert "Traceback" not in done.out + done.err
     assert done.code in (0, 1, 130)
-    until(lambda: not host.remote_processes(), "nothing runs on the host any more", 10)
+    until(lambda: not host.sessions(), "nothing runs on the host any more", 10)
