@@ -61,7 +61,7 @@ class Runner(Remote):
         try:
             self.channel.sendall(input_.getbuffer())
             self.channel.shutdown_write()
-        except OSError:
+        except (OSError, EOFError):
             pass  # the command ended without reading it all; its exit code says why
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:

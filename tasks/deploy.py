@@ -157,8 +157,7 @@ def files(settings: Settings, facts: Facts) -> list[File]:
             render(
                 "nginx-site.conf",
                 unit=unit,
-                bind=settings.bind,
-                port=settings.port,
+                listen="\n  ".join(f"listen {address};" for address in listeners(settings)),
                 artifact_rule=ARTIFACT_RULES[settings.artifact_access],
             ),
         ),
@@ -235,14 +234,23 @@ def workers(settings: Settings, facts: Facts) -> int:
     return max(1, min(facts.cores, 1 + int(room // MORE_WORKER_MB)))
 
 
+def listeners(settings: Settings) -> list[str]:
+    """List the addresses that nginx listens on: loopback always, for the tunnel comes there."""
+    loopback = f"127.0.0.1:{settings.port}"
+    if settings.bind in ("127.0.0.1", "localhost"):
+        return [loopback]
+    named = f"{settings.bind}:{settings.port}"
+    return [named] if settings.bind == "0.0.0.0" else [loopback, named]
+
+
 def allowed_hosts(settings: Settings, facts: Facts) -> list[str]:
     """List the Host headers that the server answers to; MLflow matches with the port.
 
     The tunnel's local port is the operator's choice, so localhost is allowed with every port.
     """
     hosts = ["localhost", "localhost:*", "127.0.0.1:*"]
-    if settings.bind not in ("127.0.0.1", "localhost", "::1"):
-        everywhere = settings.bind in ("0.0.0.0", "::")
+    if settings.bind not in ("127.0.0.1", "localhost"):
+        everywhere = settings.bind == "0.0.0.0"
         addresses = facts.addresses if everywhere else (settings.bind,)
         hosts += [f"{address}:{settings.port}" for address in addresses]
     if settings.public_name:

@@ -155,6 +155,8 @@ class Server:
         return result
 
     def _lost(self, error: Exception | None) -> str:
+        if isinstance(error, ThreadException):  # its text is a traceback
+            error = error.exceptions[0].value
         reason = f" ({error})" if error and str(error) else ""
         return f"The connection to {self.name} was lost{reason}. {GOES_ON}"
 

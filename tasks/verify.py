@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
@@ -71,21 +72,24 @@ def _trial(server: Server, login: Login, uri: str, made: dict[str, str]) -> str 
     words = [sys.executable, "-m", "tasks.trial"]
     if server.settings.artifact_access == "proxied":
         words.append("--proxied")
-    process = subprocess.Popen(
-        words, env=client_environment(login, uri), cwd="/", text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
     failure = None
-    assert process.stdout is not None
-    for line in process.stdout:
-        said: dict[str, Any] = json.loads(line)
-        if "step" in said:
-            server.say(f"  {said['step']}")
-        made.update(said.get("made", {}))
-        failure = said.get("failed", failure)
-    _, errors = process.communicate()
-    if process.returncode == 0:
-        return None
+    # Its errors go to a file: nobody reads a pipe while its steps are read, and a full one blocks.
+    with tempfile.TemporaryFile("w+") as stderr:
+        process = subprocess.Popen(
+            words, env=client_environment(login, uri), cwd="/", text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+        )  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            said: dict[str, Any] = json.loads(line)
+            if "step" in said:
+                server.say(f"  {said['step']}")
+            made.update(said.get("made", {}))
+            failure = said.get("failed", failure)
+        if process.wait() == 0:
+            return None
+        stderr.seek(0)
+        errors = stderr.read()
     return failure or (errors.strip().splitlines() or ["it ended without a word"])[-1]
 
 

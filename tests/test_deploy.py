@@ -20,6 +20,7 @@ from tasks.deploy import (
     changes,
     deploy,
     files,
+    listeners,
     login_check,
     managed_files,
     workers,
@@ -312,3 +313,19 @@ def test_a_unit_that_would_not_start_after_a_reboot_is_not_running():
     assert "start nginx.service" in sentences(replace(deployed(), units={
         **deployed().units, "nginx.service": unit
     }))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bind", "expected"),
+    [
+        ("127.0.0.1", ["127.0.0.1:5000"]),
+        ("localhost", ["127.0.0.1:5000"]),
+        ("10.0.0.5", ["127.0.0.1:5000", "10.0.0.5:5000"]),
+        ("0.0.0.0", ["0.0.0.0:5000"]),
+    ],
+)
+def test_the_tunnel_finds_the_server_wherever_it_listens(bind: str, expected: list[str]) -> None:
+    settings = Settings(bucket="my-bucket", bind=bind)
+    assert listeners(settings) == expected
+    site = next(file.text for file in files(settings, blank()) if file.path == SITE)
+    assert re.findall("listen (.*);", site) == expected

@@ -10,7 +10,8 @@ import tarfile
 
 import pytest
 from invoke import Exit, Result
-from invoke.exceptions import CommandTimedOut
+from invoke.exceptions import CommandTimedOut, ThreadException
+from invoke.util import ExceptionWrapper
 from paramiko import SSHException
 from stand_ins import ROOT, Reply, Task, blank, context, sha256
 
@@ -109,6 +110,15 @@ def test_a_lost_connection_says_that_the_work_goes_on(c, error):
     assert message(caught).startswith("The connection to ec2 was lost")
     assert "goes on there" in message(caught)
     assert str(error) in message(caught)
+
+
+@pytest.mark.parametrize(("error", "said"), [(EOFError(), ""), (OSError("gone"), " (gone)")])
+def test_a_connection_that_is_lost_in_a_thread_shows_no_traceback(c, error, said):
+    wrapped = ExceptionWrapper({}, type(error), error, None)
+    c.recorder.replies = [ThreadException([wrapped])]
+    with pytest.raises(Exit) as caught:
+        c.server.run("x")
+    assert message(caught).startswith(f"The connection to ec2 was lost{said}. ")
 
 
 def test_a_command_without_an_exit_code_is_a_lost_connection(c):

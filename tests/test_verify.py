@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,13 +73,8 @@ class Trial:
     def __call__(self, words: list[str], **options: Any) -> Trial:
         self.words, self.options = words, options
         self.stdout = io.StringIO("".join(json.dumps(line) + "\n" for line in self.lines))
-        stderr = options["stderr"]
-        if stderr != subprocess.PIPE:
-            stderr.write(self.errors)
+        options["stderr"].write(self.errors)
         return self
-
-    def communicate(self) -> tuple[str, str]:
-        return "", self.errors
 
     def wait(self) -> int:
         return self.returncode
@@ -189,6 +185,17 @@ def test_a_server_that_is_down_is_not_tried(trial, facts, wanted):
     with pytest.raises(Exit, match=wanted):
         module.verify(c)
     assert trial.words == []
+
+
+def test_a_trial_that_complains_at_length_does_not_block(monkeypatch):
+    script = "import sys; sys.stderr.write('x' * 10**6); print('{\"step\": \"done\"}')"
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        module.subprocess,
+        "Popen",
+        lambda words, **options: popen([sys.executable, "-c", script], **options),
+    )
+    assert module._trial(ready().server, LOGIN, "http://localhost:1", {}) is None
 
 
 def test_without_a_login_it_says_how_to_give_one(trial):

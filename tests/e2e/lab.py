@@ -285,7 +285,7 @@ class Host:
 
     def sessions(self) -> list[str]:
         """List what runs on the host for somebody who came by SSH."""
-        lines = self.run("ps -eo cgroup=,args=").splitlines()
+        lines = self.run("ps -ww -eo cgroup:120=,args=").splitlines()
         theirs = [line for line in lines if re.search(r"/ssh\.service|/session-", line)]
         return [line for line in theirs if "sshd -D" not in line]
 
