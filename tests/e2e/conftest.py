@@ -16,7 +16,7 @@ from tasks.rehearsal.trees import alone
 HERE = Path(__file__).parent
 TIMEOUT = 900  # seconds a test; the slowest needs a tenth of it where nothing hangs
 # How often a costly promise is put to the test: by default, and with --full.
-SAMPLE, ALL = 1, 10
+SAMPLE, ALL = 1, 5
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
