@@ -1,6 +1,7 @@
 """Boot a folder as a host with systemd-nspawn, find its first process, cut its power."""
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -75,8 +76,19 @@ def leader(mark: str) -> int | None:
     None also when nspawn is gone: what it leaves then has no way to reboot.
     """
     attended = any(process.argv[:1] == ("systemd-nspawn",) for process in processes.marked(mark))
-    inside = _inside(mark)
-    return inside[0] if inside and attended else None
+    # What outlives it for a moment, while the host goes down, is not it.
+    first = [pid for pid in _inside(mark) if _is_first(pid)]
+    return first[0] if first and attended else None
+
+
+def _is_first(pid: int) -> bool:
+    """Tell whether the process has number 1 in its own namespace."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    numbers = re.search(r"^NSpid:(.*)$", status, re.MULTILINE)
+    return numbers is not None and numbers[1].split()[-1] == "1"
 
 
 def cut_power(mark: str) -> None:

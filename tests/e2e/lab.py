@@ -74,6 +74,8 @@ class Working:
         self._process = subprocess.Popen(
             words, env=environment, cwd=cwd, stdin=subprocess.DEVNULL,
             stdout=self._out, stderr=self._err, start_new_session=True,
+            # Whoever starts the tests in a shell's background has them ignore Ctrl-C, for good.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def __enter__(self) -> Working:
