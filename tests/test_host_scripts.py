@@ -1063,7 +1063,7 @@ def test_a_held_apt_lock_is_waited_for_and_said_once(machine):
 
 
 def test_a_host_without_network_is_told_so(machine):
-    lines = apt(machine, 'echo "E: Temporary failure resolving deb.debian.org"; exit 100')
+    lines = apt(machine, 'echo "E: Temporary failure resolving archive.example.org"; exit 100')
     assert lines[-1] == "@exit 1"
     assert any(line.startswith("@fail The host cannot reach its package archive") for line in lines)
 
