@@ -277,7 +277,9 @@ class Host:
         self.run(f"systemd-run -q --unit={name} -p NotifyAccess=all python3 -c {script}")
         until(lambda: self.unit(name, "StatusText") == "held", "apt's lock is held")
         try:
-            yield self.unit(name, "MainPID")
+            holder = self.unit(name, "MainPID")
+            assert int(holder) > 1  # tests end it, and kill 0 would end the tests themselves
+            yield holder
         finally:
             self.run(f"systemctl stop {name}", code=None)  # it may have ended
 

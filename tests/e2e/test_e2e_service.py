@@ -82,6 +82,7 @@ def test_the_unit_is_hardened_and_fits_a_small_instance(host: Host) -> None:
 
 def test_the_unit_comes_back_after_kill_9_of_its_main_process(host: Host) -> None:
     former = host.unit(UNIT, "MainPID")
+    assert int(former) > 1  # kill 0 would end the tests themselves
     host.run(f"kill -9 {former}")
     until(lambda: host.unit(UNIT, "MainPID") not in (former, "0"), "a new main process")
     until(lambda: host.status("/health") == 200, "the server answers")
