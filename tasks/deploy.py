@@ -99,8 +99,7 @@ def deploying(
     restart: bool,
 ) -> Change:
     """Build the one change that ships the files and sees the server well."""
-    staged: dict[str, str | bytes] = {
-        "deep_check.py": read("host/deep_check.py"),
+    staged = deep_check() | {
         "after": after.text,
         "places": "".join(
             f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(differing)
@@ -119,6 +118,11 @@ def deploying(
     return Change(what, script, staged, announce=False)
 
 
+def deep_check() -> dict[str, str | bytes]:
+    """Return the program that proves the server usable, with what it imports."""
+    return {name: read(f"host/{name}") for name in ("deep_check.py", "tracking.py")}
+
+
 def stage_login(staged: dict[str, str | bytes], login: Login | None) -> str:
     """Stage the login as a file for the deep check; return its place as a word for the script."""
     if login is None:
@@ -129,7 +133,7 @@ def stage_login(staged: dict[str, str | bytes], login: Login | None) -> str:
 
 def login_check(settings: Settings, login: Login) -> Change:
     """Build the change that only asks whether the server takes this login."""
-    staged: dict[str, str | bytes] = {"deep_check.py": read("host/deep_check.py")}
+    staged = deep_check()
     place = stage_login(staged, login)
     script = f'"$root/venv/bin/python" "$here/deep_check.py" {settings.port} {place}'
     return Change(f"check the login of {login.username}", script, staged)

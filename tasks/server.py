@@ -45,7 +45,7 @@ GOES_ON = "What had begun goes on there to its end; type the same again to see i
 class Change:
     """One difference to mend: a sentence for people, a script for the host, files beside it.
 
-    The script is bash with the helpers of files/host/change.sh (`say`, `fail`, `as_root`,
+    The script is bash with the helpers of files/host/words.sh (`say`, `fail`, `as_root`,
     `place`); staged files lie in "$here".
     """
 
@@ -215,16 +215,9 @@ class Server:
         facts = self.facts
         generation = str(facts.generation) if decided else "-"
         arguments = (facts.root, operator(), task, generation)
-        said = Talk(self)
         with console.waiting(f"{task} on {self.name}", self.name):
             try:
-                self.run(
-                    sh("bash", "-c", read("host/receive.sh"), "remote-mlflow", *arguments),
-                    input=bundle(changes),
-                    timeout=CHANGE_TIMEOUT,
-                    on_line=said,
-                    check=False,
-                )
+                said = self._deliver("change.sh", changes, *arguments, timeout=CHANGE_TIMEOUT)
             except KeyboardInterrupt:
                 self.warn(f"Interrupted. {GOES_ON}")
                 raise
@@ -238,6 +231,31 @@ class Server:
                 f"type the same again."
             )
         raise Exit(said.reason(task))
+
+    def look(self, task: str, steps: Sequence[Change], timeout: float = TIMEOUT) -> list[str]:
+        """Run steps that only read, in one exec, without the lock and without an audit line.
+
+        They may bring files, secrets among them, as changes do. Returns what they reported
+        (`@report ...` lines); raises Exit where one failed.
+        """
+        said = self._deliver("look.sh", steps, self.settings.root_path, timeout=timeout)
+        if said.exit != 0:
+            raise Exit(said.reason(task))
+        return said.reports
+
+    def _deliver(
+        self, runner: str, steps: Sequence[Change], *arguments: str, timeout: float
+    ) -> Talk:
+        """Send steps with their files in one exec; `runner` is the script that runs them."""
+        said = Talk(self)
+        self.run(
+            sh("bash", "-c", read("host/receive.sh"), "remote-mlflow", runner, *arguments),
+            input=bundle(steps, runner),
+            timeout=timeout,
+            on_line=said,
+            check=False,
+        )
+        return said
 
 
 class Talk:
@@ -306,16 +324,22 @@ class Lines:
             self._on_line(self._part)
 
 
-def bundle(changes: Sequence[Change]) -> bytes:
-    """Pack the steps and their files into one tar for the host's standard input."""
+def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
+    """Pack the steps, their files and what runs them into a tar for the host's standard input."""
+    # What only reads has nothing to announce.
+    aloud = runner == "change.sh"
     steps = "\n".join(
         "\n".join(
-            [*(f"say {sh(line)}" for line in change.sentences if change.announce), change.script]
+            [
+                *(f"say {sh(line)}" for line in change.sentences if change.announce and aloud),
+                change.script,
+            ]
         )
         for change in changes
     )
     files: dict[str, str | bytes] = {
-        "change.sh": read("host/change.sh"),
+        "words.sh": read("host/words.sh"),
+        runner: read(f"host/{runner}"),
         "steps.sh": steps + "\n",
     }
     for change in changes:

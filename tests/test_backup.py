@@ -19,7 +19,7 @@ def test_a_backup_is_one_exec_and_names_its_place(capsys):
     c.recorder.replies = [Reply(f"@report {json.dumps(DONE)}\n@exit 0\n")]
     backup(c)
     (run,) = c.recorder.runs
-    assert set(run.files) == {"change.sh", "steps.sh", "back_up.py"}
+    assert set(run.files) == {"change.sh", "words.sh", "steps.sh", "back_up.py"}
     out = capsys.readouterr().out
     assert "3 runs, 1 users, 2.0 MB sent" in out
     assert out.splitlines()[-1] == f"Backup complete: {DONE['place']}"

@@ -307,12 +307,12 @@ def test_the_halves_do_their_half():
     c = new()
     configure_aws(c)
     assert set(c.recorder.changes[0].files) == {
-        "change.sh", "steps.sh", "write_aws.py", "aws.json", "prove_bucket.py",
+        "change.sh", "words.sh", "steps.sh", "write_aws.py", "aws.json", "prove_bucket.py",
     }  # fmt: skip
     c = new()
     configure_auth(c)
     assert set(c.recorder.changes[0].files) == {
-        "change.sh", "steps.sh", "backend_store_uri", "auth_config",
+        "change.sh", "words.sh", "steps.sh", "backend_store_uri", "auth_config",
     }  # fmt: skip
 
 

@@ -40,6 +40,8 @@ def program(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> t
     """Run one of the host's programs in this process; return its exit code and output."""
     boto3.DEFAULT_SESSION = None  # it would remember the former test's keys
     argv, sys.argv = sys.argv, [name, *arguments]
+    # As where it is staged, its neighbours are found.
+    sys.path.insert(0, str(HOST))
     try:
         runpy.run_path(str(HOST / name), run_name="__main__")
         code = 0
@@ -49,6 +51,7 @@ def program(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> t
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         sys.argv = argv
+        sys.path.remove(str(HOST))
     return code, capsys.readouterr().out
 
 
@@ -85,7 +88,8 @@ class Machine:
 
     def command(self, generation: int, task: str = "task", who: str = "me@laptop") -> list[str]:
         script = read("host/receive.sh")
-        return ["bash", "-c", script, "remote-mlflow", str(self.root), who, task, str(generation)]
+        arguments = ("change.sh", str(self.root), who, task, str(generation))
+        return ["bash", "-c", script, "remote-mlflow", *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -224,6 +228,21 @@ def test_a_change_goes_on_to_its_end_although_nobody_reads_any_more(machine):
     process.wait(timeout=20)
     assert (machine.root / "end").exists()
     assert machine.lines[-1][3] == "done"
+
+
+def test_a_look_leaves_no_trace_and_waits_for_nobody(machine):
+    (machine.root).mkdir()
+    with (machine.root / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = subprocess.run(
+            ["bash", "-c", read("host/receive.sh"), "remote-mlflow", "look.sh", str(machine.root)],
+            input=bundle([Change("a question", 'echo "@report $(cat "$here/secret")"',
+                                 {"secret": "42"})], "look.sh"),
+            env=machine.environment, capture_output=True, timeout=20,
+        )  # fmt: skip
+    assert done.stdout.decode().split("\n") == ["@report 42", "", "@exit 0", ""]
+    assert not machine.audit.exists()
+    assert not machine.staged.exists()
 
 
 def test_a_bundle_that_was_cut_short_changes_nothing(machine):

@@ -123,7 +123,7 @@ def test_a_blank_host_is_changed_in_one_exec(capsys):
     c = context(blank())
     install(c)
     (run,) = c.recorder.runs
-    assert set(run.files) == {"change.sh", "steps.sh", "tools.txt", "release.txt"}
+    assert set(run.files) == {"change.sh", "words.sh", "steps.sh", "tools.txt", "release.txt"}
     assert "installed MLflow 3.17.2" in capsys.readouterr().out
 
 

@@ -217,7 +217,7 @@ def test_a_change_is_one_exec_with_the_lock_s_arguments(c, anybody):
     (run,) = c.recorder.runs
     script = read("host/receive.sh")
     assert shlex.split(run.command) == [
-        "bash", "-c", script, "remote-mlflow", ROOT, "me@laptop", "deploy", "0",
+        "bash", "-c", script, "remote-mlflow", "change.sh", ROOT, "me@laptop", "deploy", "0",
     ]  # fmt: skip
     assert run.options["timeout"] == module.CHANGE_TIMEOUT
     assert operator() == "me@laptop"
@@ -352,3 +352,19 @@ def test_the_talk_of_several_hosts_is_tagged(c, capsys):
 def test_a_rehearsal_host_never_sees_the_operator_s_variables(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "real")
     assert "AWS_ACCESS_KEY_ID" not in context(rehearsal=True).server.variables
+
+
+def test_a_look_is_one_exec_without_lock_operator_or_announcement(c):
+    c.recorder.replies = [Reply("@report 1\n@report 2\n@exit 0\n")]
+    asked = [Change("ask", 'echo "@report 1"', {"secret.json": "{}"})]
+    assert c.server.look("doctor", asked) == ["1", "2"]
+    (run,) = c.recorder.runs
+    assert shlex.split(run.command)[3:] == ["remote-mlflow", "look.sh", "~/mlflow-server"]
+    assert set(run.files) == {"look.sh", "words.sh", "steps.sh", "secret.json"}
+    assert run.steps == 'echo "@report 1"\n'
+
+
+def test_a_look_that_fails_says_why(c):
+    c.recorder.replies = [Reply("@fail It is dark. Switch on the light.\n@exit 1\n")]
+    with pytest.raises(Exit, match=r"It is dark\. Switch on the light\."):
+        c.server.look("doctor", [])

@@ -1,20 +1,10 @@
 # Take this server's lock, run the steps beside this file, and leave an audit line.
 # Arguments: <root> <who> <task> <generation that the decision was made on, - for any>
 # Exits 75 when somebody else holds the lock, 76 when the host changed since it was looked at.
-set -euo pipefail
-umask 077
-export LC_ALL=C DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
 here=$(dirname "$(readlink -f "$0")")
+# shellcheck source=files/host/words.sh
+. "$here/words.sh"
 root=${1/#\~/$HOME} who=$2 task=$3 generation=$4
-cd "$HOME"
-
-say() { printf '@say %s\n' "$*"; }
-warn() { printf '@warn %s\n' "$*"; }
-fail() { printf '@fail %s\n' "$*"; exit 1; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
-# Put a staged file in place whole: mode, then a rename on the same file system.
-place() { install -m "$3" "$1" "$2.part" && mv -f "$2.part" "$2"; }
-place_as_root() { as_root install -m "$3" "$1" "$2.part" && as_root mv -f "$2.part" "$2"; }
 audit() { printf '%s\t%s\t%s\t%s\n' "$(date -u +%FT%TZ)" "$who" "$task" "$1" >> "$root/audit.log"; }
 
 mkdir -p "$root"

@@ -5,33 +5,18 @@ the operator has no login: then only what needs none is asked. /health alone pro
 database nor the bucket.
 """
 
-import base64
 import json
 import sys
-import urllib.error
-import urllib.request
+
+from tracking import Tracking, fail
 
 port, login = sys.argv[1], sys.argv[2]
-BASE = "http://127.0.0.1:" + port
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def fail(text):
-    print("@fail " + text)
-    sys.exit(1)
 
 
 def ask(path, credentials=None):
     """Return status and body of one GET."""
-    request = urllib.request.Request(BASE + path)
-    if credentials:
-        pair = "%(username)s:%(password)s" % credentials
-        request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
     try:
-        with opener.open(request, timeout=60) as answer:
-            return answer.status, answer.read().decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode("utf-8", "replace")
+        return Tracking(port, credentials).ask("GET", path)
     except OSError as error:
         fail("The server does not answer on port %s: %s. Type: ./fab logs" % (port, error))
 

@@ -1,0 +1,13 @@
+# The words that steps on a host are written with; sourced by change.sh and look.sh, with `here` set.
+set -euo pipefail
+umask 077
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
+cd "$HOME"
+
+say() { printf '@say %s\n' "$*"; }
+warn() { printf '@warn %s\n' "$*"; }
+fail() { printf '@fail %s\n' "$*"; exit 1; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+# Put a staged file in place whole: mode, then a rename on the same file system.
+place() { install -m "$3" "$1" "$2.part" && mv -f "$2.part" "$2"; }
+place_as_root() { as_root install -m "$3" "$1" "$2.part" && as_root mv -f "$2.part" "$2"; }
