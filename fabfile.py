@@ -15,6 +15,7 @@ from tasks import (
     client,
     configure,
     deploy,
+    doctor,
     install,
     plan,
     rehearse,
@@ -41,6 +42,7 @@ namespace = Collection(
     service.status,
     service.logs,
     client.client,
+    doctor.doctor,
     rehearse.rehearse,
     check.test,
 )

@@ -160,7 +160,7 @@ def proving(settings: Settings, stamp: str) -> Change:
     return Change(
         f"prove access to s3://{bucket}/{settings.artifact_prefix}/",
         script,
-        {"prove_bucket.py": read("host/prove_bucket.py")},
+        {name: read(f"host/{name}") for name in ("prove_bucket.py", "bucket.py")},
     )
 
 

@@ -214,6 +214,8 @@ class Chain:
                 answers[server.name] = value
             if len(self._hosts) == 1:
                 self._show(call, answers)
+            if call.task.verdict and (reason := call.task.verdict(value)):
+                raise Exit(reason)
 
     def _result(self, server: Any, call: Any) -> Any:
         """Run one task; again where others changed the host between its look and its change."""
@@ -251,6 +253,8 @@ class Chain:
                     **row,
                 }
         for host, reason in self._failures.items():
+            if host in answers:
+                continue  # it answered; the failure is its verdict
             yield {
                 "host": host,
                 "environment": environments[host] or "default",

@@ -160,7 +160,7 @@ def parse(text: str) -> Facts:
         well=one("well"),
         generation=number("generation") or 0,
         units=_units(found.get("unit", [])),
-        listeners=_listeners(found.get("listener", [])),
+        listeners=listeners(found.get("listener", [])),
         credentials=one("credentials"),
         credential_keys=frozenset(found.get("credential", [])),
         credentials_mode=one("credentials_mode"),
@@ -213,7 +213,8 @@ def _unit(values: Mapping[str, str]) -> Unit:
     )
 
 
-def _listeners(lines: list[str]) -> tuple[Listener, ...]:
+def listeners(lines: Sequence[str]) -> tuple[Listener, ...]:
+    """Read lines of address, quoted program and process id."""
     result = []
     for line in lines:
         address, _, process = line.partition(" ")

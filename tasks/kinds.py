@@ -25,7 +25,8 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     `check` looks at this machine alone, before any connection. `prepare` gets all servers of the
     chain at once, in the main thread, before the first task: the place to ask questions. `report`
     gets every host's return value by name once all hosts are done; with `--json` the executor
-    prints the values itself. `then` is what to type when this was the last task of a chain.
+    prints the values itself. `verdict` says of a value why the task failed although it has an
+    answer, or None. `then` is what to type when this was the last task of a chain.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class RemoteTask(Task):  # type: ignore[type-arg]
         check: Callable[..., None] | None = None,
         prepare: Callable[[list[Server]], None] | None = None,
         report: Reporter | None = None,
+        verdict: Callable[[Any], str | None] | None = None,
         then: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.check, self.prepare, self.report, self.then = check, prepare, report, then
+        self.verdict = verdict
 
 
 class LocalTask(Task):  # type: ignore[type-arg]

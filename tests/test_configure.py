@@ -307,7 +307,8 @@ def test_the_halves_do_their_half():
     c = new()
     configure_aws(c)
     assert set(c.recorder.changes[0].files) == {
-        "change.sh", "words.sh", "steps.sh", "write_aws.py", "aws.json", "prove_bucket.py",
+        "change.sh", "words.sh", "steps.sh",
+        "write_aws.py", "aws.json", "bucket.py", "prove_bucket.py",
     }  # fmt: skip
     c = new()
     configure_auth(c)

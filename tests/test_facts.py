@@ -182,9 +182,14 @@ def server(home: Path) -> Path:
     """A server's folder as `deploy` leaves it, in a home with a space in its name."""
     root = home / "mlflow-server"
     release = root / "releases/3.17.2-abc"
-    release.mkdir(parents=True)
+    (release / "bin").mkdir(parents=True)
+    (release / "bin/python").symlink_to(sys.executable)
     (release / ".complete").touch()
     (root / "releases/3.17.1-def").mkdir()
+    broken = root / "releases/3.16.0-abc"
+    (broken / "bin").mkdir(parents=True)
+    (broken / "bin/python").symlink_to("/nowhere/python3")
+    (broken / ".complete").touch()
     (root / "venv").symlink_to("releases/3.17.2-abc")
     (root / "tools").mkdir()
     (root / "tools/.complete").write_text("12345678\n")
@@ -207,7 +212,7 @@ def server(home: Path) -> Path:
 def test_a_server_is_read(home, programs, server):
     facts = look(home, programs, None, "~/mlflow-server/server.env", "/nowhere/file")
     assert facts.release == "3.17.2-abc"
-    assert facts.complete == {"3.17.2-abc"}, "an interrupted installation is none"
+    assert facts.complete == {"3.17.2-abc"}, "neither half of one nor one without its Python is"
     assert facts.tools == "12345678"
     assert not facts.foreign
     assert {"MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_BACKEND_STORE_URI"} <= facts.server_env

@@ -282,6 +282,16 @@ def test_the_secret_key_is_made_once_and_never_again(machine):
     assert re.fullmatch("[0-9a-f]{64}", key)
 
 
+def test_a_server_env_that_lost_its_key_gets_one_and_keeps_the_rest(machine):
+    machine.root.mkdir()
+    kept = "MLFLOW_BACKEND_STORE_URI='sqlite:////x/mlflow.db'\nOTHER=value\n"
+    (machine.root / "server.env").write_text("# Made once\n" + kept)
+    machine.change(read("host/make_server_env.sh"), backend_store_uri="other")
+    lines = (machine.root / "server.env").read_text().splitlines(keepends=True)
+    assert re.fullmatch("MLFLOW_FLASK_SERVER_SECRET_KEY=[0-9a-f]{64}\n", lines[1])
+    assert "".join(lines[2:]) == kept
+
+
 # -- write_aws.py ------------------------------------------------------------------------------
 
 

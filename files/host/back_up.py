@@ -106,9 +106,15 @@ def send(s3, path, key):
     with open(path, "rb") as stream:
         # Not upload_file, which hides what S3 says in an error of its own.
         s3.upload_fileobj(stream, bucket, key, ExtraArgs={"ServerSideEncryption": "AES256"})
-    if digest(s3.get_object(Bucket=bucket, Key=key)["Body"]) != wanted:
+    came_back = s3.get_object(Bucket=bucket, Key=key)
+    if digest(came_back["Body"]) != wanted:
         fail("s3://%s/%s came back other than it was sent. Type backup again." % (bucket, key))
-    return {"name": os.path.basename(path), "bytes": os.path.getsize(path), "sha256": wanted}
+    return {
+        "name": os.path.basename(path),
+        "bytes": os.path.getsize(path),
+        "sha256": wanted,
+        "etag": came_back["ETag"],  # tells later, without a download, that it is still this one
+    }
 
 
 def main():

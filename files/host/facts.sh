@@ -38,7 +38,8 @@ if command -v aws >/dev/null; then fact aws yes; fi
 if [ -L "$root/venv" ]; then fact release "$(basename "$(readlink "$root/venv")")"; fi
 if [ -d "$root/venv" ] && [ ! -L "$root/venv" ]; then fact foreign venv; fi
 for stamp in "$root"/releases/*/.complete; do
-  if [ -e "$stamp" ]; then fact complete "$(basename "$(dirname "$stamp")")"; fi
+  # Without its Python, such as after an upgrade of the system, it has to be made anew.
+  if [ -e "$stamp" ] && [ -x "$(dirname "$stamp")/bin/python" ]; then fact complete "$(basename "$(dirname "$stamp")")"; fi
 done
 if [ -e "$root/tools/.complete" ]; then fact tools "$(cat "$root/tools/.complete")"; fi
 

@@ -33,14 +33,19 @@ class Tracking:
     def __init__(self, port, login=None, timeout=60):
         self.base, self.login, self.timeout = "http://127.0.0.1:%s" % port, login, timeout
 
-    def ask(self, method, path, query=None, body=None):
-        """Return status and body of one request; raises OSError where nobody answers."""
+    def ask(self, method, path, query=None, body=None, host=None):
+        """Return status and body of one request; raises OSError where nobody answers.
+
+        `host` stands for another name than the one that is connected to.
+        """
         if query:
             path += "?" + urllib.parse.urlencode(query, doseq=True)
         request = urllib.request.Request(self.base + path, method=method)
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
+        if host:
+            request.add_header("Host", host)
         if self.login:
             pair = "%(username)s:%(password)s" % self.login
             request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())

@@ -1,0 +1,153 @@
+"""Reach the bucket with the server's own credentials, and say what is in the way.
+
+Staged beside the programs that import it.
+"""
+
+import email.utils
+import time
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigParseError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken")
+AGAIN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and type configure again."
+
+
+class Trouble(Exception):
+    """What is in the way: its `kind` in a word, `what` is wrong, and the `remedy`."""
+
+    def __init__(self, kind, what, remedy):
+        super().__init__(what + " " + remedy)
+        self.kind, self.what, self.remedy = kind, what, remedy
+
+
+class Denied(Exception):
+    """A permission, such as s3:PutObject, that the credentials lack."""
+
+
+class Bucket:
+    """One bucket as the host sees it; `skew` is how many seconds the host's clock is ahead."""
+
+    def __init__(self, name, prefix, region, endpoint):
+        self.name, self.prefix, self.region, self.endpoint = name, prefix, region, endpoint
+        self.skew = None
+        # Without a path-style address most S3-compatible stores are not found.
+        style = {"addressing_style": "path"} if endpoint else {}
+        session = boto3.session.Session()
+        self.credentials = session.get_credentials()
+        self.s3 = session.client(
+            "s3",
+            region_name=region or None,
+            endpoint_url=endpoint or None,
+            config=Config(
+                connect_timeout=10,
+                read_timeout=20,
+                retries={"total_max_attempts": 2},
+                request_checksum_calculation="when_required",
+                s3=style,
+            ),
+        )
+        self.s3.meta.events.register("response-received.s3", self._compare_clocks)
+
+    def _compare_clocks(self, response_dict=None, **_):
+        date = (response_dict or {}).get("headers", {}).get("Date")  # none where nobody answered
+        if date:
+            self.skew = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+
+    def attempt(self, permission, action, **options):
+        """Do one thing to the bucket; raises Denied or Trouble where it is refused."""
+        try:
+            return action(Bucket=self.name, **options)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if code == "NoSuchBucket" or (permission == "s3:ListBucket" and status == 404):
+                raise Trouble(
+                    "bucket-missing",
+                    "The bucket %s does not exist." % self.name,
+                    "Create it, or mend `bucket:` in fabric.yaml.",
+                ) from error
+            if code == "ExpiredToken":
+                raise Trouble(
+                    "credentials-expired",
+                    "AWS refuses the credentials on the host (ExpiredToken). Their session token "
+                    "is no longer valid.",
+                    "Give new ones: " + AGAIN.replace("KEY and", "KEY and AWS_SESSION_TOKEN and"),
+                ) from error
+            if code in WRONG_KEYS:
+                raise Trouble(
+                    "credentials-wrong",
+                    "AWS refuses the credentials on the host (%s)." % code,
+                    "Give right ones: " + AGAIN,
+                ) from error
+            if code == "RequestTimeTooSkewed":
+                raise Trouble(
+                    "clock",
+                    "The host's clock is wrong: S3 refuses it.",
+                    "Type on the host: sudo timedatectl set-ntp true",
+                ) from error
+            if status == 403 or code == "AccessDenied":
+                raise Denied(permission) from error
+            self.refuse_other_region(error.response)
+            raise Trouble(
+                "bucket-refuses",
+                "%s on s3://%s failed: %s." % (permission, self.name, error),
+                "Check `bucket:`, `region:` and `endpoint_url:` in fabric.yaml.",
+            ) from error
+
+    def refuse_other_region(self, response):
+        """Return the bucket's region; raises Trouble where it is not the one in the settings."""
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        actual = headers.get("x-amz-bucket-region")
+        if actual and self.region and actual != self.region:
+            raise Trouble(
+                "region-wrong",
+                "The bucket %s is in region %s, not %s." % (self.name, actual, self.region),
+                "Set `region: %s` in fabric.yaml." % actual,
+            )
+        return actual
+
+
+def troubled(action):
+    """Run what reaches the bucket; whatever is foreseen to fail becomes a Trouble."""
+    try:
+        return action()
+    except PartialCredentialsError as error:
+        raise Trouble(
+            "credentials-partial",
+            "The host's AWS credentials lack one of their two keys.",
+            AGAIN[:1].upper() + AGAIN[1:],
+        ) from error
+    except NoCredentialsError as error:
+        raise Trouble(
+            "credentials-missing",
+            "The host has no AWS credentials: no ~/.aws/credentials and no instance role.",
+            "Attach a role to the instance, or " + AGAIN,
+        ) from error
+    except ProfileNotFound as error:
+        raise Trouble(
+            "profile-absent",
+            "%s." % error,
+            "Mend `profile:` in fabric.yaml or the host's ~/.aws.",
+        ) from error
+    except EndpointConnectionError as error:
+        raise Trouble(
+            "bucket-unreachable",
+            "The host cannot reach S3 (%s)." % error,
+            "Check its outbound network and `endpoint_url:`.",
+        ) from error
+    except (BotoCoreError, ConfigParseError) as error:
+        raise Trouble(
+            "bucket-unusable",
+            "S3 cannot be used from the host: %s." % error,
+            "Check `region:`, `endpoint_url:` and ~/.aws.",
+        ) from error

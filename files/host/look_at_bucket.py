@@ -1,0 +1,119 @@
+"""See, without changing the bucket, what prove_bucket.py would trip over, and the newest backup.
+
+Runs on the host in the server's own environment. Arguments: bucket, prefix, region or "", endpoint
+or "", backup prefix, environment. Prints `@report bucket ...`, `@report skew ...` and
+`@report backup ...` lines whose values are JSON.
+"""
+
+import contextlib
+import datetime
+import json
+import sys
+
+from botocore.exceptions import ClientError
+from bucket import Bucket, Denied, Trouble, troubled
+
+NOTHING = "AAAAAAAAAAAAAAAAAAAAAA=="  # no content has this MD5
+RECENT = 40  # days: sets of these are listed first; hourly sets of years are many pages
+
+
+def tell(key, value):
+    print("@report %s\t%s" % (key, json.dumps(value)))
+
+
+def look(bucket):
+    s3, key = bucket.s3, bucket.prefix + "/.remote-mlflow-doctor"
+    # An answer to HEAD has no body that says why it is denied; the listing's has.
+    with contextlib.suppress(Denied):
+        bucket.refuse_other_region(bucket.attempt("s3:ListBucket", s3.head_bucket))
+    bucket.attempt("s3:ListBucket", s3.list_objects_v2, Prefix=bucket.prefix + "/", MaxKeys=1)
+    permitted(bucket, "s3:GetObject", s3.get_object, Key=key)
+    # S3 looks at the permission first, and then at these two conditions, which cannot hold: so
+    # nothing is ever written.
+    options = {"Key": key, "Body": b"x", "ContentMD5": NOTHING, "IfMatch": '"0"'}
+    if permitted(bucket, "s3:PutObject", s3.put_object, **options):
+        s3.delete_object(Bucket=bucket.name, Key=key)  # a store that knows neither condition
+
+
+def permitted(bucket, permission, action, **options):
+    """Raise Denied where the permission is missing; return True where the action was done."""
+    try:
+        action(Bucket=bucket.name, **options)
+        return True
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
+            raise Denied(permission) from error
+        return False
+
+
+def sets(bucket, place, since=""):
+    """List the names of the backup sets under a place, the newest first."""
+    pages = bucket.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=bucket.name, Prefix=place, Delimiter="/", StartAfter=place + since
+    )
+    found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+    return sorted((name[len(place) :].rstrip("/") for name in found), reverse=True)
+
+
+def newest_backup(bucket, prefix, environment):
+    """Tell of the newest set that has a manifest, and whether its files are those that were sent.
+
+    Compared are sizes and entity tags, which S3 gives anew to whatever is written: so nothing needs
+    to be downloaded.
+    """
+    place = "%s/%s/" % (prefix, environment)
+    recent = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=RECENT)
+    names = sets(bucket, place, recent.strftime("%Y%m%dT")) or sets(bucket, place)
+    for name in names:
+        listed = bucket.s3.list_objects_v2(Bucket=bucket.name, Prefix=place + name + "/")
+        files = {entry["Key"].split("/")[-1]: entry for entry in listed.get("Contents", [])}
+        if "manifest.json" not in files:
+            continue
+        body = bucket.s3.get_object(Bucket=bucket.name, Key=place + name + "/manifest.json")
+        made = datetime.datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ")
+        return {
+            "id": name,
+            "made": made.replace(tzinfo=datetime.timezone.utc).timestamp(),
+            "damage": damage(files, body["Body"].read()),
+        }
+    return None
+
+
+def damage(files, manifest):
+    """Say what is wrong with a set's files, or None."""
+    try:
+        wanted = json.loads(manifest)["files"]
+    except (ValueError, KeyError, TypeError):
+        return "its manifest.json cannot be read"
+    for entry in wanted:
+        found = files.get(entry["name"])
+        if found is None:
+            return "%s is missing" % entry["name"]
+        if found["Size"] != entry["bytes"]:
+            return "%s has %d bytes instead of %d" % (entry["name"], found["Size"], entry["bytes"])
+        if entry.get("etag") not in (None, found["ETag"]):
+            return "%s is not the file that was sent" % entry["name"]
+    return None
+
+
+name, prefix, region, endpoint, backups, environment = sys.argv[1:7]
+bucket = Bucket(name, prefix, region, endpoint)
+try:
+    try:
+        troubled(lambda: look(bucket))
+        tell("bucket", None)
+    except Denied as error:
+        raise Trouble(
+            "permission",
+            "%s on s3://%s/%s/* is denied to the host's credentials." % (error, name, prefix),
+            "Allow it in their policy.",
+        ) from error
+except Trouble as trouble:
+    tell("bucket", {"kind": trouble.kind, "what": trouble.what, "remedy": trouble.remedy})
+else:
+    try:
+        tell("backup", newest_backup(bucket, backups, environment))
+    except ClientError as error:
+        tell("backup_error", error.response["Error"]["Code"])
+if bucket.skew is not None:
+    tell("skew", bucket.skew)

@@ -1,0 +1,112 @@
+# Look for what may be wrong with a server, beside the facts, and change nothing.
+# Needs: root, unit, port, name (public, or ''), profile (where it is not the default one), and
+# bucket (a function that runs look_at_bucket.py).
+# Every part looks on its own and at the same time, so that one that fails or hangs hides no other.
+# Prints `@report <key><TAB><value>` lines, and `@report looked<TAB><part>` for each part that ended.
+set +eu +o pipefail
+tell() { printf '@report %s\t%s\n' "$1" "$2"; }
+active() { systemctl is-active --quiet "$1"; }
+# A running part is left alone for so many seconds: the whole has to answer within five.
+patience=3.5
+
+look_at_system() {
+  for place in "$root" / /var/log /tmp; do
+    [ -d "$place" ] || continue
+    at=$(df -P "$place" | awk 'NR == 2 {print $6}')
+    mode=$(awk -v at="$at" '$2 == at {options = $4} END {print options ~ /^ro(,|$)/ ? "ro" : "rw"}' /proc/mounts)
+    tell mount "$(df -Pi "$at" | awk 'NR == 2 {print $2, $4}') $mode $(df -Pk "$at" | awk 'NR == 2 {print $2, $4}') $at"
+  done
+  for file in "$root" "$root/server.env" "$root/.mlflow_auth_config" "$root"/*.db "$HOME"/.aws/credentials; do
+    [ -e "$file" ] && tell mode "$(stat -c '%a %n' "$file")"
+  done
+  if [ -n "$profile" ] && ! grep -qs "^\[\(profile \)\?$profile\]" ~/.aws/credentials ~/.aws/config; then
+    tell profile absent
+  fi
+  systemctl --failed --no-legend --plain 2>/dev/null | while read -r failed _; do tell failed "$failed"; done
+  [ -e /run/reboot-required ] && tell reboot yes
+  # In a container the clock is its host's business.
+  systemd-detect-virt --container --quiet ||
+    tell synchronised "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
+  as_root ss -Hltnp 2>/dev/null | while read -r _ _ _ address _ process; do
+    tell listener "$address $(sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 \2/p' <<< "$process")"
+  done
+  # The largest files of a disk that is getting full: where to look first.
+  if [ "$(df -Pk "$root" | awk 'NR == 2 {print int(100 * $4 / $2)}')" -lt 10 ]; then
+    timeout 1 find "$root" -xdev -not -path '*/releases/*' -size +20M -printf '%s %p\n' 2>/dev/null |
+      sort -rn | head -n 3 | while read -r large; do tell large "$large"; done
+  fi
+}
+
+look_at_service() {
+  for name in "$unit.service" "$unit.socket" nginx.service; do
+    tell result "$name $(systemctl show "$name" -p Result --value 2>/dev/null)"
+  done
+  as_root journalctl -u "$unit.service" --since -2h -n 3000 -o cat --no-pager 2>/dev/null > "$here/journal"
+  # Of the last start: what systemd says at a start comes last, what then goes wrong first.
+  tell error "$(awk '/^(Started|Starting) /{error = ""}
+    error == "" && (/^[A-Za-z_.]*(Error|Exception)(:|$)/ || /^Error:/ || /: (line [0-9]+: )?.*(No such file|not found|Permission denied)/ || /Failed (at step|to )/) {error = $0}
+    END {print error}' "$here/journal" | cut -c1-300)"
+  tell oom "$(grep -c 'killed by the OOM killer' "$here/journal")"
+  tell workers "$(sed -n "s/.*--workers \([0-9]*\).*/\1/p" "$root/start_mlflow_server.sh" 2>/dev/null)"
+  timer=$unit-backup.timer
+  if [ "$(systemctl show "$timer" -p LoadState --value 2>/dev/null)" = loaded ]; then
+    tell timer "$(systemctl show "$timer" --timestamp=unix -p ActiveState,LastTriggerUSec,NextElapseUSecRealtime | tr '\n' ' ')"
+  fi
+}
+
+look_at_nginx() {
+  if output=$(as_root nginx -t 2>&1); then tell nginx ok; else
+    tell nginx "$(grep -m1 -o 'emerg.*' <<< "$output" | cut -c1-300)"
+  fi
+  as_root grep -hsE '^ *ssl_certificate ' "/etc/nginx/sites-enabled/$unit" |
+    sed 's/.*ssl_certificate  *//; s/;.*//' | sort -u | while read -r file; do
+      ends=$(as_root openssl x509 -enddate -noout -in "$file" 2>/dev/null) &&
+        tell certificate "$(date -d "${ends#*=}" +%s) $file"
+    done
+}
+
+look_at_requests() {
+  # A request would start a stopped service.
+  if active "$unit.service" && active nginx && command -v python3 > /dev/null; then
+    timeout "$patience" python3 "$here/look_at_requests.py" "$port" "$name"
+  fi
+}
+
+look_at_databases() {
+  timeout "$patience" python3 "$here/look_at_databases.py" "$root" 2.5
+}
+
+look_at_environment() {
+  python=$root/venv/bin/python
+  [ -e "$root/venv" ] || return
+  if ! said=$("$python" -c pass 2>&1); then
+    tell environment "$(tail -n 1 <<< "${said:-it does not run}" | cut -c1-300)"
+    return
+  fi
+  # Every file that the packages say they have; Python makes the .pyc ones anew.
+  tell environment "$(cd "$root"/venv/lib/python3*/site-packages && cat ./*.dist-info/RECORD |
+    "$python" -c '
+import csv, os, sys
+gone = [row[0] for row in csv.reader(sys.stdin)
+        if row and not row[0].endswith(".pyc") and not os.path.exists(row[0])]
+print("%d files are gone, such as %s" % (len(gone), gone[0]) if gone else "whole")' 2>&1 | tail -n 1)"
+}
+
+look_at_bucket() {
+  timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py" "$@"
+}
+
+parts="system service nginx requests databases environment bucket"
+for part in $parts; do
+  {
+    case $part in
+      bucket) bucket ;;
+      *) "look_at_$part" ;;
+    esac && tell looked "$part"
+  } > "$here/$part.seen" 2> "$here/$part.errors" &
+done
+wait
+for part in $parts; do
+  cat "$here/$part.seen"
+  grep -q "^@report looked" "$here/$part.seen" || tell blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
+done

@@ -1,0 +1,178 @@
+"""Say what is wrong with a server, how it was seen, and what to type."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+
+from tasks import configure, credentials, deploy, install, service, tunnel
+from tasks.backup import backup
+from tasks.console import confirm, console
+from tasks.deploy import is_deployed
+from tasks.findings import AREAS, Case, Finding, Here, diagnose, unseen, well
+from tasks.kinds import Host, remote
+from tasks.server import Change
+from tasks.symptoms import looking, parse
+
+if TYPE_CHECKING:
+    from tasks.credentials import Login
+    from tasks.server import Server
+
+# What `--fix` may run, in the order of the chain; each says what it does and can be typed again.
+TASKS = {
+    "install": install.install,
+    "configure": configure.configure,
+    "deploy": deploy.deploy,
+    "start": service.start,
+    "restart": service.restart,
+    "backup": backup,
+}
+_asking = threading.Lock()
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say why the exit code is 1, or None where nothing but notes was found."""
+    problems = [row for row in rows if row["severity"] == "problem"]
+    if not problems:
+        return None
+    first = problems[0]
+    number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return f"{number}: {first['what']} {_next(first)}"
+
+
+def _next(row: Mapping[str, Any]) -> str:
+    return f"Type: {row['type'][0]}" if row["type"] else str(row["remedy"])
+
+
+@remote(
+    verdict=verdict,
+    help={
+        "json": "print JSON instead of lines",
+        "fix": "do the safe repairs, after asking",
+        "yes": "do not ask",
+    },
+)
+def doctor(c: Host, json: bool = False, fix: bool = False, yes: bool = False) -> Any:
+    """Find what is wrong, and say what to type.
+
+    Looks at the host, nginx, the unit, the databases, MLflow's environment, the bucket, backups
+    and this machine's clients. Reads only, and never wakes a stopped server. Exit code 1 where a
+    problem was found; notes do not count. --fix does the repairs that can do no harm, after asking.
+
+    Example: fab -H ec2 doctor
+    """
+    server = c.server
+    case = examined(server)
+    found = diagnose(case)
+    if not json:
+        tell(case, found)
+    if fix and any(finding.safe for finding in found):
+        repair(c, [finding for finding in found if finding.safe], yes)
+        case = examined(server)
+        found = diagnose(case)
+        if not json:
+            server.say("looked again:")
+            tell(case, found)
+    return [asdict(finding) for finding in found]
+
+
+def examined(server: Server) -> Case:
+    """Look at host and machine; raises Exit where there is no server to look at."""
+    started = time.time()
+    facts = server.facts
+    if not (is_deployed(server.settings, facts) or facts.server_env or facts.release):
+        raise Exit(service.ABSENT.format(host=server.name))
+    logins = known_logins(server)
+    reports = server.look("doctor", [looking(server.settings, [
+        {"source": source, "username": login.username, "password": login.password}
+        for source, login in logins.items()
+    ])])  # fmt: skip
+    return Case(
+        host=server.name,
+        settings=server.settings,
+        facts=facts,
+        symptoms=parse(reports),
+        here=this_machine(server, started, logins),
+    )
+
+
+def known_logins(server: Server) -> dict[str, Login]:
+    """Collect every login that a client on this machine might use for this server."""
+    variables = server.variables
+    username, password = variables.get(credentials.USERNAME), variables.get(credentials.PASSWORD)
+    found = {
+        "variables": credentials.Login(username, password) if username and password else None,
+        "copy": credentials.kept(server),
+        "file": None if server.rehearsal else credentials.mlflow_file(),
+    }
+    for login in found.values():
+        console.protect(login.password if login else None)
+    return {source: login for source, login in found.items() if login}
+
+
+def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Here:
+    """See what concerns this machine alone: its tunnel and its variables."""
+    variables = server.variables
+    port = tunnel._port_of(server)
+    return Here(
+        now=now,
+        uri=variables.get("MLFLOW_TRACKING_URI"),
+        sources=frozenset(logins),
+        half=bool(variables.get(credentials.USERNAME)) != bool(variables.get(credentials.PASSWORD)),
+        tunnel_port=port,
+        tunnel_up=tunnel.is_open(server),
+        tunnel_answers=port is not None and tunnel.answers(port, timeout=2),
+    )
+
+
+def tell(case: Case, found: Sequence[Finding]) -> None:
+    """Print each finding, then what is well in one line."""
+    for finding in found:
+        mark, style = ("✗", "red") if finding.severity == "problem" else ("·", "yellow")
+        console.say(f"{mark} {finding.what}", case.host, style)
+        console.say(f"    seen: {finding.seen}", case.host)
+        if finding.remedy:
+            console.say(f"    {finding.remedy}", case.host)
+        for command in finding.type:
+            console.say(f"    type: {command}", case.host)
+    blind = [area for area in AREAS if unseen(case, area)]
+    if blind:
+        console.say(f"  not looked at: {', '.join(blind)}", case.host)
+    if good := well(case, list(found)):
+        console.say(f"✓ well: {', '.join(good)}{_size(case)}", case.host, "green")
+
+
+def _size(case: Case) -> str:
+    facts = case.facts
+    runs = "" if facts.runs is None else f", {facts.runs} runs"
+    version = (facts.release or "").rpartition("-")[0]
+    return f" (MLflow {version or '-'}{runs}, {facts.free_kb / 1024**2:.0f} GB free)"
+
+
+def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:
+    """Do the safe repairs, each thing once, after asking."""
+    server = c.server
+    scripts = list(dict.fromkeys(finding.script for finding in safe if finding.script))
+    wanted = {task for finding in safe for task in finding.tasks}
+    names = [name for name in TASKS if name in wanted]
+    # A deploy or restart starts what is stopped.
+    if {"deploy", "restart"} & wanted and "start" in names:
+        names.remove("start")
+    with _asking:
+        server.say("doctor --fix would do:")
+        for what in (*scripts, *(f"./fab -H {server.name} {name}" for name in names)):
+            server.say(f"  {what}")
+        if not confirm(f"Do this on {server.name} ({server.settings.label})?", yes):
+            raise Exit("Nothing was changed.")
+    if scripts:
+        server.apply("doctor --fix", [Change(script, script) for script in scripts], decided=False)
+    for name in names:
+        task = TASKS[name]
+        if task.prepare:
+            task.prepare([server])
+        task(c)

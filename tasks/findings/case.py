@@ -1,0 +1,107 @@
+"""All that was seen of one server, and the form of what is found wrong with it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from tasks.facts import Facts
+from tasks.symptoms import Symptoms
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+STARTING = 120  # seconds that a start may take; await_health of files/host/health.sh waits as long
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. `type` is what to type, each a whole command for a shell.
+
+    `script` (bash for the host) and `tasks` are the same for `doctor --fix`, where it is `safe`:
+    repeated or interrupted it does no harm, and it ends nothing that somebody may want.
+    """
+
+    key: str
+    area: str
+    severity: Literal["problem", "note"]
+    what: str
+    seen: str
+    remedy: str
+    type: tuple[str, ...] = ()
+    script: str = ""
+    tasks: tuple[str, ...] = ()
+    safe: bool = False
+
+
+@dataclass(frozen=True)
+class Here:
+    """The operator's machine: its clock, its tunnel, and what MLflow clients find there.
+
+    `sources` are the logins that were tried on the host: variables, copy, file.
+    """
+
+    now: float
+    uri: str | None = None
+    sources: frozenset[str] = frozenset()
+    half: bool = False
+    tunnel_port: int | None = None
+    tunnel_up: bool = False
+    tunnel_answers: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that was seen of one server, and how its operator would name it."""
+
+    host: str
+    settings: Settings
+    facts: Facts
+    symptoms: Symptoms
+    here: Here
+    area: str = field(default="", compare=False)
+
+    def fab(self, *words: str) -> str:
+        chosen = self.settings.environment
+        prefix = f"FABRIC_MLFLOW_ENVIRONMENT={chosen} " if chosen else ""
+        return f"{prefix}./fab -H {self.host} {' '.join(words)}"
+
+    def ssh(self, script: str) -> str:
+        return f"ssh {self.host} {shlex.quote(script)}"
+
+    def finding(
+        self,
+        key: str,
+        what: str,
+        seen: str,
+        remedy: str = "",
+        *,
+        severity: Literal["problem", "note"] = "problem",
+        script: str = "",
+        tasks: tuple[str, ...] = (),
+        type: tuple[str, ...] = (),
+        safe: bool = True,
+    ) -> Finding:
+        typed = ((self.ssh(script),) if script else ()) + tuple(map(self.fab, tasks)) + type
+        safe = safe and bool(script or tasks) and not type
+        return Finding(key, self.area, severity, what, seen, remedy, typed, script, tasks, safe)
+
+    @property
+    def unit(self) -> str:
+        return self.settings.unit
+
+    @property
+    def sqlite(self) -> bool:
+        return (self.settings.backend_store_uri or "sqlite:").startswith("sqlite:")
+
+    @property
+    def running(self) -> bool:
+        return self.facts.unit(f"{self.unit}.service").active == "active"
+
+    @property
+    def crashing(self) -> bool:
+        service = self.facts.unit(f"{self.unit}.service")
+        fresh = self.facts.now - service.since < STARTING
+        again = service.restarts >= 2 and fresh
+        return (service.active in ("activating", "failed") and service.restarts > 0) or again

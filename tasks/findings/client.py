@@ -1,0 +1,93 @@
+"""What can be wrong on the operator's machine: tunnel, variables, logins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from tasks.findings.case import Case, Finding
+
+SOURCES = {
+    "variables": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of this shell",
+    "file": "~/.mlflow/credentials of this machine",
+    "copy": "the login that is kept here for this server",
+}
+
+
+def client(case: Case) -> Iterator[Finding]:
+    here, logins = case.here, case.symptoms.logins
+    yield from _tunnel(case)
+    export = f'eval "$({case.fab("client", "--export")})"'
+    if here.half:
+        yield case.finding(
+            "client-variables-half",
+            "Only one of MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD is set in this "
+            "shell; MLflow clients need both.",
+            "this shell's variables",
+            type=(export,),
+        )
+    if logins.get("copy") == 401:
+        yield case.finding(
+            "login-refused",
+            f"The server refuses {SOURCES['copy']}.",
+            "a request with it is answered 401",
+            "If somebody changed the password, set the new one in MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD and type configure; if it is lost:",
+            type=(case.fab("users.reset-admin", "--yes"),),
+        )
+    if logins.get("variables") == 401:
+        yield case.finding("client-variables-wrong", f"The server refuses {SOURCES['variables']}.",
+                           "a request with them is answered 401", type=(export,))  # fmt: skip
+    elif logins.get("file") == 401 and "variables" not in here.sources:
+        yield case.finding(
+            "client-file-wrong",
+            f"The server refuses {SOURCES['file']}, which MLflow clients read by themselves.",
+            "a request with it is answered 401",
+            "It may be another server's. To make it this one's:",
+            type=(case.fab("client", "--use"),),
+        )
+    if here.uri is None or not here.sources & {"variables", "file"}:
+        missing = "MLFLOW_TRACKING_URI" if here.uri is None else "a login"
+        yield case.finding(
+            "client-variables-unset",
+            f"MLflow clients started in this shell know no server: {missing} is not set.",
+            "this shell's variables, and ~/.mlflow/credentials",
+            severity="note",
+            type=(export,),
+        )
+    elif _local_port(here.uri) not in (None, here.tunnel_port or case.settings.local_port):
+        yield case.finding(
+            "client-uri",
+            f"MLFLOW_TRACKING_URI is {here.uri}, and this server's tunnel is on port "
+            f"{here.tunnel_port or case.settings.local_port}.",
+            "this shell's variables",
+            severity="note",
+            type=(export,),
+        )
+
+
+def _tunnel(case: Case) -> Iterator[Finding]:
+    here = case.here
+    reopen = (case.fab("tunnel.close"), case.fab("tunnel", "--background"))
+    if here.tunnel_port and not here.tunnel_answers and case.symptoms.health == 200:
+        yield case.finding(
+            "tunnel-dead",
+            f"The tunnel on port {here.tunnel_port} of this machine is "
+            f"{'up but' if here.tunnel_up else ''} dead: the server answers on its host, and not "
+            "through it.",
+            f"http://localhost:{here.tunnel_port}/health",
+            type=reopen,
+        )
+    elif not here.tunnel_port and _local_port(here.uri) == case.settings.local_port:
+        yield case.finding(
+            "tunnel-closed",
+            "Clients in this shell look for the tunnel, and none is open.",
+            f"MLFLOW_TRACKING_URI is {here.uri}",
+            severity="note",
+            type=(case.fab("tunnel", "--background"),),
+        )
+
+
+def _local_port(uri: str | None) -> int | None:
+    parts = urlsplit(uri or "")
+    return parts.port if parts.hostname in ("localhost", "127.0.0.1") else None

@@ -1,0 +1,118 @@
+"""What can be wrong with the SQLite databases, and with the users in one of them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tasks.findings.case import Case, Finding
+
+RESTORE = 'Restore it from the newest backup: docs/backup.md, "Restore by hand".'
+
+
+def database(case: Case) -> Iterator[Finding]:
+    if not case.sqlite or "databases" not in case.symptoms.looked:
+        return
+    found = case.symptoms.databases
+    if "basic_auth.db" not in found and not case.facts.bootstrap:
+        yield case.finding(
+            "auth-missing",
+            "The database of users is gone: at its next start the server knows nobody.",
+            f"there is no {case.facts.root}/basic_auth.db",
+            f"{RESTORE} Without a backup, make a first user again:",
+            type=(case.fab("users.reset-admin", "--yes"),),
+        )
+    if "mlflow.db" not in found and case.facts.well:
+        yield case.finding("tracking-missing", "The tracking database is gone.",
+                           f"there is no {case.facts.root}/mlflow.db", RESTORE)  # fmt: skip
+    for name, base in found.items():
+        yield from _one_database(case, name, base)
+    yield from _direct(case)
+
+
+def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Finding]:
+    if base["strangers"]:
+        files = shlex.join(base["strangers"])
+        owners = " and ".join(sorted(set(base["strangers"].values())))
+        yield case.finding(
+            "database-owner",
+            f"{name} belongs to {owners}, not to {case.facts.user}: the server cannot write it.",
+            "stat: " + ", ".join(base["strangers"]),
+            script=f"sudo chown {case.facts.user}: {files}",
+            tasks=("restart",),
+        )
+        return
+    for pid, program in base["writers"].items():
+        if program is None or f"{case.unit}.service" == program["unit"]:
+            continue
+        state = "hangs" if program["state"] in "TtZD" else "runs on"
+        yield case.finding(
+            "database-locked",
+            f"{name} is locked by {program['name']} (process {pid}), which {state}: the server "
+            "cannot write.",
+            "/proc/locks: it has held SQLite's write lock for a second",
+            "End it if it is nobody's work.",
+            script=f"sudo kill -9 {pid}",
+            safe=False,
+        )
+    if base["damage"] not in (None, "unknown"):
+        yield case.finding(
+            "database-corrupt",
+            f"{name} is damaged: {base['damage']}",
+            "pragma quick_check",
+            f"Stop the server so that it grows no worse. {RESTORE}",
+            type=(case.fab("stop"),),
+        )
+    revision = base["revision"]
+    if revision and not revision["known"]:
+        version = (case.facts.release or "").rpartition("-")[0]
+        yield case.finding(
+            "schema-newer",
+            f"{name} was migrated by a newer MLflow than {version}, which cannot read it.",
+            f"its revision {revision['found']} is none of those that {version} knows",
+            "Set `version:` in fabric.yaml to the newer release, then ./fab install deploy; or go "
+            f"back. {RESTORE}",
+        )
+    elif revision and not revision["newest"]:
+        yield case.finding(
+            "schema-older",
+            f"{name} is of an older MLflow; the next start migrates it.",
+            f"its revision {revision['found']} is not the newest that is installed",
+            "Make a backup first.",
+            severity="note",
+            type=(case.fab("backup", "restart"),),
+        )
+
+
+def _direct(case: Case) -> Iterator[Finding]:
+    direct = case.symptoms.direct
+    if direct.get("count"):
+        names = ", ".join(direct["names"])
+        buckets = ", ".join(direct["places"])
+        yield case.finding(
+            "direct-artifacts",
+            f"{direct['count']} experiments keep their artifacts at s3:// addresses ({names}): "
+            "clients fetch those from S3 themselves.",
+            "artifact_location in the tracking database",
+            f"Such a client needs AWS credentials that may read {buckets}, and boto3: "
+            "export AWS_PROFILE=..., or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. New "
+            "experiments go through the server.",
+            severity="note",
+        )
+
+
+def users(case: Case) -> Iterator[Finding]:
+    symptoms = case.symptoms
+    for name in symptoms.weak:
+        mine = name == case.settings.username
+        yield case.finding(
+            "password-well-known",
+            f"The password of the admin {name} is one that everybody knows.",
+            "its hash in basic_auth.db fits a password from a guide",
+            "Whoever reaches the port can do everything. Change it now:",
+            type=(case.fab("users.reset-admin", *(() if mine else ("--name", name)), "--yes"),),
+        )
+    if symptoms.admins == 0:
+        yield case.finding("no-admin", "No user is an admin.", "is_admin in basic_auth.db",
+                           type=(case.fab("users.reset-admin", "--yes"),))  # fmt: skip

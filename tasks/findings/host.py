@@ -1,0 +1,115 @@
+"""What can be wrong with the machine itself: sudo, disks, clock, other units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.findings.case import Case, Finding
+from tasks.symptoms import Mount
+
+# A disk with less than this is full for SQLite, nginx and the journal alike.
+FULL_KB = 100 * 1024
+NEARLY = 0.10  # of a file system's room; below, and below NEARLY_KB, it is nearly full
+NEARLY_KB = 5 * 1024 * 1024
+# AWS's documentation of RequestTimeTooSkewed: S3 takes 15 minutes; other AWS services take 5.
+SKEW = 300
+
+
+def host(case: Case) -> Iterator[Finding]:
+    facts, symptoms = case.facts, case.symptoms
+    if not facts.sudo:
+        yield case.finding(
+            "sudo",
+            f"sudo asks {facts.user} for a password: much can neither be seen nor mended.",
+            "`sudo -n true` on the host",
+            "Log in as a user who needs none, or on the host: "
+            f"echo '{facts.user} ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/{facts.user}",
+        )
+    for mount in symptoms.mounts:
+        yield from _disk(case, mount)
+    yield from _clock(case)
+    if symptoms.failed:
+        names = ", ".join(symptoms.failed)
+        yield case.finding(
+            "other-units",
+            f"Other units of the host have failed: {names}.",
+            "systemctl --failed",
+            "Look why, and mend or disable them.",
+            severity="note",
+            type=tuple(
+                case.ssh(f"systemctl status --no-pager {name}") for name in symptoms.failed[:3]
+            ),
+        )
+    if symptoms.reboot:
+        yield case.finding(
+            "reboot",
+            "The host wants a reboot after an update of its system.",
+            "/run/reboot-required",
+            "The server comes back by itself.",
+            severity="note",
+            type=(case.ssh("sudo systemctl reboot"),),
+        )
+
+
+def _disk(case: Case, mount: Mount) -> Iterator[Finding]:
+    free = f"{mount.free_kb / 1024**2:.1f} of {mount.kb / 1024**2:.1f} GB"
+    seen = f"df: {mount.path} has {free} free"
+    if mount.inodes and mount.free_inodes / mount.inodes < NEARLY:
+        seen += f", and {mount.free_inodes} of {mount.inodes} inodes"
+    if mount.read_only:
+        yield case.finding(
+            "disk-read-only",
+            f"The file system {mount.path} can only be read: often a disk that has failed.",
+            "/proc/mounts says ro",
+            "Take a snapshot of the volume, then look at the kernel's log.",
+            type=(case.ssh("sudo dmesg | tail -n 30"),),
+        )
+        return
+    full = mount.free_kb < FULL_KB or mount.free_share < 0.001
+    nearly = mount.free_share < NEARLY and (
+        mount.free_kb < NEARLY_KB or mount.free_kb / max(mount.kb, 1) >= NEARLY
+    )
+    if not (full or nearly):
+        return
+    largest = [_size(line) for line in case.symptoms.large]
+    where = f" The largest files: {', '.join(largest)}." if largest else ""
+    yield case.finding(
+        "disk-full" if full else "disk-nearly-full",
+        f"The disk is {'full' if full else 'nearly full'}: {mount.path}.{where}",
+        seen,
+        "Remove what is not needed (the lines below free what always may go), or enlarge the "
+        "volume.",
+        type=(case.ssh("sudo journalctl --vacuum-size=100M; sudo apt-get clean"),),
+    )
+
+
+def _size(line: str) -> str:
+    size, _, path = line.partition(" ")
+    return f"{path} ({int(size) / 1e6:.0f} MB)"
+
+
+def _clock(case: Case) -> Iterator[Finding]:
+    symptoms = case.symptoms
+    against = "S3's clock" if symptoms.skew is not None else "this machine's clock"
+    skew = symptoms.skew if symptoms.skew is not None else case.facts.now - case.here.now
+    refused = (symptoms.bucket or {}).get("kind") == "clock"
+    synchronise = (
+        "sudo apt-get install -y systemd-timesyncd; sudo timedatectl set-ntp true; "
+        "sudo systemctl restart systemd-timesyncd"
+    )
+    if abs(skew) > SKEW or refused:
+        way = "ahead" if skew > 0 else "behind"
+        yield case.finding(
+            "clock",
+            f"The host's clock is {abs(skew) / 60:.0f} minutes {way}: S3 refuses its requests.",
+            f"compared with {against}",
+            script=synchronise,
+        )
+    elif not symptoms.synchronised:
+        yield case.finding(
+            "clock-alone",
+            "Nothing keeps the host's clock right; S3 refuses it when it is off.",
+            "timedatectl: NTPSynchronized=no",
+            severity="note",
+            script=synchronise,
+        )

@@ -1,0 +1,176 @@
+"""What can be wrong with the unit, its environment, its memory and its files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from tasks import configure, deploy
+from tasks.findings.case import STARTING, Case, Finding
+
+
+def server(case: Case) -> Iterator[Finding]:
+    facts, unit = case.facts, case.unit
+    service, socket = facts.unit(f"{unit}.service"), facts.unit(f"{unit}.socket")
+    states = f"systemctl: {unit}.service {service.active}, {unit}.socket {socket.active}"
+    absent = [
+        name for name in (f"{unit}.service", f"{unit}.socket") if facts.unit(name).load != "loaded"
+    ]
+    if absent:
+        yield case.finding(
+            "unit-missing",
+            f"{' and '.join(absent)} cannot be loaded.",
+            "systemctl show: " + ", ".join(f"{name} {facts.unit(name).load}" for name in absent),
+            tasks=("deploy",),
+        )
+    elif case.crashing:
+        error = case.symptoms.error
+        yield case.finding(
+            "crash-loop",
+            f"The server crashes at every start: {error or 'its log names no error'}",
+            f"systemd has started it {service.restarts + 1} times; journalctl -u {unit}",
+            "If another finding names the cause, mend that first. What was changed by hand, deploy "
+            "puts right; the whole story is in: " + case.fab("logs"),
+            tasks=("deploy",),
+        )
+    elif service.active in ("inactive", "failed", "deactivating"):
+        hint = "The next request would start it." if socket.active == "active" else ""
+        yield case.finding("service-stopped", "The server is stopped.", states, hint,
+                           tasks=("start",))  # fmt: skip
+    elif socket.active != "active":
+        yield case.finding(
+            "socket-stopped",
+            "The server runs, but its socket is down: a restart would lose requests.",
+            states,
+            tasks=("start",),
+        )
+    elif case.symptoms.health not in (200, None):
+        yield from _not_answering(case)
+    names = (f"{unit}.service", f"{unit}.socket", "nginx.service")
+    disabled = [
+        name for name in names if facts.unit(name).load == "loaded"
+        and facts.unit(name).file not in ("enabled", "static", "")
+    ]  # fmt: skip
+    if disabled:
+        yield case.finding(
+            "unit-disabled",
+            f"After a reboot the server would not come back: {', '.join(disabled)} "
+            f"{'is' if len(disabled) == 1 else 'are'} not enabled.",
+            "systemctl is-enabled",
+            script=f"sudo systemctl enable {' '.join(disabled)}",
+        )
+    if case.symptoms.stranger == 200:
+        yield case.finding(
+            "open",
+            "The server answers everybody, without a login.",
+            "a search for experiments without a login is answered 200 instead of 401",
+            tasks=("deploy", "restart"),
+        )
+    yield from _memory(case)
+    yield from _secrets(case)
+
+
+def _not_answering(case: Case) -> Iterator[Finding]:
+    facts = case.facts
+    age = facts.now - facts.unit(f"{case.unit}.service").since
+    seen = f"/health is answered {case.symptoms.health} through nginx"
+    if age < STARTING:
+        yield case.finding(
+            "starting",
+            f"The server has been starting for {age} s and does not answer yet.",
+            seen,
+            "Give it half a minute.",
+            severity="note",
+            type=(case.fab("status"),),
+        )
+    else:
+        yield case.finding("not-answering", "The server runs and does not answer.", seen,
+                           "If that does not help, its log says why: " + case.fab("logs"),
+                           tasks=("restart",))  # fmt: skip
+
+
+def _memory(case: Case) -> Iterator[Finding]:
+    workers = case.symptoms.workers
+    have = case.facts.memory_kb / 1024
+    if workers:
+        need = deploy.FIRST_WORKER_MB + (workers - 1) * deploy.MORE_WORKER_MB
+        if need > 0.9 * have:
+            yield case.finding(
+                "memory-small",
+                f"{workers} workers need about {need} MB, and the host has {have:.0f} in all.",
+                f"--workers {workers} in start_mlflow_server.sh; MemTotal",
+                "Set fewer `workers:` in fabric.yaml (0 takes as many as fit), or take a larger "
+                "instance; then:",
+                tasks=("deploy",),
+            )
+    if case.symptoms.out_of_memory:
+        yield case.finding(
+            "out-of-memory",
+            "The kernel has ended the server for want of memory in the last two hours.",
+            f"the journal of {case.unit} names the OOM killer {case.symptoms.out_of_memory} times",
+            "Set fewer `workers:` in fabric.yaml and deploy, or take a larger instance.",
+            type=(case.ssh("free -m; ps aux --sort=-rss | head -n 5"),),
+        )
+
+
+def _secrets(case: Case) -> Iterator[Finding]:
+    if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in case.facts.server_env:
+        yield case.finding(
+            "secret-key-missing",
+            "The server has no secret key; without one MLflow does not start.",
+            f"{case.facts.root}/server.env names no MLFLOW_FLASK_SERVER_SECRET_KEY",
+            tasks=("configure", "restart"),
+        )
+    readable = [path for path, mode in case.symptoms.modes.items() if int(mode, 8) & 0o077]
+    if readable:
+        yield case.finding(
+            "readable-secrets",
+            f"Other users of the host may read {', '.join(readable)}.",
+            "stat: " + ", ".join(f"{case.symptoms.modes[path]} {path}" for path in readable),
+            script=f"chmod go= {shlex.join(readable)}",
+        )
+
+
+def environment(case: Case) -> Iterator[Finding]:
+    facts, symptoms = case.facts, case.symptoms
+    release = facts.release
+    if release is None:
+        yield case.finding(
+            "not-installed",
+            "MLflow's environment is gone.",
+            f"{facts.root}/venv names no release",
+            tasks=("install", "deploy"),
+        )
+    elif release not in facts.complete or symptoms.environment != "whole":
+        why = symptoms.environment if symptoms.environment != "whole" else "its Python is gone"
+        stamp = f"{facts.root}/releases/{release}/.complete"
+        yield case.finding(
+            "environment-broken",
+            f"MLflow's environment is broken: {why}.",
+            f"{facts.root}/venv/bin/python, and the packages' own lists of files",
+            script=f"rm -f {shlex.quote(stamp)}",
+            tasks=("install", "restart"),
+        )
+
+
+def settings(case: Case) -> Iterator[Finding]:
+    """Compare the host's files with what the settings say they should be."""
+    if not case.settings.bucket or case.facts.release is None:
+        return
+    wanted = deploy.files(case.settings, case.facts)
+    differing = [
+        file.path
+        for file in wanted
+        if file.path in case.facts.files
+        and not configure.is_there(case.facts, file.path, file.text, file.mode)
+    ]
+    if differing:
+        yield case.finding(
+            "deploy-due",
+            f"The host and the settings differ: {', '.join(differing)}.",
+            "what deploy would put there",
+            "Changed settings, a newer version of this project, or a change made by hand on the "
+            "host.",
+            severity="note",
+            tasks=("deploy",),
+        )
