@@ -77,11 +77,14 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
     differing = [file for file in wanted if not is_there(facts, file.path, file.text, file.mode)]
     stamp = wellness(wanted, facts)
     idle = not_running(settings, facts)
-    if not differing and not idle and facts.well == stamp and not facts.bootstrap:
+    elsewhere = listens_elsewhere(settings, facts)
+    if not differing and not (idle or elsewhere) and facts.well == stamp and not facts.bootstrap:
         return []
 
     sentences = [f"put {file.path}" for file in differing]
     sentences += [f"start {name}" for name in idle]
+    if elsewhere:
+        sentences.append(f"have nginx listen on {' and '.join(listeners(settings))} alone")
     if facts.bootstrap:
         sentences.append("take the first password off the host")
     sentences.append(CHECK)
@@ -110,6 +113,7 @@ def deploying(
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
+            f"listen={sh(' '.join(sorted(listeners(settings))))}",
             f"well={stamp} login={stage_login(staged, login)}",
             read("host/health.sh"),
             read("host/deploy.sh"),
@@ -270,6 +274,12 @@ def not_running(settings: Settings, facts: Facts) -> list[str]:
         for name in names
         if (unit := facts.unit(name)).active != "active" or unit.file != "enabled"
     ]
+
+
+def listens_elsewhere(settings: Settings, facts: Facts) -> bool:
+    """Tell whether nginx listens on the server's port at other addresses than the settings say."""
+    found = {listener.address for listener in facts.listeners if listener.program == "nginx"}
+    return bool(found) and found != set(listeners(settings))
 
 
 def refuse_taken_port(settings: Settings, facts: Facts) -> None:

@@ -55,7 +55,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Symptoms:
-    """A host as the doctor saw it; what a part that was not `looked` at would say is empty."""
+    """A host as the doctor saw it; what a part that was not `looked` at would say is empty.
+
+    `period` and `skew` are in seconds; `schedule` is the state of the backups' timer.
+    """
 
     looked: frozenset[str] = frozenset()
     blind: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +73,8 @@ class Symptoms:
     error: str = ""
     out_of_memory: int = 0
     workers: int | None = None
-    timer: Mapping[str, str] = field(default_factory=dict)
+    schedule: str | None = None
+    period: float | None = None
     nginx: str = "ok"
     certificates: tuple[Certificate, ...] = ()
     health: int | None = None
@@ -136,7 +140,8 @@ def parse(reports: Sequence[str]) -> Symptoms:
         error=one("error"),
         out_of_memory=_number(one("oom")) or 0,
         workers=_number(one("workers")),
-        timer=dict(word.split("=", 1) for word in one("timer").split() if "=" in word),
+        schedule=one("schedule") or None,
+        period=_period(data("timer", [])),
         nginx=one("nginx", "ok"),
         certificates=tuple(
             Certificate(path, int(ends)) for ends, path in _pairs(found.get("certificate", []))
@@ -156,6 +161,16 @@ def parse(reports: Sequence[str]) -> Symptoms:
         backup=data("backup"),
         backup_error=data("backup_error"),
     )
+
+
+def _period(timers: Sequence[Mapping[str, int]]) -> float | None:
+    """Return the seconds between a timer's last and next time, which systemd tells in 1e-6 s."""
+    spans = [
+        (timer["next"] - timer["last"]) / 1e6
+        for timer in timers
+        if timer.get("last") and timer.get("next")
+    ]
+    return spans[0] if spans and spans[0] > 0 else None
 
 
 def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -36,14 +36,16 @@ from tasks.templates import read
 HOST = paths.FILES / "host"
 
 
-def program(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> tuple[int, str]:
+def program(
+    capsys: pytest.CaptureFixture[str], name: str, *arguments: str, folder: Path = HOST
+) -> tuple[int, str]:
     """Run one of the host's programs in this process; return its exit code and output."""
     boto3.DEFAULT_SESSION = None  # it would remember the former test's keys
     argv, sys.argv = sys.argv, [name, *arguments]
     # As where it is staged, its neighbours are found.
-    sys.path.insert(0, str(HOST))
+    sys.path.insert(0, str(folder))
     try:
-        runpy.run_path(str(HOST / name), run_name="__main__")
+        runpy.run_path(str(folder / name), run_name="__main__")
         code = 0
     except SystemExit as end:
         if isinstance(end.code, str):
@@ -51,7 +53,7 @@ def program(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> t
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         sys.argv = argv
-        sys.path.remove(str(HOST))
+        sys.path.remove(str(folder))
     return code, capsys.readouterr().out
 
 
@@ -406,6 +408,7 @@ class Store:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.requests: list[str] = []
         self.faults: list[tuple[str, int, str]] = []
+        self.deaf_to: tuple[str, ...] = ()
         self._clients: dict[str, Any] = {}
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -431,6 +434,8 @@ class Store:
                     body = b""
                 start_response(f"{status} x", [("Content-Length", str(len(body)))])
                 return [body]
+        for header in self.deaf_to:
+            environ.pop(header, None)
         return self._moto(environ, start_response)
 
     def close(self) -> None:
@@ -438,7 +443,7 @@ class Store:
 
     def reset(self) -> None:
         """Forget all buckets, which moto keeps in this very process."""
-        self.requests, self.faults = [], []
+        self.requests, self.faults, self.deaf_to = [], [], ()
         s3_backends.reset()
 
     def client(self, region: str = "us-east-1") -> Any:
@@ -1103,3 +1108,283 @@ def test_a_fresh_nginx_never_starts_by_itself(machine):
         "mask --runtime --quiet nginx.service",
         "unmask --runtime --quiet nginx.service",
     ]
+
+
+# -- look_at_bucket.py -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def look(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    def run(bucket: str = "my-bucket", region: str = "", endpoint: str = "") -> dict[str, Any]:
+        code, out = program(
+            capsys, "look_at_bucket.py", bucket, "mlflow-artifacts", region, endpoint or store.url,
+            "mlflow-backups", "default",
+        )  # fmt: skip
+        assert code == 0
+        return reported(out)
+
+    return run
+
+
+def reported(out: str) -> dict[str, Any]:
+    lines = [line.removeprefix("@report ").partition("\t") for line in out.splitlines()]
+    return {key: json.loads(value) for key, _, value in lines}
+
+
+def test_a_look_at_a_good_bucket_finds_nothing_and_writes_nothing(look, store):
+    seen = look()
+    assert (seen["bucket"], seen["backup"]) == (None, None)
+    assert abs(seen["skew"]) < 60
+    assert store.listing() == []
+    assert not [request for request in store.requests if request.startswith("DELETE")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "permission"),
+    [
+        ("(HEAD|GET) /my-bucket(\\?|$)", "s3:ListBucket"),
+        ("GET /my-bucket/mlflow-artifacts/", "s3:GetObject"),
+        ("PUT /my-bucket/mlflow-artifacts/", "s3:PutObject"),
+    ],
+)
+def test_a_look_names_the_missing_permission(look, store, pattern, permission):
+    store.refuse(pattern)
+    assert look()["bucket"]["kind"] == "permission"
+    assert permission in look()["bucket"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("ExpiredToken", "credentials-expired"),
+        ("InvalidAccessKeyId", "credentials-wrong"),
+        ("SignatureDoesNotMatch", "credentials-wrong"),
+        ("RequestTimeTooSkewed", "clock"),
+        ("SlowDown", "bucket-refuses"),
+    ],
+)
+def test_a_look_names_what_s3_says_no_for(look, store, code, kind):
+    store.refuse("HEAD|GET", code, 503 if code == "SlowDown" else 403)
+    found = look()["bucket"]
+    assert found["kind"] == kind
+    assert found["remedy"]
+
+
+def test_a_look_at_a_bucket_that_is_not_there_or_not_here(look, store, monkeypatch):
+    assert look("no-such-bucket")["bucket"]["kind"] == "bucket-missing"
+    assert look(endpoint="http://127.0.0.1:9")["bucket"]["kind"] == "bucket-unreachable"
+    store.client("eu-west-1").create_bucket(
+        Bucket="in-ireland", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    assert look("in-ireland", region="us-east-2")["bucket"]["kind"] == "region-wrong"
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert look()["bucket"]["kind"] == "credentials-partial"
+
+
+def test_a_store_that_knows_no_conditions_is_left_as_it_was(look, store):
+    store.deaf_to = ("HTTP_IF_MATCH",)  # moto never looks at Content-MD5
+    assert look()["bucket"] is None
+    assert [request for request in store.requests if request.startswith("DELETE")]
+    assert store.listing() == []
+
+
+def test_the_newest_whole_set_is_found_and_compared(look, store, back_up):
+    back_up()
+    seen = look()["backup"]
+    assert seen["damage"] is None
+    assert seen["made"] > 1_700_000_000
+    place = f"mlflow-backups/default/{seen['id']}"
+    store.client().put_object(
+        Bucket="my-bucket", Key="mlflow-backups/default/99991231T000000Z-x/mlflow.db.gz", Body=b"x"
+    )
+    assert look()["backup"]["id"] == seen["id"], "one without its manifest is none"
+    body = store.body(f"{place}/mlflow.db.gz")
+    store.client().put_object(
+        Bucket="my-bucket", Key=f"{place}/mlflow.db.gz", Body=body[:-1] + b"x"
+    )
+    assert look()["backup"]["damage"] == "mlflow.db.gz is not the file that was sent"
+    store.client().put_object(Bucket="my-bucket", Key=f"{place}/mlflow.db.gz", Body=b"x")
+    assert look()["backup"]["damage"].startswith("mlflow.db.gz has 1 bytes instead of")
+    store.client().delete_object(Bucket="my-bucket", Key=f"{place}/mlflow.db.gz")
+    assert look()["backup"]["damage"] == "mlflow.db.gz is missing"
+    store.client().put_object(Bucket="my-bucket", Key=f"{place}/manifest.json", Body=b"{")
+    assert look()["backup"]["damage"] == "its manifest.json cannot be read"
+
+
+def test_a_set_of_long_ago_is_found_too(look, store, back_up):
+    back_up()
+    place = f"mlflow-backups/default/{look()['backup']['id']}"
+    for key in store.listing():
+        old = key.replace(place, "mlflow-backups/default/20200101T000000Z-x")
+        store.client().put_object(Bucket="my-bucket", Key=old, Body=store.body(key))
+        store.client().delete_object(Bucket="my-bucket", Key=key)
+    assert look()["backup"]["id"] == "20200101T000000Z-x"
+
+
+def test_backups_that_may_not_be_listed_are_said(look, store):
+    store.refuse("GET /my-bucket\\?.*prefix=mlflow-backups")
+    assert look()["backup_error"] == "AccessDenied"
+
+
+# -- look_at_databases.py ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def bases(tmp_path: Path) -> Path:
+    """Both databases as MLflow makes them, as far as they are looked at, and its migrations."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as base, base:
+        base.executescript(
+            "pragma journal_mode=wal; create table alembic_version (version_num);"
+            "insert into alembic_version values ('r2'); create table runs (a);"
+            "create table experiments (experiment_id, name, artifact_location, lifecycle_stage);"
+            "insert into experiments values (0, 'Default', 'mlflow-artifacts:/0', 'active')"
+        )
+    with contextlib.closing(sqlite3.connect(tmp_path / "basic_auth.db")) as base, base:
+        base.executescript(
+            "pragma journal_mode=wal; create table alembic_version_auth (version_num);"
+            "create table users (id, username, password_hash, is_admin)"
+        )
+    versions = tmp_path / "venv/lib/python3.11/site-packages/mlflow/store/db_migrations/versions"
+    versions.mkdir(parents=True)
+    (versions / "one.py").write_text('revision = "r1"\ndown_revision = None\n')
+    (versions / "two.py").write_text('revision = "r2"\ndown_revision = "r1"\n')
+    return tmp_path
+
+
+def look_at_databases(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    code, out = program(capsys, "look_at_databases.py", str(root), "2")
+    assert code == 0
+    lines = [line.removeprefix("@report ").split("\t", 1) for line in out.splitlines()]
+    rows = [(key, json.loads(value)) for key, value in lines]
+    return dict(rows) | {value["name"]: value for key, value in rows if key == "database"}
+
+
+def execute(file: Path, statement: str, *values: Any) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as base, base:
+        base.execute(statement, values)
+
+
+@pytest.fixture
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+@pytest.mark.usefixtures("_no_pause")
+def test_sound_databases_are_told_of(bases, capsys):
+    seen = look_at_databases(bases, capsys)
+    assert seen["mlflow.db"] == {
+        "name": "mlflow.db",
+        "strangers": {},
+        "damage": None,
+        "revision": {"found": "r2", "known": True, "newest": True},
+        "writers": {},
+    }
+    assert seen["basic_auth.db"]["revision"] is None
+    assert seen["admins"] == {"count": 0, "weak": []}
+    assert seen["direct"] == {"count": 0, "names": [], "places": []}
+
+
+@pytest.mark.usefixtures("_no_pause")
+@pytest.mark.parametrize(("found", "known", "newest"), [("r1", True, False), ("r9", False, True)])
+def test_a_schema_is_compared_with_what_is_installed(bases, capsys, found, known, newest):
+    execute(bases / "mlflow.db", "update alembic_version set version_num = ?", found)
+    revision = look_at_databases(bases, capsys)["mlflow.db"]["revision"]
+    assert revision == {"found": found, "known": known, "newest": newest}
+
+
+@pytest.mark.usefixtures("_no_pause")
+def test_experiments_of_clients_own_s3_are_counted(bases, capsys):
+    for row in ((1, "a", "s3://old/x", "active"), (2, "b", "s3://old/y", "deleted")):
+        execute(bases / "mlflow.db", "insert into experiments values (?, ?, ?, ?)", *row)
+    direct = look_at_databases(bases, capsys)["direct"]
+    assert direct == {"count": 1, "names": ["a"], "places": ["old"]}
+
+
+@pytest.mark.usefixtures("_no_pause")
+@pytest.mark.parametrize("method", ["scrypt", "pbkdf2:sha256:1000"])
+@pytest.mark.parametrize(
+    ("password", "weak"),
+    [("password1234", ["boss"]), ("boss", ["boss"]), ("nobody-knows-it", [])],
+)
+def test_an_admin_with_a_well_known_password_is_named(bases, capsys, method, password, weak):
+    from werkzeug.security import generate_password_hash
+
+    for name, admin in (("boss", 1), ("other", 0)):
+        row = (1, name, generate_password_hash(password, method), admin)
+        execute(bases / "basic_auth.db", "insert into users values (?, ?, ?, ?)", *row)
+    assert look_at_databases(bases, capsys)["admins"] == {"count": 1, "weak": weak}
+
+
+@pytest.mark.usefixtures("_no_pause")
+def test_damage_is_named(bases, capsys):
+    for n in range(400):
+        execute(bases / "mlflow.db", "insert into runs values (?)", "x" * 400 + str(n))
+    with contextlib.closing(sqlite3.connect(bases / "mlflow.db")) as base:
+        base.execute("pragma wal_checkpoint(truncate)")
+    data = bytearray((bases / "mlflow.db").read_bytes())
+    data[len(data) // 2 :][:0] = b""
+    data[len(data) // 2 : len(data) // 2 + 9000] = b"\x55" * 9000
+    (bases / "mlflow.db").write_bytes(data)
+    (bases / "basic_auth.db").write_text("this is no database" * 99)
+    seen = look_at_databases(bases, capsys)
+    assert seen["mlflow.db"]["damage"]
+    assert seen["basic_auth.db"]["damage"] == "file is not a database"
+    assert "users" in seen["unanswered"]
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.usefixtures("_no_pause")
+def test_who_holds_the_write_lock_is_named(bases, capsys, mode):
+    execute(bases / "mlflow.db", f"pragma journal_mode={mode}")
+    hold = (
+        "import sqlite3, sys; held = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "held.execute('begin immediate'); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, bases / "mlflow.db"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        writers = look_at_databases(bases, capsys)["mlflow.db"]["writers"]
+        holder.kill()
+    assert list(writers) == [str(holder.pid)]
+    assert writers[str(holder.pid)]["name"].startswith("python")
+    assert look_at_databases(bases, capsys)["mlflow.db"]["writers"] == {}
+
+
+@pytest.mark.usefixtures("_no_pause")
+def test_databases_that_are_gone_are_not_made(tmp_path, capsys):
+    assert "mlflow.db" not in look_at_databases(tmp_path, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- look_at_requests.py -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The program beside what it imports and reads, as it is staged on a host."""
+    monkeypatch.delitem(sys.modules, "tracking", raising=False)
+    for name in ("look_at_requests.py", "tracking.py"):
+        (tmp_path / name).write_text(read(f"host/{name}"))
+    logins = [{"source": "copy", "username": "admin", "password": "x"}]
+    (tmp_path / "logins.json").write_text(json.dumps(logins))
+    yield tmp_path
+    sys.modules.pop("tracking", None)
+
+
+def test_logins_name_and_health_are_tried_once_each(server, capsys, staged):
+    arguments = (server.port, "mlflow.example.org")
+    code, out = program(capsys, "look_at_requests.py", *arguments, folder=staged)
+    assert code == 0
+    assert reported(out) == {
+        "health": 200, "stranger": 401, "name": 401, "login": {"source": "copy", "status": 200},
+    }  # fmt: skip
+
+
+def test_a_server_that_does_not_answer_is_no_error(capsys, staged):
+    code, out = program(capsys, "look_at_requests.py", "9", "", folder=staged)
+    assert (code, reported(out)) == (
+        0, {"health": None, "stranger": None, "login": {"source": "copy", "status": None}},
+    )  # fmt: skip

@@ -52,7 +52,9 @@ def test_stop_stops_service_and_socket_or_the_next_request_would_start_it_again(
 def test_restart_keeps_the_socket_so_that_no_request_is_lost():
     c = context(units())
     service.restart(c)
-    lines = [line for line in steps(c).splitlines() if line.startswith("as_root")]
+    lines = [
+        line for line in steps(c).splitlines() if line.startswith("as_root") and "$" not in line
+    ]
     assert lines == [
         "as_root systemctl start mlflow-server.socket nginx",
         "as_root systemctl restart mlflow-server.service",

@@ -1,6 +1,6 @@
 # Put the files in place, start what changed, and wait until the server is usable.
-# Needs: unit, port, login (a staged file, or -), restart (yes where the server must see new
-# files), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
+# Needs: unit, port, listen (nginx's addresses), login (a staged file, or -), restart (yes where the
+# server must see new files), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
 # A failure puts the former files back and the former server on its feet again.
 mkdir -p "$here/former"
 
@@ -28,6 +28,16 @@ reload_nginx() {
   else
     as_root systemctl start nginx
   fi
+}
+# A reload leaves nginx where it was if the new address and the old one exclude each other, such as
+# 0.0.0.0 and 127.0.0.1 on one port.
+listens_right() {
+  local n
+  for n in $(seq 20); do
+    [ "$(as_root ss -Hltn "sport = :$port" | awk '{print $4}' | sort -u | xargs)" = "$listen" ] && return
+    sleep 0.1
+  done
+  return 1
 }
 new=yes
 if as_root test -e "/etc/systemd/system/$unit.service"; then new=no; fi
@@ -60,7 +70,11 @@ each_place put
 python3 - "$root" <<'PYTHON'
 import sqlite3, sys
 for name in ("mlflow.db", "basic_auth.db"):
-    sqlite3.connect(sys.argv[1] + "/" + name, timeout=20).execute("pragma journal_mode=wal")
+    try:
+        sqlite3.connect(sys.argv[1] + "/" + name, timeout=20).execute("pragma journal_mode=wal")
+    except sqlite3.Error as error:
+        print("@fail %s cannot be used: %s. What to do about it says: ./fab doctor" % (name, error))
+        sys.exit(1)
 PYTHON
 
 as_root systemd-tmpfiles --create "/etc/tmpfiles.d/$unit.conf"
@@ -75,6 +89,7 @@ fi
 as_root systemctl enable --quiet nginx
 as_root systemctl start "$unit.socket"
 reload_nginx || fail "nginx does not start. See why: journalctl -u nginx -n 20"
+listens_right || as_root systemctl restart nginx
 
 if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
   say "restart the server (requests wait, none is lost)"

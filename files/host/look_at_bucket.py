@@ -96,24 +96,26 @@ def damage(files, manifest):
     return None
 
 
-name, prefix, region, endpoint, backups, environment = sys.argv[1:7]
-bucket = Bucket(name, prefix, region, endpoint)
-try:
+def main(name, prefix, region, endpoint, backups, environment):
+    bucket = None
     try:
+        bucket = troubled(lambda: Bucket(name, prefix, region, endpoint))
         troubled(lambda: look(bucket))
         tell("bucket", None)
-    except Denied as error:
-        raise Trouble(
-            "permission",
-            "%s on s3://%s/%s/* is denied to the host's credentials." % (error, name, prefix),
-            "Allow it in their policy.",
-        ) from error
-except Trouble as trouble:
-    tell("bucket", {"kind": trouble.kind, "what": trouble.what, "remedy": trouble.remedy})
-else:
-    try:
         tell("backup", newest_backup(bucket, backups, environment))
-    except ClientError as error:
+    except Denied as error:
+        what = "%s on s3://%s/%s/* is denied to the host's credentials." % (error, name, prefix)
+        tell_trouble(Trouble("permission", what, "Allow it in their policy."))
+    except Trouble as trouble:
+        tell_trouble(trouble)
+    except ClientError as error:  # of the backups: all else is foreseen
         tell("backup_error", error.response["Error"]["Code"])
-if bucket.skew is not None:
-    tell("skew", bucket.skew)
+    if bucket and bucket.skew is not None:
+        tell("skew", bucket.skew)
+
+
+def tell_trouble(trouble):
+    tell("bucket", {"kind": trouble.kind, "what": trouble.what, "remedy": trouble.remedy})
+
+
+main(*sys.argv[1:7])

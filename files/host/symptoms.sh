@@ -50,7 +50,8 @@ look_at_service() {
   tell workers "$(sed -n "s/.*--workers \([0-9]*\).*/\1/p" "$root/start_mlflow_server.sh" 2>/dev/null)"
   timer=$unit-backup.timer
   if [ "$(systemctl show "$timer" -p LoadState --value 2>/dev/null)" = loaded ]; then
-    tell timer "$(systemctl show "$timer" --timestamp=unix -p ActiveState,LastTriggerUSec,NextElapseUSecRealtime | tr '\n' ' ')"
+    tell schedule "$(systemctl show "$timer" -p ActiveState --value)"
+    tell timer "$(systemctl list-timers --all --output=json "$timer" 2>/dev/null)"
   fi
 }
 

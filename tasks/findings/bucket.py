@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tasks.findings.case import Case, Finding
+from tasks.symptoms import Symptoms
 
 UNSCHEDULED = 7 * 86400  # seconds after which a backup that is made by hand is an old one
 
@@ -39,7 +40,6 @@ def bucket(case: Case) -> Iterator[Finding]:
 
 def backup(case: Case) -> Iterator[Finding]:
     symptoms, facts = case.symptoms, case.facts
-    timer = symptoms.timer
     if symptoms.backup_error:
         yield case.finding(
             "backup-hidden",
@@ -49,7 +49,7 @@ def backup(case: Case) -> Iterator[Finding]:
             "Allow s3:ListBucket and s3:GetObject there in the policy.",
         )
         return
-    if not timer:
+    if symptoms.schedule is None:
         yield case.finding(
             "backup-unscheduled",
             "No schedule makes backups.",
@@ -58,11 +58,11 @@ def backup(case: Case) -> Iterator[Finding]:
             severity="note",
             type=(case.fab("backup"),),
         )
-    elif timer.get("ActiveState") != "active":
+    elif symptoms.schedule != "active":
         yield case.finding(
             "backup-schedule-off",
             "The backups' schedule is switched off.",
-            f"systemctl: {case.unit}-backup.timer {timer.get('ActiveState')}",
+            f"systemctl: {case.unit}-backup.timer {symptoms.schedule}",
             script=f"sudo systemctl enable --now {case.unit}-backup.timer",
         )
     if "bucket" not in symptoms.looked or symptoms.bucket:
@@ -73,17 +73,17 @@ def backup(case: Case) -> Iterator[Finding]:
             "backup-none",
             "There is no backup yet.",
             f"nothing under {case.settings.backup_prefix}/{case.settings.label}/ in the bucket",
-            severity="problem" if timer or (facts.runs or 0) > 0 else "note",
+            severity="problem" if symptoms.schedule or (facts.runs or 0) > 0 else "note",
             tasks=("backup",),
         )
         return
     age = facts.now - newest["made"]
-    if age > _allowed_age(timer):
+    if age > _allowed_age(symptoms):
         yield case.finding(
             "backup-old",
             f"The newest backup is {_days(age)} old.",
             f"{newest['id']} in the bucket"
-            + (f"; journalctl -u {case.unit}-backup says why no newer one came" if timer else ""),
+            + (f"; journalctl -u {case.unit}-backup says why" if symptoms.schedule else ""),
             tasks=("backup",),
         )
     if newest["damage"]:
@@ -96,15 +96,11 @@ def backup(case: Case) -> Iterator[Finding]:
         )
 
 
-def _allowed_age(timer: Mapping[str, str]) -> float:
+def _allowed_age(symptoms: Symptoms) -> float:
     """Return how many seconds old the newest backup may be: one and a half of the schedule's."""
-    last, following = (
-        float(timer.get(key, "").removeprefix("@") or 0)
-        for key in ("LastTriggerUSec", "NextElapseUSecRealtime")
-    )
-    if not timer:
+    if symptoms.schedule is None:
         return UNSCHEDULED
-    return 1.5 * (following - last if last and following > last else 86400) + 900
+    return 1.5 * (symptoms.period or 86400) + 900
 
 
 def _days(seconds: float) -> str:

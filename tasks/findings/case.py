@@ -101,7 +101,9 @@ class Case:
 
     @property
     def crashing(self) -> bool:
+        """Tell whether systemd starts the server again and again; our tasks reset its count."""
         service = self.facts.unit(f"{self.unit}.service")
+        if service.active in ("activating", "failed"):
+            return service.restarts > 0
         fresh = self.facts.now - service.since < STARTING
-        again = service.restarts >= 2 and fresh
-        return (service.active in ("activating", "failed") and service.restarts > 0) or again
+        return service.restarts >= 2 and fresh and self.symptoms.health != 200

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from tasks import configure, deploy
 from tasks.findings.case import STARTING, Case, Finding
 
+RESTARTS = 3  # of themselves nobody's fault: a kill, a reboot of the database
+
 
 def server(case: Case) -> Iterator[Finding]:
     facts, unit = case.facts, case.unit
@@ -46,6 +48,16 @@ def server(case: Case) -> Iterator[Finding]:
         )
     elif case.symptoms.health not in (200, None):
         yield from _not_answering(case)
+    elif service.restarts >= RESTARTS:
+        yield case.finding(
+            "restarts",
+            f"systemd had to start the server again {service.restarts} times since an operator "
+            "last did; it runs now.",
+            "systemctl: NRestarts",
+            "Its log says why; a restart sets the count back.",
+            severity="note",
+            type=(case.fab("logs", "--level", "error"), case.fab("restart")),
+        )
     names = (f"{unit}.service", f"{unit}.socket", "nginx.service")
     disabled = [
         name for name in names if facts.unit(name).load == "loaded"

@@ -1,0 +1,369 @@
+"""Every fault is a row: what was seen, and the finding that it must become."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from stand_ins import ROOT, SETTINGS, deployed
+
+from tasks.facts import Facts, Listener, Managed, Unit
+from tasks.findings import AREAS, Case, Here, diagnose, unseen, well
+from tasks.settings import Settings
+from tasks.symptoms import Certificate, Mount, Symptoms
+
+NOW = 1_800_000_000
+SERVICE, SOCKET, NGINX = "mlflow-server.service", "mlflow-server.socket", "nginx.service"
+DATABASE: dict[str, Any] = {
+    "strangers": {},
+    "damage": None,
+    "revision": {"found": "abc", "known": True, "newest": True},
+    "writers": {},
+}
+WELL = Symptoms(
+    looked=frozenset(
+        ("system", "service", "nginx", "requests", "databases", "environment", "bucket")
+    ),
+    mounts=(Mount("/", 20_000_000, 15_000_000, 1_000_000, 900_000, False),),
+    modes={f"{ROOT}/server.env": "600"},
+    results={SERVICE: "success"},
+    workers=1,
+    schedule="active",
+    period=3600.0,
+    health=200,
+    stranger=401,
+    logins={"copy": 200, "variables": 200},
+    databases={
+        "mlflow.db": {"name": "mlflow.db", **DATABASE},
+        "basic_auth.db": {"name": "basic_auth.db", **DATABASE},
+    },
+    admins=1,
+    direct={"count": 0, "names": [], "places": []},
+    skew=0.2,
+    backup={"id": "20270115T070000Z-x", "made": NOW - 700, "damage": None},
+)
+HERE = Here(
+    now=NOW,
+    uri="http://localhost:5001",
+    sources=frozenset({"variables", "copy"}),
+    tunnel_port=5001,
+    tunnel_up=True,
+    tunnel_answers=True,
+)
+
+
+def case(
+    settings: Settings = SETTINGS,
+    facts: Facts | None = None,
+    here: Here = HERE,
+    /,
+    **symptoms: Any,
+) -> Case:
+    facts = facts or deployed(settings)
+    return Case("ec2", settings, facts, replace(WELL, **symptoms), here)
+
+
+def units(**changed: Unit) -> Facts:
+    """A deployed host whose service, socket or nginx is otherwise."""
+    facts = deployed()
+    names = {"service": SERVICE, "socket": SOCKET, "nginx": NGINX}
+    return replace(facts, units=facts.units | {names[key]: unit for key, unit in changed.items()})
+
+
+def unit(active: str, **values: Any) -> Unit:
+    return Unit("loaded", active, file="enabled", **values)
+
+
+def only(given: Case) -> Any:
+    (finding,) = diagnose(given)
+    return finding
+
+
+def test_a_healthy_server_has_no_finding_and_every_area_is_well():
+    assert diagnose(case()) == []
+    assert well(case(), []) == list(AREAS)
+
+
+DOWN = {"health": None, "stranger": None, "logins": {}}
+ROWS = [
+    # facts, symptoms, key, words in its text, what to type
+    (units(service=unit("inactive"), socket=unit("inactive")), DOWN, "service-stopped",
+     ("stopped", f"{SERVICE} inactive, {SOCKET} inactive"), ["./fab -H ec2 start"]),
+    (units(service=unit("inactive")), DOWN, "service-stopped",
+     ("next request would start it",), ["./fab -H ec2 start"]),
+    (units(service=unit("failed"), socket=unit("failed")), DOWN, "service-stopped",
+     ("failed",), ["./fab -H ec2 start"]),
+    (units(socket=unit("inactive")), {}, "socket-stopped",
+     ("a restart would lose requests",), ["./fab -H ec2 start"]),
+    (units(service=unit("activating", restarts=7)), DOWN | {"error": "ValueError: x"}, "crash-loop",
+     ("ValueError: x", "8 times"), ["./fab -H ec2 deploy"]),
+    (units(service=unit("active", restarts=2, since=NOW - 3)), DOWN, "crash-loop",
+     ("its log names no error",), ["./fab -H ec2 deploy"]),
+    (units(service=Unit("not-found")), DOWN, "unit-missing",
+     (SERVICE, "not-found"), ["./fab -H ec2 deploy"]),
+    (units(service=replace(unit("active"), file="disabled")), {}, "unit-disabled",
+     ("reboot", SERVICE, "is not enabled"), [f"ssh ec2 'sudo systemctl enable {SERVICE}'"]),
+    (None, {"health": 502}, "not-answering", ("502",), ["./fab -H ec2 restart"]),
+    (None, {"stranger": 200}, "open", ("without a login",),
+     ["./fab -H ec2 deploy", "./fab -H ec2 restart"]),
+    (None, {"workers": 64}, "memory-small", ("64 workers need about 12401 MB", "3906"),
+     ["./fab -H ec2 deploy"]),
+    (None, {"out_of_memory": 3}, "out-of-memory", ("3 times",), ["ssh ec2 'free -m"]),
+    (deployed(server_env=frozenset({"MLFLOW_BACKEND_STORE_URI"})), {}, "secret-key-missing",
+     ("server.env",), ["./fab -H ec2 configure", "./fab -H ec2 restart"]),
+    (None, {"modes": {"/a b": "604"}}, "readable-secrets", ("/a b", "604"),
+     ["ssh ec2 'chmod go= '\"'\"'/a b'\"'\"''"]),
+    (units(nginx=unit("inactive")), DOWN, "nginx-down", ("port 5000",), ["./fab -H ec2 start"]),
+    (None, {"nginx": "emerg unknown x in /etc/nginx/sites-enabled/mlflow-server:4"}, "nginx-broken",
+     ("runs on with the former one", "mlflow-server:4"), ["./fab -H ec2 deploy"]),
+    (units(nginx=unit("failed")), DOWN | {"nginx": "emerg x in /etc/nginx/conf.d/a:1"},
+     "nginx-broken", ("nginx is down", "not this project's"), ["./fab -H ec2 start"]),
+    (replace(units(nginx=unit("failed")), listeners=(Listener("127.0.0.1:5000", "python3", 7),)),
+     DOWN, "port-taken", ("python3 (process 7)",), ["ssh ec2 'sudo kill 7'", "./fab -H ec2 start"]),
+    (deployed(listeners=(Listener("0.0.0.0:5000", "nginx", 7),)), {}, "listening-everywhere",
+     ("0.0.0.0:5000", "in the clear"), ["./fab -H ec2 deploy"]),
+    (None, {"listeners": (Listener("*:5001", "mlflow", 9),)}, "listening-everywhere",
+     ("mlflow (process 9)", "*:5001"), ["ssh ec2 'sudo kill 9'"]),
+    (None, {"certificates": (Certificate("/etc/letsencrypt/live/x/fullchain.pem", NOW + 86400),)},
+     "certificate", ("expires in 1 days",), ["ssh ec2 'sudo certbot renew;"]),
+    (None, {"certificates": (Certificate("/own.pem", NOW - 172800),)},
+     "certificate", ("expired 2 days ago", "Put a new one"), ["ssh ec2 'sudo systemctl reload"]),
+    (deployed(sudo=False), {}, "sudo", ("NOPASSWD:ALL",), []),
+    (None, {"mounts": (Mount("/", 20_000_000, 50_000, 9, 9, False),), "large": ("9000000 /f",)},
+     "disk-full", ("/f (9 MB)", "0.0 of 19.1 GB"), ["ssh ec2 'sudo journalctl --vacuum"]),
+    (None, {"mounts": (Mount("/", 20_000_000, 1_500_000, 9, 9, False),)}, "disk-nearly-full",
+     ("1.4 of 19.1 GB",), ["ssh ec2 'sudo journalctl --vacuum"]),
+    (None, {"mounts": (Mount("/", 20_000_000, 9_000_000, 1000, 50, False),)}, "disk-nearly-full",
+     ("50 of 1000 inodes",), ["ssh ec2 'sudo journalctl --vacuum"]),
+    (None, {"mounts": (Mount("/", 20_000_000, 9_000_000, 9, 9, True),)}, "disk-read-only",
+     ("can only be read",), ["ssh ec2 'sudo dmesg"]),
+    (None, {"skew": 900.0}, "clock", ("15 minutes ahead", "S3's clock"), ["ssh ec2 'sudo apt-get"]),
+    (deployed(now=NOW - 1200), {"skew": None}, "clock",
+     ("20 minutes behind", "this machine's clock"), ["ssh ec2 'sudo apt-get"]),
+    (deployed(release=None), {}, "not-installed", ("gone",),
+     ["./fab -H ec2 install", "./fab -H ec2 deploy"]),
+    (None, {"environment": "3 files are gone, such as a.py"}, "environment-broken", ("a.py",),
+     [f"ssh ec2 'rm -f {ROOT}/releases/", "./fab -H ec2 install", "./fab -H ec2 restart"]),
+    (deployed(complete=frozenset()), {}, "environment-broken", ("its Python is gone",),
+     [f"ssh ec2 'rm -f {ROOT}/releases/", "./fab -H ec2 install", "./fab -H ec2 restart"]),
+    (None, {"weak": ("admin",)}, "password-well-known", ("admin",),
+     ["./fab -H ec2 users.reset-admin"]),
+    (None, {"admins": 0}, "no-admin", ("No user is an admin",), ["./fab -H ec2 users.reset-admin"]),
+    (None, {"profile": False}, "profile-absent", ("[default]",), ["./fab -H ec2 configure deploy"]),
+    (None, {"bucket": {"kind": "credentials-wrong", "what": "Refused.", "remedy": "Set new ones."}},
+     "credentials-wrong", ("Refused.", "Set new ones."), ["./fab -H ec2 configure"]),
+    (None, {"bucket": {"kind": "permission", "what": "s3:PutObject denied.", "remedy": "Allow."}},
+     "permission", ("s3:PutObject",), []),
+    (None, {"bucket": {"kind": "clock", "what": "x", "remedy": "y"}, "skew": 1.0}, "clock",
+     ("S3 refuses",), ["ssh ec2 'sudo apt-get"]),
+    (None, {"backup_error": "AccessDenied"}, "backup-hidden", ("AccessDenied",), []),
+    (None, {"schedule": "inactive"}, "backup-schedule-off",
+     ("switched off",), ["ssh ec2 'sudo systemctl enable --now mlflow-server-backup.timer'"]),
+    (None, {"backup": None}, "backup-none", ("no backup yet",), ["./fab -H ec2 backup"]),
+    (None, {"backup": {"id": "i", "made": NOW - 7200, "damage": None}}, "backup-old",
+     ("2 hours old", "journalctl -u mlflow-server-backup"), ["./fab -H ec2 backup"]),
+    (None, {"backup": {"id": "i", "made": NOW, "damage": "x is missing"}}, "backup-damaged",
+     ("x is missing",), ["./fab -H ec2 backup"]),
+    (None, {"logins": {"copy": 401}}, "login-refused", ("kept here",),
+     ["./fab -H ec2 users.reset-admin"]),
+    (None, {"logins": {"variables": 401}}, "client-variables-wrong", ("this shell",),
+     ['eval "$(./fab -H ec2 client --export)"']),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "symptoms", "key", "saying", "typed"),
+    ROWS,
+    ids=[f"{r[2]}-{n}" for n, r in enumerate(ROWS)],
+)
+def test_a_fault_is_a_problem_that_says_what_how_seen_and_what_to_type(
+    facts, symptoms, key, saying, typed
+):
+    finding = only(case(SETTINGS, facts, **symptoms))
+    assert (finding.key, finding.severity) == (key, "problem")
+    text = f"{finding.what} {finding.seen} {finding.remedy}"
+    assert [word for word in saying if word not in text] == []
+    assert len(finding.type) == len(typed)
+    assert all(said.startswith(start) for said, start in zip(finding.type, typed, strict=True))
+    assert finding.seen
+    assert finding.type or finding.remedy, "something is to be done"
+
+
+def database(name: str = "mlflow.db", **changed: Any) -> dict[str, Any]:
+    return WELL.databases | {name: {"name": name, **DATABASE, **changed}}  # type: ignore[operator]
+
+
+OLDER = {"found": "abc", "known": True, "newest": False}
+STOPPED = {"name": "python3", "state": "T", "unit": "session-3.scope"}
+
+
+@pytest.mark.parametrize(
+    ("databases", "key", "saying", "typed"),
+    [
+        (database(strangers={f"{ROOT}/mlflow.db": "root"}, damage="unable to open"),
+         "database-owner", "belongs to root, not to ubuntu", f"chown ubuntu: {ROOT}/mlflow.db"),
+        (database(damage="database disk image is malformed"), "database-corrupt", "malformed",
+         "./fab -H ec2 stop"),
+        (database(writers={"42": STOPPED}), "database-locked", "python3 (process 42), which hangs",
+         "sudo kill -9 42"),
+        (database(revision={"found": "fff", "known": False, "newest": True}), "schema-newer",
+         "none of those that 3.17.2 knows", None),
+        ({"mlflow.db": WELL.databases["mlflow.db"]}, "auth-missing", "basic_auth.db",
+         "users.reset-admin"),
+        ({"basic_auth.db": WELL.databases["basic_auth.db"]}, "tracking-missing", "docs/backup.md",
+         None),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "-" in value and " " not in value else "",
+)  # fmt: skip
+def test_a_fault_of_a_database_is_named(databases, key, saying, typed):
+    finding = only(case(databases=databases))
+    assert finding.key == key
+    assert saying in f"{finding.what} {finding.seen} {finding.remedy}"
+    assert typed is None or typed in finding.type[0]
+
+
+@pytest.mark.parametrize(
+    "writers",
+    [
+        {"42": {"name": "mlflow", "state": "S", "unit": SERVICE}},
+        {"42": None},
+    ],
+    ids=["the server itself", "one that has ended"],
+)
+def test_the_server_s_own_writing_is_no_fault(writers):
+    assert diagnose(case(databases=database(writers=writers))) == []
+
+
+@pytest.mark.parametrize("damage", [None, "unknown"])
+def test_a_check_that_had_no_time_is_no_damage(damage):
+    assert diagnose(case(databases=database(damage=damage))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "here", "symptoms", "key", "saying"),
+    [
+        (None, HERE, {"failed": ("a.service",)}, "other-units", "a.service"),
+        (None, HERE, {"reboot": True}, "reboot", "reboot"),
+        (None, HERE, {"synchronised": False}, "clock-alone", "NTPSynchronized=no"),
+        (units(service=unit("active", since=NOW - 5)), HERE, {"health": 502}, "starting", "5 s"),
+        (None, HERE, {"schedule": None}, "backup-unscheduled", "No schedule"),
+        (deployed(runs=0), HERE, {"direct": {
+            "count": 2, "names": ["a", "b"], "places": ["old-bucket"]}}, "direct-artifacts",
+         "may read old-bucket"),
+        (None, HERE, {"databases": database(revision=OLDER)}, "schema-older", "migrates"),
+        (None, replace(HERE, uri=None), {}, "client-variables-unset", "MLFLOW_TRACKING_URI"),
+        (None, replace(HERE, sources=frozenset({"copy"})), {}, "client-variables-unset", "a login"),
+        (None, replace(HERE, uri="http://localhost:9"), {}, "client-uri", "port 5001"),
+        (None, replace(HERE, tunnel_port=None, tunnel_answers=False), {}, "tunnel-closed", "none"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)  # fmt: skip
+def test_what_is_only_worth_knowing_is_a_note(facts, here, symptoms, key, saying):
+    finding = only(case(SETTINGS, facts, here, **symptoms))
+    assert (finding.key, finding.severity) == (key, "note")
+    assert saying in f"{finding.what} {finding.seen} {finding.remedy}"
+
+
+def test_files_that_differ_from_the_settings_are_a_note():
+    facts = deployed()
+    path = f"{ROOT}/start_mlflow_server.sh"
+    changed = replace(facts, files=facts.files | {path: Managed("other", "700")})
+    finding = only(case(SETTINGS, changed))
+    assert (finding.key, finding.severity, finding.tasks) == ("deploy-due", "note", ("deploy",))
+    assert path in finding.what
+
+
+def test_a_file_of_logins_is_wrong_only_where_no_variables_stand_before_it():
+    logins = {"file": 401, "copy": 200}
+    without = replace(HERE, sources=frozenset({"file", "copy"}))
+    assert only(case(SETTINGS, None, without, logins=logins)).key == "client-file-wrong"
+    assert diagnose(case(SETTINGS, None, HERE, logins=logins)) == []
+
+
+def test_half_of_a_login_is_named():
+    half = replace(HERE, half=True, sources=frozenset({"file", "copy"}))
+    assert only(case(SETTINGS, None, half)).key == "client-variables-half"
+
+
+@pytest.mark.parametrize(("up", "says"), [(True, "up but dead"), (False, " dead")])
+def test_a_dead_tunnel_is_named_only_where_the_server_answers_on_its_host(up, says):
+    dead = replace(HERE, tunnel_answers=False, tunnel_up=up)
+    finding = only(case(SETTINGS, None, dead))
+    assert finding.key == "tunnel-dead"
+    assert says in finding.what
+    assert finding.type == ("./fab -H ec2 tunnel.close", "./fab -H ec2 tunnel --background")
+    assert "tunnel-dead" not in [f.key for f in diagnose(case(SETTINGS, None, dead, health=502))]
+
+
+def test_a_public_name_that_is_refused_is_named():
+    settings = Settings(bucket="my-bucket", public_name="mlflow.example.org")
+    finding = only(case(settings, deployed(settings), name=403))
+    assert finding.key == "host-refused"
+    assert diagnose(case(settings, deployed(settings), name=401)) == []
+
+
+def test_a_bind_that_was_chosen_is_no_fault():
+    settings = Settings(bucket="my-bucket", bind="0.0.0.0")
+    facts = deployed(settings, listeners=(Listener("0.0.0.0:5000", "nginx", 7),))
+    assert diagnose(case(settings, facts)) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "schedule", "period", "old"),
+    [
+        (6 * 86400, None, None, False),
+        (8 * 86400, None, None, True),
+        (5400, "active", 3600, False),
+        (6400, "active", 3600, True),
+        (3 * 3600, "active", None, False),
+    ],
+)
+def test_a_backup_is_old_by_its_schedule(made, schedule, period, old):
+    backup = {"id": "i", "made": NOW - made, "damage": None}
+    found = diagnose(case(backup=backup, schedule=schedule, period=period))
+    assert ("backup-old" in [finding.key for finding in found]) is old
+
+
+def test_a_large_disk_that_has_gigabytes_left_is_not_nearly_full():
+    mount = Mount("/", 1_000_000_000, 60_000_000, 9, 9, False)
+    assert diagnose(case(mounts=(mount,))) == []
+
+
+def test_problems_stand_before_notes():
+    found = diagnose(case(reboot=True, weak=("admin",), failed=("a",)))
+    assert [finding.severity for finding in found] == ["problem", "note", "note"]
+
+
+def test_what_could_not_be_looked_at_is_neither_well_nor_ill():
+    blind = case(looked=frozenset({"system", "service", "nginx"}), databases={}, bucket=None)
+    assert [area for area in AREAS if unseen(blind, area)] == [
+        "environment", "database", "users", "bucket", "backup",
+    ]  # fmt: skip
+    assert diagnose(blind) == []
+    assert well(blind, []) == ["host", "nginx", "server", "settings", "client"]
+
+
+def test_another_database_than_sqlite_is_not_looked_at():
+    settings = Settings(bucket="my-bucket", backend_store_uri="postgresql+psycopg2://u@h/d")
+    given = case(settings, deployed(settings), databases={}, admins=None)
+    assert unseen(given, "database")
+    assert diagnose(given) == []
+
+
+def test_an_environment_stands_in_what_is_to_be_typed():
+    settings = Settings(bucket="my-bucket", environment="staging")
+    names = (f"{settings.unit}.service", f"{settings.unit}.socket")
+    facts = deployed(settings)
+    facts = replace(facts, units=facts.units | dict.fromkeys(names, unit("inactive")))
+    finding = only(case(settings, facts, **DOWN))
+    assert finding.type == ("FABRIC_MLFLOW_ENVIRONMENT=staging ./fab -H ec2 start",)
+
+
+@pytest.mark.parametrize(
+    ("symptoms", "safe"),
+    [({"modes": {"/x": "644"}}, True), ({"weak": ("admin",)}, False),
+     ({"databases": database(writers={"42": STOPPED})}, False), ({"stranger": 200}, True)],
+)  # fmt: skip
+def test_only_what_can_do_no_harm_is_safe(symptoms, safe):
+    assert only(case(**symptoms)).safe is safe

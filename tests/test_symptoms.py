@@ -1,0 +1,108 @@
+"""What the look prints, as values; and what is sent to make it."""
+
+from __future__ import annotations
+
+import json
+
+from tasks.facts import Listener
+from tasks.settings import Settings
+from tasks.symptoms import Certificate, Mount, Symptoms, looking, parse
+
+REPORTS = [
+    "mount\t1000 900 rw 2000 1500 /",
+    "mount\t1000 900 rw 2000 1500 /",
+    "mount\t- - ro 50 0 /a place",
+    "mode\t600 /home/a b/server.env",
+    "failed\ta.service",
+    "reboot\tyes",
+    "synchronised\tno",
+    'listener\t0.0.0.0:22 "sshd" 7',
+    "result\tmlflow-server.service oom-kill",
+    "error\tValueError: one\ttab",
+    "oom\t2",
+    "workers\t4",
+    "schedule\tactive",
+    'timer\t[{"next": 7200000000, "last": 3600000000, "unit": "x.timer"}]',
+    "looked\tservice",
+    "nginx\temerg x",
+    "certificate\t1800000000 /etc/a b.pem",
+    "health\t200",
+    "stranger\t401",
+    "name\tnull",
+    'login\t{"source": "copy", "status": 401}',
+    'database\t{"name": "mlflow.db", "damage": null}',
+    'admins\t{"count": 2, "weak": ["x"]}',
+    'direct\t{"count": 1}',
+    "environment\twhole",
+    'bucket\t{"kind": "permission", "what": "a", "remedy": "b"}',
+    "profile\tabsent",
+    "skew\t-3.5",
+    'backup\t{"id": "i"}',
+    "blind\tenvironment it does not run",
+]
+
+
+def test_every_report_becomes_a_value():
+    assert parse(REPORTS) == Symptoms(
+        looked=frozenset({"service"}),
+        blind={"environment": "it does not run"},
+        mounts=(Mount("/", 2000, 1500, 1000, 900, False), Mount("/a place", 50, 0, 0, 0, True)),
+        modes={"/home/a b/server.env": "600"},
+        failed=("a.service",),
+        reboot=True,
+        synchronised=False,
+        listeners=(Listener("0.0.0.0:22", "sshd", 7),),
+        results={"mlflow-server.service": "oom-kill"},
+        error="ValueError: one\ttab",
+        out_of_memory=2,
+        workers=4,
+        schedule="active",
+        period=3600.0,
+        nginx="emerg x",
+        certificates=(Certificate("/etc/a b.pem", 1800000000),),
+        health=200,
+        stranger=401,
+        name=None,
+        logins={"copy": 401},
+        databases={"mlflow.db": {"name": "mlflow.db", "damage": None}},
+        admins=2,
+        weak=("x",),
+        direct={"count": 1},
+        environment="whole",
+        profile=False,
+        bucket={"kind": "permission", "what": "a", "remedy": "b"},
+        skew=-3.5,
+        backup={"id": "i"},
+    )
+
+
+def test_nothing_seen_is_nothing_wrong():
+    assert parse([]) == Symptoms()
+
+
+def test_a_timer_that_never_ran_has_no_period():
+    for timer in ('{"next": 5, "last": 0}', '{"next": null, "last": 7}'):
+        assert parse([f"timer\t[{timer}]", "schedule\tactive"]).period is None
+
+
+def test_the_scarcer_of_room_and_inodes_counts():
+    assert Mount("/", 100, 50, 1000, 10, False).free_share == 0.01
+    assert Mount("/", 100, 5, 0, 0, False).free_share == 0.05
+
+
+def test_logins_travel_as_a_file_and_never_in_the_script():
+    logins = [{"source": "copy", "username": "admin", "password": "a-secret-password"}]
+    change = looking(Settings(bucket="my-bucket", environment="staging", port=5005), logins)
+    assert json.loads(change.files["logins.json"]) == logins
+    assert "a-secret-password" not in change.script
+    first, bucket, profile = change.script.splitlines()[:3]
+    assert first == "unit=mlflow-server-staging port=5005 name=''"
+    assert bucket.endswith(
+        "look_at_bucket my-bucket mlflow-artifacts-staging '' '' mlflow-backups staging; }"
+    )
+    assert profile == "profile="
+
+
+def test_without_a_bucket_none_is_asked():
+    assert "bucket() { false; }" in looking(Settings(profile="other"), []).script
+    assert "profile=other" in looking(Settings(profile="other"), []).script
