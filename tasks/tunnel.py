@@ -260,7 +260,8 @@ def _alone(server: Server) -> Iterator[int | None]:
     try:
         while not _taken(descriptor):
             there = opened(server)
-            if there and there.condition != "connecting":
+            # Stale, and yet held: what kept it is just ending, or somebody opens it anew.
+            if there and there.condition not in ("connecting", "stale"):
                 yield None
                 return
             if time.monotonic() > deadline:
