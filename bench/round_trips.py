@@ -15,6 +15,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -73,40 +75,51 @@ def timed(words: list[str], environment: dict[str, str]) -> float:
     return time.monotonic() - started
 
 
-def main(rounds: int) -> None:
+@contextmanager
+def rehearsal_host() -> Iterator[tuple[Rehearsal, Path, dict[str, str]]]:
+    """Boot a host for the block; gives it, a home of its own and the environment of ./fab there."""
     with tempfile.TemporaryDirectory() as home:
         hosts = Rehearsal(Path(home, "state"), lambda text: None)
         try:
             hosts.up(1)
-            port = delayed(hosts.machines()[0].address)
-            slow = Path(home, "ssh_config")
-            slow.write_text(
-                f"Host sandbox\n    HostName 127.0.0.1\n    Port {port}\n"
-                f'Include "{hosts.ssh_config}"\n'
+            yield (
+                hosts,
+                Path(home),
+                os.environ
+                | {
+                    "HOME": home,
+                    "XDG_CONFIG_HOME": f"{home}/.config",
+                    "XDG_RUNTIME_DIR": f"{home}/run",
+                    "AWS_ACCESS_KEY_ID": "bench",
+                    "AWS_SECRET_ACCESS_KEY": "bench",
+                    "FABRIC_MLFLOW_BUCKET": hosts.bucket,
+                    "FABRIC_MLFLOW_ENDPOINT_URL": hosts.endpoint,
+                },
             )
-            environment = os.environ | {
-                "HOME": home,
-                "XDG_CONFIG_HOME": f"{home}/.config",
-                "AWS_ACCESS_KEY_ID": "bench",
-                "AWS_SECRET_ACCESS_KEY": "bench",
-                "FABRIC_MLFLOW_BUCKET": hosts.bucket,
-                "FABRIC_MLFLOW_ENDPOINT_URL": hosts.endpoint,
-            }
-            fab = [str(PROJECT / "fab"), "-S", str(slow), "-H", "sandbox"]
-            chain = ["install", "configure", "deploy"]
-            timed([*fab, *chain], environment)
-            cases = {
-                "ssh sandbox true (the floor)": ["ssh", "-F", str(slow), "sandbox", "true"],
-                "fab --list (start-up alone)": [str(PROJECT / "fab"), "--list"],
-                "fab install": [*fab, "install"],
-                "fab install configure deploy": [*fab, *chain],
-            }
-            seconds: dict[str, list[float]] = {name: [] for name in cases}
-            for _ in range(rounds):
-                for name, words in cases.items():
-                    seconds[name].append(timed(words, environment))
         finally:
             hosts.down()
+
+
+def main(rounds: int) -> None:
+    with rehearsal_host() as (hosts, home, environment):
+        port = delayed(hosts.machines()[0].address)
+        slow = home / "ssh_config"
+        slow.write_text(
+            f'Host sandbox\n    HostName 127.0.0.1\n    Port {port}\nInclude "{hosts.ssh_config}"\n'
+        )
+        fab = [str(PROJECT / "fab"), "-S", str(slow), "-H", "sandbox"]
+        chain = ["install", "configure", "deploy"]
+        timed([*fab, *chain], environment)
+        cases = {
+            "ssh sandbox true (the floor)": ["ssh", "-F", str(slow), "sandbox", "true"],
+            "fab --list (start-up alone)": [str(PROJECT / "fab"), "--list"],
+            "fab install": [*fab, "install"],
+            "fab install configure deploy": [*fab, *chain],
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in cases}
+        for _ in range(rounds):
+            for name, words in cases.items():
+                seconds[name].append(timed(words, environment))
     floor = statistics.median(next(iter(seconds.values())))
     table = Table("nothing to do", "s", "ratio", title=f"50 ms RTT, median of {rounds} rounds")
     for name, values in seconds.items():

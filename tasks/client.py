@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials, paths
+from tasks import credentials, paths, tunnel
 from tasks.console import console
 from tasks.kinds import Host, remote
-from tasks.tunnel import url
+
+if TYPE_CHECKING:
+    from tasks.server import Server
 
 SNIPPET = """\
 import mlflow
@@ -36,7 +39,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     """
     server = c.server
     login = credentials.required(server)
-    uri = url(server.settings.local_port)
+    uri = tunnel.url(_port(server))
     if export:
         for name, value in (
             ("MLFLOW_TRACKING_URI", uri),
@@ -75,3 +78,9 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
             )
         )
     )
+
+
+def _port(server: Server) -> int:
+    """Return the port of the tunnel that is open, else the one that it would get."""
+    there = tunnel.opened(server)
+    return there.local_port if there else server.settings.local_port

@@ -34,11 +34,25 @@ LOOKS = 3  # at a host that others change, before the operator is told
 def adopt(program: Any) -> None:
     """Make Fabric's program run tasks our way, and leave ssh configurations to OpenSSH."""
     program.executor_class = Executor
+    program.parse_tasks = numbers_only(program.parse_tasks)
     if config := getattr(program, "config", None):
         # Fabric would read them once more, with a parser that dies of a file that is not there.
         config._set(load_ssh_config=lambda: None)
         # Invoke looks these up by the file's suffix, and would die of a mistake in it.
         config._set(_load_yaml=load_yaml, _load_yml=load_yaml)
+
+
+def numbers_only(parse: Callable[[], None]) -> Callable[[], None]:
+    """Turn Invoke's traceback for a word where an option wants a number into one line."""
+
+    def parsed() -> None:
+        try:
+            parse()
+        except ValueError as error:  # int()'s own, whose text ends with the word
+            word = str(error).rpartition(": ")[2]
+            raise Exit(f"{word} is not a whole number. Give the option one.") from None
+
+    return parsed
 
 
 def load_yaml(path: str) -> dict[str, Any]:
@@ -196,6 +210,7 @@ class Chain:
             except KeyboardInterrupt:
                 # Only this thread hears Ctrl-C; the others wait for their hosts.
                 for server in servers:
+                    server.interrupted.set()
                     server.connection.close()
                 raise
 

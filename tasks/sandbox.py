@@ -46,12 +46,15 @@ def down(c: Context, yes: bool = False) -> None:
 
     Example: fab sandbox.down --yes
     """
-    from tasks import rehearsed
+    from tasks import rehearsed, tunnel
 
     rehearsal = ours()
-    aliases = [machine.alias for machine in rehearsal.machines()]
+    machines = rehearsal.machines()
+    aliases = [machine.alias for machine in machines]
     if aliases and not confirm(f"Remove {', '.join(aliases)} with all that is on them?", yes):
         raise Exit("Nothing was removed.")
+    for machine in machines:
+        tunnel.close_all_to(machine.name)
     for copy in paths.config().glob(f"{rehearsal.network.bridge}-*.json"):
         copy.unlink()
     rehearsal.down()

@@ -95,6 +95,8 @@ class Server:
         self.execs = 0
         self.changed = False
         self._lock = threading.Lock()
+        # Ctrl-C, for a task that waits for something else than the host.
+        self.interrupted = threading.Event()
 
     # -- talking to the operator -------------------------------------------------------------
 

@@ -66,9 +66,9 @@ class Client:
         if own.is_file():
             words += ["-F", str(self._composed(own))]
         elif self._config_file:
-            words += ["-F", str(Path(self._config_file).expanduser())]
+            words += ["-F", _absolute(self._config_file)]
         for identity in self._identities:
-            words += ["-i", identity]
+            words += ["-i", _absolute(identity)]
         return words
 
     def _composed(self, own: Path) -> Path:
@@ -172,6 +172,11 @@ def _proxy(
     through = ["-J", ",".join(hops)] if hops else []
     to = destination(last.removeprefix("ssh://"))
     return shlex.join([*words, *through, "-W", f"[{hostname}]:{port}", *to])
+
+
+def _absolute(path: str) -> str:
+    """Spell a path for a program that runs elsewhere, and later."""
+    return str(Path(path).expanduser().absolute())
 
 
 def _bare(host: str) -> str:

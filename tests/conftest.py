@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,21 +28,32 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("homes")
 
 
+@pytest.fixture(scope="session")
+def sockets() -> Iterator[Path]:
+    """Where the runtime folders lie: a socket's path must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="a run ", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(autouse=True)
-def home(request: pytest.FixtureRequest, homes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(
+    request: pytest.FixtureRequest, homes: Path, sockets: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Take everything of the developer's out of reach; return the home folder instead."""
     if request.node.get_closest_marker("e2e"):
         return Path.home()  # its hosts and caches are real
     for name in os.environ:
         if name.startswith(OPERATORS) or name in ("SSH_AUTH_SOCK", "NO_COLOR"):
             monkeypatch.delenv(name)
-    name = f"{next(numbers)} home"
+    number = next(numbers)
+    name = f"{number} home"
     home = homes / name
     home.mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(homes / f"{name}-run"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(sockets / str(number)))
     # boto3 would look for an instance's role on the network.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     state = homes / f"{name}-state"

@@ -11,7 +11,9 @@ from stand_ins import Task, blank, context
 from tasks import credentials
 from tasks.client import client
 from tasks.credentials import Login
+from tasks.keeper import State
 from tasks.settings import Settings
+from tasks.tunnel import place_of
 
 NASTY = 'it\'s $HOME `id` "x" \\ ; rm -rf / # é'
 
@@ -67,6 +69,12 @@ def test_the_tunnel_s_own_port_is_meant(capsys):
     credentials.keep(c.server, Login("admin", NASTY))
     client(c, export=True)
     assert "export MLFLOW_TRACKING_URI=http://localhost:6001\n" in capsys.readouterr().out
+
+
+def test_a_tunnel_that_is_open_on_another_port_is_meant(c, capsys):
+    State("ec2", None, 5007, 5000, ["ssh"]).write(place_of(c.server))
+    client(c, export=True)
+    assert "export MLFLOW_TRACKING_URI=http://localhost:5007\n" in capsys.readouterr().out
 
 
 def test_use_switches_mlflow_s_own_file(c, capsys):

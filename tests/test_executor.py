@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,19 @@ def broken(c):
     raise KeyError("a bug of ours")
 
 
-TASKS = Collection(first, second, third, talk, answer, show, here, leak, broken)
+@local
+def count(c, number=1):
+    noted.append(("count", str(number)))
+
+
+@remote
+def wait_for_ctrl_c(c):
+    assert c.server.interrupted.wait(10)
+
+
+TASKS = Collection(
+    first, second, third, talk, answer, show, here, leak, broken, count, wait_for_ctrl_c
+)
 
 
 class Program(Fab):
@@ -435,6 +448,19 @@ def test_ctrl_c_ends_the_tasks_of_all_hosts(fab, network, monkeypatch):
     assert fab("-H", "alpha,beta", "third") == 1
 
 
+def test_ctrl_c_reaches_tasks_that_wait_for_something_else(fab, network, monkeypatch):
+    network.add("alpha")
+    network.add("beta")
+
+    def interrupted(future: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    started = time.monotonic()
+    assert fab("-H", "alpha,beta", "wait-for-ctrl-c") == 1
+    assert time.monotonic() - started < 5
+
+
 # -- what the operator sees --------------------------------------------------------------------
 
 
@@ -549,6 +575,13 @@ def test_dry_is_refused_before_anything_connects(fab, network, capsys):
         "--dry would still connect and change things. Type: ./fab plan\n"
     )
     assert network.hosts["alpha"].logins == 0
+
+
+def test_a_word_where_a_number_belongs_is_one_line(fab, capsys):
+    assert fab("count", "--number", "many") == 1
+    assert capsys.readouterr().err == "'many' is not a whole number. Give the option one.\n"
+    assert fab("count", "--number", "7") == 0
+    assert noted == [("count", "7")]
 
 
 def test_commands_after_two_dashes_are_refused(fab, network, capsys):

@@ -1,70 +1,125 @@
-"""A tunnel is OpenSSH's work: what it is told, and what its failures mean."""
+"""A tunnel is OpenSSH's work, kept by a program of ours: what both are told, and what remains."""
 
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invoke import Exit
 from stand_ins import Task, blank, context
 
+from tasks import keeper, machine
 from tasks import tunnel as module
 from tasks.settings import Settings
 
-# Plays ssh: notes its words, and does what the mode in its folder says.
-SSH = """#!/bin/bash
-here=$(dirname "$0")
-printf '%s\\n' "$*" >> "$here/words"
-mode=$(cat "$here/mode")
-case "$*" in
-  *"-O check"*) [ "$mode" = open ] ;;
-  *"-O exit"*) rm -f "$2" ;;
-  *"-f -M -S"*)
-    if [ "$mode" = refuse ]; then echo noise >&2; echo "bind: Address in use" >&2; exit 255; fi
-    touch "$4"; echo open > "$here/mode" ;;
-  *)
-    if [ "$mode" = refuse ]; then echo "Permission denied (publickey)." >&2; exit 255; fi
-    words="$*"; port=${words##*-L 127.0.0.1:}; port=${port%%:*}
-    exec @PYTHON@ -c "
-import socket, sys
-with socket.create_server(('127.0.0.1', int(sys.argv[1]))) as listening:
-    while True: listening.accept()
-" "$port" ;;
-esac
+# Plays ssh: notes its words, and does what the files in its folder say.
+SSH = """#!@PYTHON@
+import os, pathlib, select, socket, sys, time
+
+here = pathlib.Path(__file__).parent
+words = sys.argv[1:]
+with (here / "words").open("a") as noted:
+    noted.write(" ".join(words) + "\\n")
+mode = (here / "mode").read_text()
+
+
+def listen(port):
+    return socket.create_server(("127.0.0.1", int(port)))
+
+
+if "-O" in words:
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(words[words.index("-S") + 1])
+        control.recv(8)
+        control.sendall(words[words.index("-L") + 1].split(":")[1].encode())
+        sys.exit(0 if control.recv(2) == b"ok" else 255)
+if mode == "refuse":
+    sys.exit("noise\\nPermission denied (publickey).")
+if "-M" not in words:
+    if "-L" not in words:
+        sys.exit(0 if mode != "stranger" else 255)
+    with listen(words[words.index("-L") + 1].split(":")[1]) as listening:
+        while True:
+            listening.accept()
+if mode == "stranger":
+    sys.exit("Host key verification failed.")
+while mode == "slow":
+    time.sleep(0.02)
+    mode = (here / "mode").read_text()
+path = words[words.index("-S") + 1]
+control = socket.socket(socket.AF_UNIX)
+control.bind(path + ".part")
+control.listen()
+os.rename(path + ".part", path)
+watched = [control]
+while True:
+    for ready in select.select(watched, [], [])[0]:
+        one = ready.accept()[0]
+        if ready is not control:
+            try:
+                one.recv(65536)
+                if (here / "mode").read_text() == "healthy":
+                    one.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n")
+            except OSError:  # whoever it was only looked whether somebody listens
+                pass
+            one.close()
+            continue
+        one.sendall(b"greeting")
+        one.settimeout(5)
+        if port := one.recv(100):
+            try:
+                watched.append(listen(port))
+                one.sendall(b"ok")
+            except OSError:
+                one.sendall(b"no")
+        one.close()
 """
 
 
 class Ssh:
+    """The stand-in for ssh; `mode` is what it does next."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def mode(self, mode: str) -> None:
-        (self.folder / "mode").write_text(mode)
+        part = self.folder / "mode.part"
+        part.write_text(mode)
+        part.replace(self.folder / "mode")
 
     @property
     def words(self) -> list[str]:
         file = self.folder / "words"
         return file.read_text().splitlines() if file.exists() else []
 
+    @property
+    def connections(self) -> int:
+        return sum(" -M " in words for words in self.words)
+
 
 @pytest.fixture
-def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ssh:
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ssh]:
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "ssh").write_text(SSH.replace("@PYTHON@", sys.executable))
     (folder / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     ssh = Ssh(folder)
-    ssh.mode("closed")
-    return ssh
+    ssh.mode("healthy")
+    yield ssh
+    ssh.mode("healthy")
+    for lock in module._folder().glob("*.lock"):
+        module._end(keeper.Place(str(lock.with_suffix(""))))
 
 
 @pytest.fixture
@@ -77,64 +132,118 @@ def c(port: int) -> Task:
     return context(blank(), Settings(bucket="my-bucket", local_port=port))
 
 
-class Health(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/health" else 404)
-        self.end_headers()
+def another(local_port: int, alias: str = "beta", **values: Any) -> Task:
+    settings = Settings(bucket="my-bucket", local_port=local_port, **values)
+    return context(blank(), settings, alias)
 
-    def log_message(self, *words: object) -> None:
-        pass
+
+def there(c: Task) -> module.Tunnel:
+    found = module.opened(c.server)
+    assert found is not None
+    return found
+
+
+def there_is_none(c: Task) -> bool:
+    return module.opened(c.server) is None and left(c) == []
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
+def left(c: Task) -> list[machine.Process]:
+    return module._running(module.place_of(c.server))
 
 
 @pytest.fixture
 def healthy() -> Iterator[int]:
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
 
 
-def test_the_forward_is_spelt_for_loopback_alone():
+# -- what ssh is told --------------------------------------------------------------------------
+
+
+def test_the_connection_is_unattended_and_does_nothing_else(c, ssh):
+    module.tunnel(c, background=True)
+    path = module.place_of(c.server).socket
+    assert ssh.words[0] == (
+        f"-N -M -S {path} -o ClearAllForwardings=yes -o RemoteCommand=none "
+        "-o PermitLocalCommand=no -o ControlPath=none -o ControlPersist=no -o BatchMode=yes "
+        "-o ConnectTimeout=10 -o LogLevel=INFO -o ServerAliveInterval=4 -o ServerAliveCountMax=3 "
+        "-- ec2"
+    )
+
+
+def test_the_forward_is_for_loopback_alone_and_no_configuration_adds_to_it(ssh, port):
+    c = another(port, "ec2", port=6000)
+    module.tunnel(c, background=True)
+    path = module.place_of(c.server).socket
+    assert ssh.words[1] == (
+        f"-F /dev/null -S {path} -O forward -L 127.0.0.1:{port}:127.0.0.1:6000 -- ec2"
+    )
+
+
+def test_the_forward_of_a_single_task_is_spelt_for_loopback_alone():
     c = context(blank(), Settings(bucket="my-bucket", port=6000))
     assert module.forward(c.server, 5001) == [
         "-N", "-o", "ExitOnForwardFailure=yes",
-        "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=2",
+        "-o", "ServerAliveInterval=4", "-o", "ServerAliveCountMax=3",
         "-L", "127.0.0.1:5001:127.0.0.1:6000",
     ]  # fmt: skip
 
 
-def test_in_the_background_it_has_a_control_socket_of_its_own(c, ssh, port, capsys):
+def test_a_host_with_a_port_is_spelt_as_openssh_knows_it(ssh, port):
+    module.tunnel(another(port, "me@192.0.2.7:2200"), background=True)
+    assert ssh.words[0].endswith(" -p 2200 -- me@192.0.2.7")
+
+
+def test_the_host_itself_is_never_logged_in_to_by_paramiko(c, ssh):
     module.tunnel(c, background=True)
-    path = module._socket(c.server)
-    assert ssh.words == [
-        f"-f -M -S {path} -N -o ExitOnForwardFailure=yes -o ServerAliveInterval=15 "
-        f"-o ServerAliveCountMax=2 -L 127.0.0.1:{port}:127.0.0.1:5000 -- ec2"
-    ]
-    assert "close it with: ./fab -H ec2 tunnel.close" in capsys.readouterr().out
+    module.status(c)
+    module.close(c)
+    assert c.recorder.opened == 0
 
 
-def test_the_control_socket_is_short_and_in_a_folder_of_ours_alone(c):
-    path = module._socket(c.server)
-    assert len(path.name) == 16
-    assert path.parent.stat().st_mode & 0o777 == 0o700
+# -- opening -----------------------------------------------------------------------------------
 
 
-def test_every_server_has_a_control_socket_of_its_own():
-    sockets = {
-        module._socket(context(blank(), Settings(**values), alias).server)
-        for alias in ("alpha", "beta")
-        for values in ({}, {"port": 6000}, {"environment": "staging"})
-    }
-    assert len(sockets) == 6
+def test_it_says_the_url_and_how_to_close_it(c, ssh, port, capsys):
+    module.tunnel(c, background=True)
+    out = capsys.readouterr().out
+    assert f"✓ MLflow is at http://localhost:{port}\n" in out
+    assert "close it with: ./fab -H ec2 tunnel.close" in out
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o777])
-def test_a_folder_that_others_may_enter_is_refused(c, mode):
-    folder = Path(os.environ["XDG_RUNTIME_DIR"], f"remote-mlflow-{os.getuid()}")
-    folder.mkdir(parents=True)
-    folder.chmod(mode)
-    with pytest.raises(Exit, match="belongs to somebody else"):
-        module._socket(c.server)
+def test_a_server_that_is_down_does_not_hinder_the_tunnel(c, ssh, capsys):
+    ssh.mode("silent")
+    module.tunnel(c, background=True)
+    assert "the server does not answer. Type: ./fab -H ec2 status" in capsys.readouterr().err
+    assert there(c).condition == "open"
+
+
+def test_what_keeps_it_has_a_session_of_its_own_and_no_folder(c, ssh):
+    module.tunnel(c, background=True)
+    pid = there(c).keeper
+    assert pid is not None
+    assert os.getsid(pid) == pid
+    if Path("/proc").is_dir():
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        for descriptor in (0, 1):
+            assert os.readlink(f"/proc/{pid}/fd/{descriptor}") == "/dev/null"
 
 
 def test_a_tunnel_that_is_open_is_not_opened_again(c, ssh, port, capsys):
@@ -142,22 +251,247 @@ def test_a_tunnel_that_is_open_is_not_opened_again(c, ssh, port, capsys):
     capsys.readouterr()
     module.tunnel(c, background=True)
     assert capsys.readouterr().out == f"tunnel: already open at http://localhost:{port}\n"
-    assert sum("-M" in words for words in ssh.words) == 1
+    assert ssh.connections == 1
 
 
-def test_a_socket_that_nobody_listens_on_is_no_tunnel(c, ssh, port):
-    module._socket(c.server).touch()
-    assert not module.is_open(c.server)
+def test_two_that_open_it_at_once_open_one(c, ssh, capsys):
+    ssh.mode("slow")
+    threads = [
+        threading.Thread(target=module.tunnel, args=(c,), kwargs={"background": True})
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    ssh.mode("healthy")
+    for thread in threads:
+        thread.join()
+    assert "already open at" in capsys.readouterr().out
+    assert ssh.connections == 1
+
+
+def test_one_that_is_open_on_another_port_is_not_called_the_same(c, ssh):
     module.tunnel(c, background=True)
-    assert any("-M" in words for words in ssh.words)
+    with pytest.raises(Exit, match=r"is open already, from port .* tunnel\.close"):
+        module.tunnel(c, background=True, local_port=module.free_port())
 
 
-def test_close_closes_it(c, ssh, capsys):
+def test_a_refusal_is_openssh_s_last_line_and_leaves_nothing(c, ssh):
+    ssh.mode("refuse")
+    for background in (True, False):
+        with pytest.raises(Exit) as caught:
+            module.tunnel(c, background=background)
+        assert caught.value.message == (
+            "ssh cannot open the tunnel to ec2: Permission denied (publickey). "
+            "If its key has a passphrase, type: ssh-add. Try: ssh ec2 true"
+        )
+    assert module.opened(c.server) is None
+    assert left(c) == []
+
+
+def test_with_a_terminal_ssh_may_ask_once_before_nobody_is_there(c, ssh, monkeypatch):
+    ssh.mode("stranger")
+    asked = []
+
+    def acquaint(server: object) -> bool:
+        asked.append(server)
+        ssh.mode("healthy")
+        return True
+
+    monkeypatch.setattr(module, "interactive", lambda: True)
+    monkeypatch.setattr(module, "_acquaint", acquaint)
+    module.tunnel(c, background=True)
+    assert asked == [c.server]
+    assert there(c).condition == "open"
+
+
+def test_a_key_that_always_asks_cannot_keep_a_tunnel(c, ssh, monkeypatch):
+    ssh.mode("refuse")
+    monkeypatch.setattr(module, "interactive", lambda: True)
+    monkeypatch.setattr(module, "_acquaint", lambda server: True)
+    with pytest.raises(Exit, match="Type ssh-add first, or leave --background away"):
+        module.tunnel(c, background=True)
+
+
+def test_ssh_asks_without_anything_that_the_configuration_adds(c, ssh):
+    assert module._acquaint(c.server)
+    assert ssh.words == [f"-T {' '.join(module.ALONE)} -- ec2 true"]
+    ssh.mode("stranger")
+    with pytest.raises(Exit, match="ssh cannot log in to ec2"):
+        module._acquaint(c.server)
+
+
+@pytest.mark.parametrize("number", [80, 65536, -1])
+def test_a_port_that_cannot_be_is_refused(c, ssh, number):
+    with pytest.raises(Exit, match=f"--local-port is {number}. Give one from 1024 to 65535"):
+        module.tunnel(c, local_port=number)
+
+
+def test_a_port_given_by_hand_wins(c, ssh):
+    other = module.free_port()
+    module.tunnel(c, background=True, local_port=other)
+    assert there(c).local_port == other
+
+
+# -- ports -------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken_is_refused_with_its_owner(c, ssh, port):
+    with socket.create_server(("127.0.0.1", port)):
+        for background in (True, False):
+            with pytest.raises(Exit) as caught:
+                module.tunnel(c, background=background)
+    assert f"Port {port} of this machine is taken by " in caught.value.message
+    assert f"(process {os.getpid()}). End that: kill {os.getpid()}" in caught.value.message
+    assert "--any-port" in caught.value.message
+    assert ssh.words == []
+
+
+def test_a_listener_on_the_other_localhost_is_in_the_way_too(port):
+    try:
+        listening = socket.create_server(("::1", port), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with listening, pytest.raises(Exit, match=f"Port {port} of this machine is taken"):
+        module.refuse_taken(port)
+
+
+def test_a_port_that_is_taken_by_a_tunnel_of_ours_says_how_to_close_that(c, ssh, port):
+    module.tunnel(another(port, "alpha", environment="staging"), background=True)
+    with pytest.raises(Exit) as caught:
+        module.tunnel(c, background=True)
+    assert caught.value.message.startswith(
+        f"Port {port} of this machine is taken by the tunnel to alpha (staging). Close that: "
+        "FABRIC_MLFLOW_ENVIRONMENT=staging ./fab -H alpha tunnel.close. Or take another port: "
+    )
+
+
+def test_any_port_takes_the_next_free_one_and_both_live_side_by_side(c, ssh, port):
+    beta = another(port)
+    module.tunnel(c, background=True)
+    module.tunnel(beta, background=True, any_port=True)
+    assert there(beta).local_port > port
+    assert [there(task).condition for task in (c, beta)] == ["open", "open"]
+    module.close(c)
+    assert there(beta).condition == "open"
+
+
+def test_a_port_that_somebody_takes_while_ssh_connects_is_passed_over(c, ssh, port, monkeypatch):
+    with socket.create_server(("127.0.0.1", port)):
+        free = machine.next_free
+        offered = [port]
+        monkeypatch.setattr(
+            module.machine, "next_free", lambda port: offered.pop() if offered else free(port)
+        )
+        module.tunnel(c, background=True, any_port=True)
+    assert there(c).local_port > port
+
+
+def test_no_free_port_is_said(c, monkeypatch):
+    monkeypatch.setattr(module.machine, "next_free", lambda port: None)
+    with pytest.raises(Exit, match="No port of this machine is free from"):
+        module._free(5001, any_port=True)
+
+
+def test_a_free_port_can_be_bound():
+    with socket.create_server(("127.0.0.1", module.free_port())):
+        pass
+
+
+# -- keeping -----------------------------------------------------------------------------------
+
+
+def test_a_lost_connection_comes_back_by_itself(c, ssh, port):
+    module.tunnel(c, background=True)
+    (former,) = there(c).ssh
+    os.kill(former, signal.SIGKILL)
+    until(lambda: there(c).losses == 1 and there(c).condition == "open", "connected again")
+    assert there(c).ssh != (former,)
+    assert module.answers(port)
+
+
+def test_while_it_does_not_come_back_the_reason_is_known(c, ssh):
+    module.tunnel(c, background=True)
+    ssh.mode("refuse")
+    os.kill(there(c).ssh[0], signal.SIGKILL)
+    until(lambda: "Permission denied" in (there(c).problem or ""), "a reason")
+    assert there(c).condition == "reconnecting"
+    with pytest.raises(Exit, match="comes back by itself; last: Permission denied"):
+        module.tunnel(c, background=True)
+    ssh.mode("healthy")
+    until(lambda: there(c).condition == "open", "connected again")
+
+
+def test_close_ends_it_between_two_connections(c, ssh, capsys):
+    module.tunnel(c, background=True)
+    ssh.mode("refuse")
+    os.kill(there(c).ssh[0], signal.SIGKILL)
+    until(lambda: there(c).condition == "reconnecting", "the loss is seen")
+    module.close(c)
+    assert "tunnel closed" in capsys.readouterr().out
+    ssh.mode("healthy")
+    assert left(c) == []
+
+
+def test_an_ssh_that_hangs_is_dead_and_close_ends_it(c, ssh):
+    module.tunnel(c, background=True)
+    os.kill(there(c).ssh[0], signal.SIGSTOP)
+    assert there(c).condition == "dead"
+    module.close(c)
+    assert left(c) == []
+
+
+def test_a_keeper_that_is_stopped_is_dead_and_close_ends_it(c, ssh):
+    module.tunnel(c, background=True)
+    keeping = there(c).keeper
+    assert keeping is not None
+    os.kill(keeping, signal.SIGSTOP)
+    until(lambda: there(c).condition == "dead", "dead")
+    module.close(c)
+    assert left(c) == []
+
+
+def test_a_keeper_that_was_killed_leaves_no_ssh(c, ssh, capsys):
+    module.tunnel(c, background=True)
+    keeping = there(c).keeper
+    assert keeping is not None
+    os.kill(keeping, signal.SIGKILL)
+    if sys.platform == "linux":
+        until(lambda: not left(c), "ssh ended with it")
+    until(lambda: there(c).condition == "stale", "stale")
+    module.close(c)
+    assert left(c) == []
+    assert "tunnel closed" in capsys.readouterr().out
+
+
+def test_what_a_killed_keeper_left_is_ended_before_it_is_opened_anew(c, ssh):
+    module.tunnel(c, background=True)
+    (orphan,) = there(c).ssh
+    keeping = there(c).keeper
+    assert keeping is not None
+    os.kill(keeping, signal.SIGKILL)
+    module.tunnel(c, background=True)
+    assert there(c).condition == "open"
+    assert orphan not in there(c).ssh
+
+
+def test_files_that_are_taken_away_end_it(c, ssh):
+    module.tunnel(c, background=True)
+    module.place_of(c.server).state.unlink()
+    until(lambda: not left(c), "it ended by itself")
+
+
+# -- closing -----------------------------------------------------------------------------------
+
+
+def test_close_closes_it_and_leaves_nothing(c, ssh, port, capsys):
     module.tunnel(c, background=True)
     module.close(c)
-    assert ssh.words[-1] == f"-S {module._socket(c.server)} -O exit -- ec2"
     assert "tunnel closed" in capsys.readouterr().out
-    assert not module.is_open(c.server)
+    assert module.opened(c.server) is None
+    assert left(c) == []
+    assert not machine.is_taken(port)
+    assert [file.suffix for file in module._folder().iterdir()] == [".lock"]
 
 
 def test_closing_what_is_not_open_is_no_error(c, ssh, capsys):
@@ -165,79 +499,140 @@ def test_closing_what_is_not_open_is_no_error(c, ssh, capsys):
     assert capsys.readouterr().out == "tunnel.close: there is no tunnel open\n"
 
 
-def test_a_refusal_in_the_background_is_openssh_s_last_line(c, ssh):
-    ssh.mode("refuse")
-    with pytest.raises(Exit) as caught:
-        module.tunnel(c, background=True)
-    assert caught.value.message == (
-        "ssh cannot open the tunnel to ec2: bind: Address in use. Try: ssh ec2 true"
+def test_a_process_is_ours_only_by_its_command_line(c):
+    place = module.place_of(c.server)
+    assert place.is_mark_of(f"ssh -N -M -S {place.socket} -- ec2")
+    assert place.is_mark_of(f"python -I -S /x/keeper.py {place.base} 3 background")
+    assert not place.is_mark_of(f"tail -f {place.log}")
+    assert not place.is_mark_of(f"ssh -N -M -S {place.socket}x -- ec2")
+    assert not place.is_mark_of(f"less {place.socket}")
+
+
+def test_a_host_that_goes_away_takes_its_tunnel_along(c, ssh):
+    module.tunnel(c, background=True)
+    module.close_all_to("somebody else")
+    assert there(c).condition == "open"
+    module.close_all_to(c.server.identity)
+    assert left(c) == []
+
+
+# -- in the foreground -------------------------------------------------------------------------
+
+
+def in_the_foreground(c: Task, then: Callable[[], None]) -> None:
+    """Hold it open until `then` is done, and press Ctrl-C."""
+
+    def later() -> None:
+        try:
+            until(lambda: module.opened(c.server) and there(c).condition == "open", "open")
+            then()
+        finally:
+            c.server.interrupted.set()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    module.tunnel(c)
+    thread.join()
+
+
+def test_in_the_foreground_ctrl_c_closes_it(c, ssh, capsys):
+    in_the_foreground(c, lambda: None)
+    out = capsys.readouterr().out
+    assert "Ctrl-C closes it" in out
+    assert out.endswith("tunnel closed\n")
+    assert left(c) == []
+    assert module.opened(c.server) is None
+
+
+def test_in_the_foreground_a_loss_is_said_and_mended(c, ssh, monkeypatch, capsys):
+    said: list[str] = []
+    monkeypatch.setattr(c.server, "say", lambda text, style=None: said.append(text))
+
+    def lose() -> None:
+        os.kill(there(c).ssh[0], signal.SIGKILL)
+        until(lambda: "✓ connected again" in str(said), "it is told")
+
+    in_the_foreground(c, lose)
+    assert "the connection was lost" in capsys.readouterr().err
+    assert there_is_none(c)
+
+
+def test_in_the_foreground_it_ends_when_it_is_closed_elsewhere(c, ssh, capsys):
+    in_the_foreground(c, lambda: module.close(c))
+    assert capsys.readouterr().out.endswith("tunnel closed\n")
+
+
+def test_in_the_foreground_a_keeper_that_is_killed_is_an_error(c, ssh):
+    def kill() -> None:
+        keeping = there(c).keeper
+        assert keeping is not None
+        os.kill(keeping, signal.SIGKILL)
+        time.sleep(1)
+
+    with pytest.raises(Exit, match=r"was killed\. Open it again: \./fab -H ec2 tunnel"):
+        in_the_foreground(c, kill)
+    until(lambda: not left(c), "nothing is left")
+
+
+# -- looking -----------------------------------------------------------------------------------
+
+
+def test_status_tells_of_a_tunnel_in_every_condition(c, ssh, port):
+    assert module.status(c) == [{**module._closed(c.server)}]
+    module.tunnel(c, background=True)
+    (row,) = module.status(c)
+    assert row["state"] == "open"
+    assert row["answers"]
+    assert row["url"] == f"http://localhost:{port}"
+    assert row["keeper"]
+    assert len(row["ssh"]) == 1
+    json.dumps(row)
+    ssh.mode("silent")
+    assert not module.status(c)[0]["answers"]
+
+
+def test_status_says_what_to_type(c, ssh, capsys):
+    module.show({"ec2": module.status(c)})
+    assert "open one: ./fab -H ec2 tunnel --background" in capsys.readouterr().out
+    module.tunnel(c, background=True)
+    ssh.mode("silent")
+    capsys.readouterr()
+    module.show({"ec2": module.status(c)})
+    out, err = capsys.readouterr()
+    assert " open " in out
+    assert "the server behind it does not answer. Type: ./fab -H ec2 status" in err
+    os.kill(there(c).ssh[0], signal.SIGSTOP)
+    module.show({"ec2": module.status(c)})
+    out, err = capsys.readouterr()
+    assert " dead " in out
+    assert "Close it: ./fab -H ec2 tunnel.close" in err
+
+
+def test_status_shows_the_tunnels_of_other_environments_and_hosts_too(c, ssh, port, capsys):
+    module.tunnel(another(port, "ec2", environment="staging"), background=True)
+    assert [row["state"] for row in module.status(c)] == ["closed", "open"]
+    module.tunnel(another(module.free_port(), "gamma"), background=True)
+    capsys.readouterr()
+    module.show({"ec2": module.status(c)})
+    out = capsys.readouterr().out
+    assert "staging" in out
+    assert "gamma" in out
+
+
+def test_a_state_that_nobody_keeps_is_stale(c, ssh):
+    place = module.place_of(c.server)
+    keeper.State("ec2", None, 5001, 5000, ["ssh"], connected=1.0).write(place)
+    (row,) = module.status(c)
+    assert row["state"] == "stale"
+    assert module._advice(row) == (
+        "ec2 (default) is stale: what kept it was killed. Clean up: ./fab -H ec2 tunnel.close"
     )
 
 
-def test_a_refusal_in_the_foreground_is_openssh_s_last_line(c, ssh):
-    ssh.mode("refuse")
-    with pytest.raises(Exit, match=r"Permission denied \(publickey\)"):
-        module.tunnel(c)
-
-
-def test_a_port_that_is_taken_is_named_before_ssh_is_asked(c, ssh, port):
-    with socket.create_server(("127.0.0.1", port)):
-        for background in (True, False):
-            with pytest.raises(Exit, match=f"Port {port} of this machine is taken.*local_port"):
-                module.tunnel(c, background=background)
-    assert ssh.words == []
-
-
-def test_a_port_given_by_hand_wins(c, ssh):
-    other = module.free_port()
-    module.tunnel(c, background=True, local_port=other)
-    assert f"-L 127.0.0.1:{other}:" in ssh.words[0]
-
-
-def test_in_the_foreground_ctrl_c_closes_it(c, ssh, monkeypatch, capsys):
-    processes = []
-    wait = subprocess.Popen.wait
-
-    def interrupted(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
-        if not processes:
-            processes.append(process)
-            raise KeyboardInterrupt
-        return wait(process, timeout)
-
-    def answers(port: int) -> bool:
-        monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
-        return True
-
-    monkeypatch.setattr(module, "answers", answers)
-    module.tunnel(c)
-    out = capsys.readouterr().out
-    assert "Ctrl-C closes it" in out
-    assert "tunnel closed" in out
-    assert processes[0].returncode == -signal.SIGTERM
-
-
-def test_a_tunnel_that_breaks_says_how_to_open_it_again(c, ssh, monkeypatch):
-    def breaks(port: int) -> bool:
-        opened[0].kill()
-        return True
-
-    opened: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def note(*given: object, **options: object) -> subprocess.Popen[bytes]:
-        opened.append(popen(*given, **options))  # type: ignore[call-overload]
-        return opened[-1]
-
-    monkeypatch.setattr(module.subprocess, "Popen", note)
-    monkeypatch.setattr(module, "answers", breaks)
-    with pytest.raises(Exit, match=r"The tunnel to ec2 broke\. Open it again"):
-        module.tunnel(c)
-
-
-def test_the_process_ends_with_the_block_whatever_happens_in_it(c, ssh, port):
-    with pytest.raises(ValueError, match="inside"), module.forwarded(c.server, port) as process:
-        raise ValueError("inside")
-    assert process.poll() is not None
+@pytest.mark.parametrize("text", ["", "{", '{"host": "ec2"}', "[]"])
+def test_a_state_of_another_version_is_as_good_as_none(c, text):
+    module.place_of(c.server).state.write_text(text)
+    assert module.opened(c.server) is None
 
 
 def test_health_is_asked_past_any_proxy(healthy, monkeypatch):
@@ -249,31 +644,60 @@ def test_nobody_who_listens_is_no_answer(port):
     assert not module.answers(port)
 
 
-def test_status_tells_of_all_three_cases(c, ssh, healthy, capsys):
-    module.status(c)
-    assert "open one: ./fab -H ec2 tunnel --background" in capsys.readouterr().out
+# -- places ------------------------------------------------------------------------------------
+
+
+def test_its_files_are_in_a_folder_of_ours_alone(c):
+    path = module.place_of(c.server).socket
+    assert len(path.stem) == 16
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_every_server_has_a_place_of_its_own():
+    places = {
+        module.place_of(context(blank(), Settings(**values), alias).server)
+        for alias in ("alpha", "beta")
+        for values in ({}, {"environment": "staging"})
+    }
+    assert len(places) == 4
+
+
+def test_a_port_that_changed_in_the_settings_does_not_hide_the_tunnel(c, ssh):
     module.tunnel(c, background=True)
-    capsys.readouterr()
-    module.status(c)
-    assert "but the server does not answer" in capsys.readouterr().err
-    module._port_file(c.server).write_text(str(healthy))
-    module.status(c)
-    assert "and the server answers" in capsys.readouterr().out
+    changed = another(there(c).local_port, "ec2", port=6000)
+    assert there(changed).port == 5000
+    with pytest.raises(Exit, match=r"to port 5000 there\. Close it first"):
+        module.tunnel(changed, background=True)
 
 
-def test_the_host_itself_is_never_logged_in_to_by_paramiko(c, ssh):
-    module.tunnel(c, background=True)
-    module.status(c)
-    module.close(c)
-    assert c.recorder.opened == 0
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_folder_that_others_may_enter_is_refused(c, mode):
+    folder = Path(os.environ["XDG_RUNTIME_DIR"], f"remote-mlflow-{os.getuid()}")
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    with pytest.raises(Exit, match="belongs to somebody else"):
+        module.place_of(c.server)
 
 
-def test_a_host_with_a_port_is_spelt_as_openssh_knows_it(ssh, port):
-    c = context(blank(), Settings(bucket="my-bucket", local_port=port), "me@192.0.2.7:2200")
-    module.tunnel(c, background=True)
-    assert ssh.words[0].endswith(" -p 2200 -- me@192.0.2.7")
+def test_a_folder_with_too_long_a_name_is_refused_before_ssh_dies_of_it(c, ssh, monkeypatch, home):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / ("x" * 60)))
+    with pytest.raises(Exit, match="Set XDG_RUNTIME_DIR to a shorter one"):
+        module.tunnel(c)
 
 
-def test_a_free_port_can_be_bound():
-    with socket.create_server(("127.0.0.1", module.free_port())):
+# -- a tunnel for one task ---------------------------------------------------------------------
+
+
+def test_the_process_ends_with_the_block_whatever_happens_in_it(c, ssh, port):
+    with pytest.raises(ValueError, match="inside"), module.forwarded(c.server, port) as process:
+        raise ValueError("inside")
+    assert process.poll() is not None
+
+
+def test_a_refusal_there_is_openssh_s_last_line_too(c, ssh, port):
+    ssh.mode("refuse")
+    with (
+        pytest.raises(Exit, match=r"Permission denied \(publickey\)"),
+        module.forwarded(c.server, port),
+    ):
         pass
