@@ -27,7 +27,16 @@ logging.getLogger("paramiko").propagate = False
 
 CONNECT_TIMEOUT = 10  # seconds; OpenSSH would wait for the kernel's two minutes
 KEEPALIVE = 30  # seconds; below the idle limits of common NAT gateways (AWS: 350 s)
+BEAT = 10  # seconds between signs of life to a command that would not end by itself
 _asking = threading.Lock()
+
+
+class Alive(io.BytesIO):
+    """Standard input that stays open after its bytes, with a line now and then.
+
+    A command that reads it knows at once when the connection is closed, and after a while when it
+    was lost without a word.
+    """
 
 
 class Runner(Remote):
@@ -60,6 +69,8 @@ class Runner(Remote):
             return
         try:
             self.channel.sendall(input_.getbuffer())
+            while isinstance(input_, Alive) and not self.program_finished.wait(BEAT):
+                self.channel.sendall(b"\n")
             self.channel.shutdown_write()
         except (OSError, EOFError):
             pass  # the command ended without reading it all; its exit code says why

@@ -1,6 +1,7 @@
 """What the operator sees: whole lines, tagged with their host, colour only on a terminal."""
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -67,13 +68,17 @@ class Console:
         with _lock:
             print(text, file=self.out, flush=True)
 
-    def show(self, renderable: "RenderableType") -> None:
-        """Print a table or panel."""
+    def show(self, renderable: "RenderableType", width: int = 120) -> None:
+        """Print a table or panel; `width` is for files and programs, which have none."""
         from rich.console import Console as Rich
 
-        width = None if self.talk.isatty() else 120
         with _lock:
-            Rich(file=self.talk, width=width, highlight=False, soft_wrap=False).print(renderable)
+            Rich(file=self.talk, width=self.width or width, highlight=False).print(renderable)
+
+    @property
+    def width(self) -> int | None:
+        """Return the terminal's columns; None where the output goes to a file or program."""
+        return shutil.get_terminal_size().columns if self.talk.isatty() else None
 
     def _write(self, stream: TextIO, text: str, host: str | None, style: str | None) -> None:
         tag = f"[{host}] " if host and self.tagged else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
-from tasks import configure, credentials, deploy, install, service, tunnel
+from tasks import configure, credentials, deploy, install, keeper, service, tunnel
 from tasks.backup import backup
 from tasks.console import confirm, console
 from tasks.deploy import is_deployed
@@ -88,17 +89,15 @@ def examined(server: Server) -> Case:
     if not (is_deployed(server.settings, facts) or facts.server_env or facts.release):
         raise Exit(service.ABSENT.format(host=server.name))
     logins = known_logins(server)
-    reports = server.look("doctor", [looking(server.settings, [
+    tried = [
         {"source": source, "username": login.username, "password": login.password}
         for source, login in logins.items()
-    ])])  # fmt: skip
-    return Case(
-        host=server.name,
-        settings=server.settings,
-        facts=facts,
-        symptoms=parse(reports),
-        here=this_machine(server, started, logins),
-    )
+    ]
+    # A tunnel that hangs is waited for while the host is looked at.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        here = pool.submit(this_machine, server, started, logins)
+        reports = server.look("doctor", [looking(server.settings, tried)])
+        return Case(server.name, server.settings, facts, parse(reports), here.result())
 
 
 def known_logins(server: Server) -> dict[str, Login]:
@@ -118,15 +117,16 @@ def known_logins(server: Server) -> dict[str, Login]:
 def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Here:
     """See what concerns this machine alone: its tunnel and its variables."""
     variables = server.variables
-    port = tunnel._port_of(server)
+    there = tunnel.opened(server)
     return Here(
         now=now,
         uri=variables.get("MLFLOW_TRACKING_URI"),
         sources=frozenset(logins),
         half=bool(variables.get(credentials.USERNAME)) != bool(variables.get(credentials.PASSWORD)),
-        tunnel_port=port,
-        tunnel_up=tunnel.is_open(server),
-        tunnel_answers=port is not None and tunnel.answers(port, timeout=2),
+        tunnel_port=there.local_port if there else None,
+        tunnel=there.condition if there else "",
+        # Asks nobody who would have to wake up for it.
+        tunnel_answers=there is not None and keeper.reaches(there.local_port, 2.0),
     )
 
 

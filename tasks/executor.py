@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -27,6 +28,8 @@ NO_HOST = (
     "No host to work on. Name one: -H ec2, or `hosts:` in fabric.yaml, or FABRIC_HOSTS. "
     "No server yet? Try ./fab rehearse"
 )
+
+Place = tuple["Settings", list[str]]  # an environment, and the hosts that it names
 
 LOOKS = 3  # at a host that others change, before the operator is told
 
@@ -82,12 +85,30 @@ class Executor(fabric.Executor):
         console.quiet_stdout = any(call.kwargs.get("json") for call in calls)
         for kind, group in itertools.groupby(calls, lambda call: isinstance(call.task, RemoteTask)):
             if kind:
-                settings, hosts = self.settings()
-                Chain(list(group), hosts, settings, self.client(), self.config).run()
+                self._run_remote(list(group))
             else:
                 for call in group:
                     call.task(call.make_context(without_ssh(self.config)), **call.kwargs)
         return {}
+
+    def _run_remote(self, calls: list[Any]) -> None:
+        for call in calls:
+            if call.task.options:
+                call.task.options(**call.kwargs)
+        from tasks.settings import settle_all
+
+        settings, hosts = self.settings()
+        everywhere = None
+        if all(call.task.everywhere for call in calls) and settings.environment is None:
+            places = settle_all(self.file, os.environ)
+            if not self.core[0].args.hosts.value:
+                hosts = list(dict.fromkeys(host for _, own in places for host in own))
+            everywhere = functools.partial(settings_of, places)
+        try:
+            Chain(calls, hosts, settings, self.client(), self.config, everywhere).run()
+        except KeyboardInterrupt:
+            # Invoke would exit 1, as after a failure; 130 is what shells make of Ctrl-C.
+            raise Exit(code=130) from None
 
     def _refuse_what_is_not_ours(self) -> None:
         if self.core.remainder:
@@ -116,6 +137,13 @@ class Executor(fabric.Executor):
         )
 
 
+def settings_of(places: Sequence[Place], host: str) -> list[Settings]:
+    """Choose the environments that a host is for: those that name it, or may be on any host."""
+    named = [settings for settings, hosts in places if host in hosts]
+    free = [settings for settings, hosts in places if not hosts]
+    return named or free or [settings for settings, _ in places]
+
+
 def without_ssh(config: fabric.Config) -> fabric.Config:
     """Clone a configuration without what Paramiko read: OpenSSH answers for aliases."""
     clone = config.clone()
@@ -140,12 +168,14 @@ class Chain:
         settings: Settings,
         client: Client,
         config: fabric.Config,
+        everywhere: Callable[[str], list[Settings]] | None = None,
     ) -> None:
         self._calls: Sequence[Any] = calls  # their tasks are all RemoteTasks
         self._hosts = list(dict.fromkeys(hosts))
         self._settings = settings
         self._client = client
         self._config = config
+        self._everywhere = everywhere or (lambda host: [settings])
         self._failures: dict[str, str] = {}
         self._answers: list[dict[str, Any]] = [{} for _ in calls]
         self._results_lock = threading.Lock()
@@ -177,6 +207,7 @@ class Chain:
         own = rehearsed(connection.target.identity)
         if own is None:
             server = Server(connection, self._settings, self._client, managed_files)
+            server.everywhere = [server.beside(one) for one in self._everywhere(host)]
         else:
             settings, variables = own.settings, own.variables
             server = Server(connection, settings, self._client, managed_files, variables, True)

@@ -25,6 +25,9 @@ PACKAGES = (
 )
 
 
+END = "end\tyes\n"
+
+
 @dataclass(frozen=True)
 class Unit:
     """One systemd unit as `systemctl show` describes it."""
@@ -35,6 +38,7 @@ class Unit:
     file: str = ""
     needs_reload: bool = False
     since: int = 0
+    changed: int = 0
     restarts: int = 0
     memory: int | None = None
     pid: int = 0
@@ -72,6 +76,7 @@ class Facts:
     python: tuple[int, ...] = ()
     cores: int = 1
     memory_kb: int = 0
+    disk_kb: int = 0
     free_kb: int = 0
     addresses: tuple[str, ...] = ()
     packages: frozenset[str] = frozenset()
@@ -85,6 +90,7 @@ class Facts:
     bootstrap: bool = False
     proved: str | None = None
     well: str | None = None
+    backup: str | None = None  # when (seconds since 1970) and which, made by this host
     generation: int = 0
     units: Mapping[str, Unit] = field(default_factory=dict)
     listeners: tuple[Listener, ...] = ()
@@ -98,6 +104,11 @@ class Facts:
     schema_error: str | None = None
     runs: int | None = None
     experiments: int | None = None
+    database: str | None = None  # the scheme of its URI, such as sqlite
+    database_bytes: int | None = None
+    workers: int | None = None
+    service_kb: int | None = None  # proportional set size of the service's processes
+    certificate_until: int | None = None
 
     @property
     def has_users(self) -> bool:
@@ -114,6 +125,14 @@ def probe(settings: Settings, files: Sequence[str]) -> str:
         settings.root_path, settings.unit, settings.port, settings.profile,
         *PACKAGES, "--", *files, "--",
     )  # fmt: skip
+
+
+def parts(text: str, count: int) -> list[str]:
+    """Split what so many probes printed one after the other; raises ValueError if one is cut."""
+    found = text.split(END)[:-1]
+    if len(found) != count:
+        raise ValueError("the probe of the host was cut short")
+    return [part + END for part in found]
 
 
 def parse(text: str) -> Facts:
@@ -145,6 +164,7 @@ def parse(text: str) -> Facts:
         python=tuple(int(part) for part in (one("python") or "").split(".") if part),
         cores=number("cores") or 1,
         memory_kb=number("memory_kb") or 0,
+        disk_kb=number("disk_kb") or 0,
         free_kb=number("free_kb") or 0,
         addresses=tuple((one("addresses") or "").split()),
         packages=_installed(found.get("package", [])),
@@ -158,6 +178,7 @@ def parse(text: str) -> Facts:
         bootstrap="bootstrap" in found,
         proved=one("proved"),
         well=one("well"),
+        backup=one("backup"),
         generation=number("generation") or 0,
         units=_units(found.get("unit", [])),
         listeners=listeners(found.get("listener", [])),
@@ -171,6 +192,11 @@ def parse(text: str) -> Facts:
         schema_error=one("schema_error"),
         runs=number("runs"),
         experiments=number("experiments"),
+        database=one("database"),
+        database_bytes=number("database_bytes"),
+        workers=number("workers"),
+        service_kb=number("service_kb"),
+        certificate_until=number("certificate_until"),
     )
 
 
@@ -206,6 +232,7 @@ def _unit(values: Mapping[str, str]) -> Unit:
         file=values.get("UnitFileState", ""),
         needs_reload=values.get("NeedDaemonReload") == "yes",
         since=number("ActiveEnterTimestamp"),
+        changed=number("StateChangeTimestamp"),
         restarts=number("NRestarts"),
         # systemd spells "not accounted" as [not set] or as 2^64 - 1.
         memory=memory if 0 < memory < 2**63 else None,

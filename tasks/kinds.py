@@ -22,7 +22,9 @@ class Host(Protocol):
 class RemoteTask(Task):  # type: ignore[type-arg]
     """A task whose context is a connection to one host, with our Server as `c.server`.
 
-    `check` looks at this machine alone, before any connection. `prepare` gets all servers of the
+    `options` gets what was typed and refuses what makes no sense; `check` looks at this machine
+    alone; both before any connection. `everywhere` says that the task looks at all environments of
+    its hosts where none is chosen (see `Server.everywhere`). `prepare` gets all servers of the
     chain at once, in the main thread, before the first task: the place to ask questions. `report`
     gets every host's return value by name once all hosts are done; with `--json` the executor
     prints the values itself. `verdict` says of a value why the task failed although it has an
@@ -32,6 +34,8 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     def __init__(
         self,
         *args: Any,
+        options: Callable[..., Any] | None = None,
+        everywhere: bool = False,
         check: Callable[..., None] | None = None,
         prepare: Callable[[list[Server]], None] | None = None,
         report: Reporter | None = None,
@@ -40,6 +44,7 @@ class RemoteTask(Task):  # type: ignore[type-arg]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.options, self.everywhere = options, everywhere
         self.check, self.prepare, self.report, self.then = check, prepare, report, then
         self.verdict = verdict
 

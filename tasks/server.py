@@ -26,6 +26,7 @@ from paramiko.ssh_exception import SSHException
 
 from tasks import facts as probing
 from tasks.commands import sh
+from tasks.connection import Alive
 from tasks.console import console, seconds
 from tasks.credentials import Keys, Login
 from tasks.facts import Facts
@@ -90,6 +91,8 @@ class Server:
         self.rehearsal = rehearsal
         self.keys: Keys | None = None
         self.login: Login | None = None
+        # This host's servers, one an environment; just this one where a task concerns one alone.
+        self.everywhere: list[Server] = [self]
         self._managed = managed
         self._facts: Facts | None = None
         self.execs = 0
@@ -97,6 +100,14 @@ class Server:
         self._lock = threading.Lock()
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
+
+    def beside(self, settings: Settings) -> Server:
+        """Return another environment's server of the same host, or this one."""
+        if settings == self.settings:
+            return self
+        return Server(
+            self.connection, settings, self.client, self._managed, self.variables, self.rehearsal
+        )
 
     # -- talking to the operator -------------------------------------------------------------
 
@@ -116,27 +127,28 @@ class Server:
         timeout: float | None = TIMEOUT,
         check: bool = True,
         on_line: Callable[[str], None] | None = None,
-        pty: bool = False,
+        follow: bool = False,
     ) -> Any:
         """Run one command on the host, in one exec, and return Fabric's Result.
 
-        `input` goes to its standard input; `on_line` sees every line of output as it comes.
+        `input` goes to its standard input, which stays open with signs of life where the command
+        is to `follow` something until it ends; `on_line` sees every line of output as it comes.
         Raises Exit with the last line of its error output where it fails and `check` holds.
         """
         self.connection.open()
         self.execs += 1
         stream = Lines(on_line) if on_line else None
+        stdin = (Alive if follow else io.BytesIO)(input or b"")
         try:
             result = self.connection.run(
                 command,
                 # Output that is not shown as it comes is captured silently.
                 hide="stderr" if stream else True,
                 out_stream=stream,
-                # With a terminal the line stays open for Ctrl-C, the only thing that is ever typed.
-                in_stream=False if pty else io.BytesIO(input or b""),
+                in_stream=stdin,
                 warn=True,
-                timeout=timeout,
-                pty=pty,
+                timeout=None if follow else timeout,
+                pty=False,
                 echo=False,
             )
         except CommandTimedOut:
@@ -145,22 +157,22 @@ class Server:
                 "Look at the host, then type the same again."
             ) from None
         except (SSHException, EOFError, OSError, ThreadException) as error:
-            raise Exit(self._lost(error)) from error
+            raise Exit(self._lost(error, follow)) from error
         if stream:
             stream.close()
-        # Ctrl-C on a terminal ends the far side by a signal, which has no exit code either.
-        if result.exited == -1 and not (pty and self.connection.is_connected):
-            raise Exit(self._lost(None))
+        if result.exited == -1:
+            raise Exit(self._lost(None, follow))
         if check and result.exited:
             said = (result.stderr or result.stdout).strip().splitlines() or ["it said nothing"]
             raise Failed(f"A command on {self.name} failed ({result.exited}): {said[-1]}")
         return result
 
-    def _lost(self, error: Exception | None) -> str:
+    def _lost(self, error: Exception | None, follow: bool) -> str:
         if isinstance(error, ThreadException):  # its text is a traceback
             error = error.exceptions[0].value
         reason = f" ({error})" if error and str(error) else ""
-        return f"The connection to {self.name} was lost{reason}. {GOES_ON}"
+        then = "Type the same again." if follow else GOES_ON
+        return f"The connection to {self.name} was lost{reason}. {then}"
 
     def read(self, command: str, **options: Any) -> str:
         """Return what a command prints."""
@@ -179,17 +191,33 @@ class Server:
         """Look at the host, in one exec, unless nothing changed since the last look."""
         with self._lock:
             if self._facts is None:
-                text = self.read(probing.probe(self.settings, self._managed(self.settings)))
-                try:
-                    self._facts = probing.parse(text)
-                except ValueError:
-                    # EC2 images answer root with a sentence instead of a shell, and exit 0.
-                    said = (text.strip().splitlines() or ["nothing"])[0]
-                    raise Exit(
-                        f"{self.name} does not let {self.connection.target.user} run commands; it "
-                        f"says: {said}. Log in as another user: -H USER@HOST."
-                    ) from None
+                self._learn([self])
+            assert self._facts is not None
             return self._facts
+
+    def look_everywhere(self) -> list[Server]:
+        """Look at all environments of this host in one exec; returns their servers."""
+        unknown = [server for server in self.everywhere if server._facts is None]
+        if unknown:
+            self._learn(unknown)
+        return self.everywhere
+
+    def _learn(self, servers: Sequence[Server]) -> None:
+        probes = [
+            probing.probe(server.settings, server._managed(server.settings)) for server in servers
+        ]
+        text = self.read("; ".join(probes))
+        try:
+            found = [probing.parse(part) for part in probing.parts(text, len(probes))]
+        except ValueError:
+            # EC2 images answer root with a sentence instead of a shell, and exit 0.
+            said = (text.strip().splitlines() or ["nothing"])[0]
+            raise Exit(
+                f"{self.name} does not let {self.connection.target.user} run commands; it "
+                f"says: {said}. Log in as another user: -H USER@HOST."
+            ) from None
+        for server, facts in zip(servers, found, strict=True):
+            server._facts = facts
 
     def forget(self) -> None:
         """Look again at the next question."""

@@ -1,14 +1,12 @@
-"""Start, stop and watch the server's unit."""
+"""Start and stop the server's unit, and say how it stands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.commands import journalctl, sh, systemctl
-from tasks.console import console, seconds
+from tasks.commands import systemctl
 from tasks.deploy import is_deployed
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
@@ -109,94 +107,3 @@ def state(settings: Settings, facts: Facts) -> str:
     if socket.active == "active":
         return "stopped, but the next request starts it (./fab stop stops both)"
     return "stopped (./fab start)"
-
-
-def show(answers: Mapping[str, Any]) -> None:
-    """Print one table for all hosts."""
-    from rich.table import Table
-
-    table = Table("host", "version", "state", "since", "memory", "runs", "disk free", box=None)
-    for host, row in answers.items():
-        since, memory = row["since_seconds"], row["memory_bytes"]
-        table.add_row(
-            host,
-            row["version"] or "-",
-            row["state"],
-            seconds(since) if since is not None else "-",
-            f"{memory / 1024**2:.0f} MB" if memory else "-",
-            "-" if row["runs"] is None else str(row["runs"]),
-            f"{row['disk_free_bytes'] / 1024**3:.1f} GB",
-        )
-    console.show(table)
-
-
-@remote(report=show, help={"json": "print JSON instead of a table"})
-def status(c: Host, json: bool = False) -> dict[str, Any]:
-    """Show version, state, memory, runs and disk.
-
-    One table for all hosts; reads only.
-
-    Example: fab -H ec2 status
-    """
-    settings, facts = c.server.settings, c.server.facts
-    service = facts.unit(f"{settings.unit}.service")
-    running = service.active == "active"
-    return {
-        "version": (facts.release or "").rpartition("-")[0] or None,
-        "state": state(settings, facts),
-        "running": running,
-        "since_seconds": facts.now - service.since if running and service.since else None,
-        "memory_bytes": service.memory if running else None,
-        "restarts": service.restarts,
-        "runs": facts.runs,
-        "experiments": facts.experiments,
-        "users": facts.users,
-        "port": settings.port,
-        "disk_free_bytes": facts.free_kb * 1024,
-    }
-
-
-@remote(
-    help={
-        "follow": "go on printing new lines until Ctrl-C",
-        "lines": "how many of the last lines (default 100)",
-        "since": "start there, such as '1h', '2026-11-22' or 'today'",
-        "grep": "only lines that match this pattern",
-    }
-)
-def logs(
-    c: Host,
-    follow: bool = False,
-    lines: int = 100,
-    since: str | None = None,
-    grep: str | None = None,
-) -> None:
-    """Print the server's log.
-
-    What `sudo journalctl -u mlflow-server` prints on the host.
-
-    Example: fab -H ec2 logs --since 1h --grep ERROR
-    """
-    server = c.server
-    unit = server.settings.unit
-    command = journalctl.log(unit, lines=lines, since=since, grep=grep, follow=follow)
-    shell = sh("bash", "-c", f"if [ $(id -u) = 0 ]; then {command}; else sudo -n {command}; fi")
-    if not follow:
-        # journalctl exits 1 where nothing matches, which is an answer too.
-        text = server.read(shell, check=False).strip()
-        console.answer(_tagged(server, text or "-- no entries --"))
-        return
-    # With a terminal on the far side Ctrl-C ends journalctl itself: nothing is left running.
-    server.run(
-        shell,
-        pty=True,
-        timeout=None,
-        check=False,
-        on_line=lambda line: server.say(line),
-    )
-
-
-def _tagged(server: Server, text: str) -> str:
-    if not console.tagged:
-        return text
-    return "\n".join(f"[{server.name}] {line}" for line in text.splitlines())

@@ -138,6 +138,15 @@ def settle(
     return checked({**base, **layer, **overrides, "environment": name}), hosts
 
 
+def settle_all(
+    file: Mapping[str, Any] | None, variables: Mapping[str, str]
+) -> list[tuple[Settings, list[str]]]:
+    """Settle every environment, the default one first; raises Exit as `settle` does."""
+    default = settle(file, variables)
+    environments = ((file or {}).get("mlflow") or {}).get("environments") or {}
+    return [default, *(settle(file, variables, name) for name in environments)]
+
+
 def checked(values: Mapping[str, Any]) -> Settings:
     """Check the values; raises Exit that names the first key that is wrong."""
     for key in values:

@@ -170,6 +170,7 @@ def blank(**values: Any) -> Facts:
         "python": (3, 11, 2),
         "cores": 2,
         "memory_kb": 4_000_000,
+        "disk_kb": 80_000_000,
         "free_kb": 20_000_000,
     }
     return Facts(**(given | values))
@@ -213,6 +214,9 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
         "schema": "abc",
         "runs": 3,
         "experiments": 1,
+        "database": "sqlite",
+        "database_bytes": 5_000_000,
+        "workers": 1,
         "files": {file.path: Managed(sha256(file.text), file.mode) for file in shipped},
         "units": dict.fromkeys(names, unit),
         "well": deploy.wellness(shipped, before),

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tasks.commands import into, journalctl, option, pipe, sh, systemctl, then, when
+from tasks.commands import into, option, pipe, sh, systemctl, then, when
 
 
 @pytest.mark.parametrize(
@@ -46,31 +46,10 @@ def test_every_word_is_quoted_and_none_drops_out(words, command):
         (systemctl.start("a.socket", "nginx"), "systemctl start a.socket nginx"),
         (systemctl.stop("a b"), "systemctl stop 'a b'"),
         (systemctl.restart("a"), "systemctl restart a"),
-        (journalctl.log("u"), "journalctl --no-pager -o short-iso -u u"),
-        (
-            journalctl.log("u", lines=9, since="1h", grep="a b", follow=True),
-            "journalctl --no-pager -o short-iso -u u --lines=9 --since=-1h '--grep=a b' --follow",
-        ),
     ],
 )
 def test_builders_spell_exactly(command, wanted):
     assert command == wanted
-
-
-@pytest.mark.parametrize(
-    ("since", "wanted"),
-    [
-        ("1h", "-1h"),
-        ("30min", "-30min"),
-        ("2 days", "-2 days"),
-        ("5 minutes ago", "5 minutes ago"),
-        ("today", "today"),
-        ("2026-11-22 08:00", "2026-11-22 08:00"),
-        ("-1h", "-1h"),
-    ],
-)
-def test_since_takes_a_bare_duration_as_well_as_what_journalctl_takes(since, wanted):
-    assert journalctl.ago(since) == wanted
 
 
 def bash(command: str) -> subprocess.CompletedProcess[str]:

@@ -175,6 +175,6 @@ def test_tasks_are_run_once_each_in_the_order_of_the_chain_and_ask_first(monkeyp
 def test_this_machine_is_asked_for_tunnel_and_variables(monkeypatch):
     monkeypatch.undo()
     c = context(deployed(), SETTINGS, MLFLOW_TRACKING_USERNAME="admin")
-    monkeypatch.setattr(tunnel, "answers", lambda port, timeout: True)
+    monkeypatch.setattr(tunnel, "opened", lambda server: None)
     here = doctor.this_machine(c.server, 1.0, {})
     assert here == doctor.Here(now=1.0, half=True)

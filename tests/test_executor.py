@@ -53,6 +53,17 @@ def second(c):
     c.server.say("second\nis done")
 
 
+def refuse(loud=False):
+    if loud:
+        raise Exit("not so loud")
+
+
+@remote(everywhere=True, options=refuse)
+def everywhere(c, loud=False):
+    for server in c.server.look_everywhere():
+        noted.append((server.name, server.settings.label))
+
+
 @remote
 def third(c):
     c.server.run("third")
@@ -106,7 +117,7 @@ def wait_for_ctrl_c(c):
 
 
 TASKS = Collection(
-    first, second, third, talk, answer, show, here, leak, broken, count, wait_for_ctrl_c
+    first, second, third, everywhere, talk, answer, show, here, leak, broken, count, wait_for_ctrl_c
 )
 
 
@@ -147,12 +158,74 @@ FACTS = "home\t/home/ubuntu\nuser\tubuntu\nroot\t/home/ubuntu/mlflow-server\nend
 
 def facts(session: Session) -> int:
     if "facts" in session.command:
-        session.say(FACTS)
+        session.say(FACTS * session.command.count("fact end yes"))
     return 0
 
 
 def yaml(text: str) -> None:
     Path("fabric.yaml").write_text(text)
+
+
+# -- which environments ------------------------------------------------------------------------
+
+ENVIRONMENTS = """
+hosts: [alpha]
+mlflow:
+  environments:
+    staging:
+      port: 6000
+    eu:
+      hosts: [beta, alpha]
+"""
+
+
+def test_a_task_for_all_environments_looks_at_each_host_once(fab, network):
+    alpha, beta = network.add("alpha", facts), network.add("beta", facts)
+    yaml(ENVIRONMENTS)
+    assert fab("everywhere") == 0
+    assert sorted(noted) == [
+        ("alpha", "default"), ("alpha", "eu"), ("alpha", "staging"), ("beta", "eu"),
+    ]  # fmt: skip
+    assert (alpha.logins, len(alpha.commands)) == (1, 1)
+    assert (beta.logins, len(beta.commands)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "wanted"),
+    [
+        (["-H", "beta"], [("beta", "eu")]),
+        (["-H", "gamma"], [("gamma", "default"), ("gamma", "staging"), ("gamma", "eu")]),
+    ],
+)
+def test_a_named_host_shows_the_environments_that_name_it_or_else_all(fab, network, hosts, wanted):
+    for name in ("beta", "gamma"):
+        network.add(name, facts)
+    yaml(ENVIRONMENTS)
+    assert fab(*hosts, "everywhere") == 0
+    assert noted == wanted
+
+
+def test_an_environment_that_was_chosen_is_the_only_one(fab, network, monkeypatch):
+    network.add("alpha", facts)
+    yaml(ENVIRONMENTS)
+    monkeypatch.setenv("FABRIC_MLFLOW_ENVIRONMENT", "staging")
+    assert fab("everywhere") == 0
+    assert noted == [("alpha", "staging")]
+
+
+def test_among_other_tasks_one_environment_is_meant(fab, network):
+    network.add("alpha", facts)
+    yaml(ENVIRONMENTS)
+    assert fab("third", "everywhere") == 0
+    assert noted == [("alpha", "default")]
+
+
+def test_a_senseless_option_is_one_line_before_any_connection(fab, network, capsys):
+    alpha = network.add("alpha", facts)
+    network.add("beta", facts)
+    assert fab("-H", "alpha,beta", "third", "everywhere", "--loud") == 1
+    assert capsys.readouterr().err == "not so loud\n"
+    assert alpha.logins == 0
 
 
 # -- which hosts -------------------------------------------------------------------------------
@@ -445,7 +518,7 @@ def test_ctrl_c_ends_the_tasks_of_all_hosts(fab, network, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
-    assert fab("-H", "alpha,beta", "third") == 1
+    assert fab("-H", "alpha,beta", "third") == 130
 
 
 def test_ctrl_c_reaches_tasks_that_wait_for_something_else(fab, network, monkeypatch):
@@ -457,7 +530,7 @@ def test_ctrl_c_reaches_tasks_that_wait_for_something_else(fab, network, monkeyp
 
     monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
     started = time.monotonic()
-    assert fab("-H", "alpha,beta", "wait-for-ctrl-c") == 1
+    assert fab("-H", "alpha,beta", "wait-for-ctrl-c") == 130
     assert time.monotonic() - started < 5
 
 

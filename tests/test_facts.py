@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks.credentials import Keys
-from tasks.facts import PACKAGES, Facts, Listener, Managed, Unit, parse, probe
+from tasks.facts import PACKAGES, Facts, Listener, Managed, Unit, parse, parts, probe
 from tasks.settings import Settings
 
 
@@ -46,6 +46,14 @@ def test_nothing_told_is_nothing_known():
         ("foreign\tvenv", "foreign", True),
         ("tools\tabc", "tools", "abc"),
         ("bootstrap\tyes", "bootstrap", True),
+        ("backup\t1800000000 id", "backup", "1800000000 id"),
+        ("disk_kb\t80", "disk_kb", 80),
+        ("database\tpostgresql", "database", "postgresql"),
+        ("database\t", "database", None),
+        ("database_bytes\t4096", "database_bytes", 4096),
+        ("workers\t2", "workers", 2),
+        ("service_kb\t440000", "service_kb", 440_000),
+        ("certificate_until\t1800000000", "certificate_until", 1_800_000_000),
         ("generation\t17", "generation", 17),
         ("users\t0", "users", 0),
         ("users_error\tno such table: users", "users_error", "no such table: users"),
@@ -95,6 +103,13 @@ def test_a_unit_that_nobody_told_of_is_none():
 def test_output_that_was_cut_short_is_never_taken_for_facts(text):
     with pytest.raises(ValueError, match="cut short"):
         parse(text)
+
+
+def test_what_several_probes_print_is_told_apart():
+    one, other = "home\t/a\nend\tyes\n", "home\t/b\nend\tyes\n"
+    assert parts(one + other, 2) == [one, other]
+    with pytest.raises(ValueError, match="cut short"):
+        parts(one + "home\t/b\n", 2)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +213,8 @@ def server(home: Path) -> Path:
     )
     (root / ".mlflow_auth_config").write_text("[mlflow]\nadmin_password = secret-word\n")
     (root / ".proved").write_text("stamp\n")
+    (root / ".backup").write_text("1800000000 20270115T080000Z-ec2\n")
+    (root / "start_mlflow_server.sh").write_text("mlflow server \\\n  --workers 3 \\\n")
     (root / "audit.log").write_text("x" * 17)
     with sqlite3.connect(root / "basic_auth.db") as users:
         users.executescript("create table users (a); insert into users values (1), (2)")
@@ -220,8 +237,24 @@ def test_a_server_is_read(home, programs, server):
     assert (facts.proved, facts.well) == ("stamp", None)
     assert facts.generation == 17
     assert (facts.users, facts.schema, facts.runs, facts.experiments) == (2, "r1", 1, 0)
+    assert (facts.database, facts.workers) == ("sqlite", 3)
+    assert facts.database_bytes == (server / "mlflow.db").stat().st_size
+    assert facts.backup == "1800000000 20270115T080000Z-ec2"
     text = (server / "server.env").read_bytes()
     assert facts.files == {f"{server}/server.env": Managed(hashlib.sha256(text).hexdigest(), "644")}
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("'postgresql+psycopg2://u:secret@db/x'", "postgresql"),
+        ('"mysql://x"', "mysql"),
+        ("sqlite:////home/x", "sqlite"),
+    ],
+)
+def test_of_the_database_s_address_only_its_kind_is_told(home, programs, server, uri, scheme):
+    (server / "server.env").write_text(f"MLFLOW_BACKEND_STORE_URI={uri}\n")
+    assert look(home, programs).database == scheme
 
 
 def test_looking_changes_nothing(home, programs, server):

@@ -48,7 +48,7 @@ HERE = Here(
     uri="http://localhost:5001",
     sources=frozenset({"variables", "copy"}),
     tunnel_port=5001,
-    tunnel_up=True,
+    tunnel="open",
     tunnel_answers=True,
 )
 
@@ -286,14 +286,15 @@ def test_half_of_a_login_is_named():
     assert only(case(SETTINGS, None, half)).key == "client-variables-half"
 
 
-@pytest.mark.parametrize(("up", "says"), [(True, "up but dead"), (False, " dead")])
-def test_a_dead_tunnel_is_named_only_where_the_server_answers_on_its_host(up, says):
-    dead = replace(HERE, tunnel_answers=False, tunnel_up=up)
-    finding = only(case(SETTINGS, None, dead))
+@pytest.mark.parametrize("condition", ["open", "reconnecting", "stale"])
+def test_a_dead_tunnel_is_named_only_where_the_host_listens(condition):
+    dead = replace(HERE, tunnel_answers=False, tunnel=condition)
+    listening = deployed(listeners=(Listener("127.0.0.1:5000", "nginx", 7),))
+    finding = only(case(SETTINGS, listening, dead))
     assert finding.key == "tunnel-dead"
-    assert says in finding.what
+    assert f"is {condition}, but dead" in finding.what
     assert finding.type == ("./fab -H ec2 tunnel.close", "./fab -H ec2 tunnel --background")
-    assert "tunnel-dead" not in [f.key for f in diagnose(case(SETTINGS, None, dead, health=502))]
+    assert diagnose(case(SETTINGS, None, dead)) == []
 
 
 def test_a_public_name_that_is_refused_is_named():

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -699,6 +700,18 @@ def test_a_set_is_sent_checked_and_reported(back_up, store, root):
         assert (len(body), hashlib.sha256(body).hexdigest()) == (entry["bytes"], entry["sha256"])
     assert sum(entry["bytes"] for entry in manifest["files"]) == done["bytes"]
     assert list((root / "backups").iterdir()) == [], "nothing stays on the host"
+
+
+def test_a_host_remembers_its_last_good_backup_and_no_other(back_up, store, root):
+    before = int(time.time())
+    code, out = back_up()
+    assert code == 0
+    when, name = (root / ".backup").read_text().split()
+    assert before <= int(when) <= time.time()
+    assert json.loads(out.removeprefix("@report "))["place"].endswith(f"/{name}/")
+    store.refuse("PUT .*manifest.json")
+    assert back_up()[0] == 1
+    assert (root / ".backup").read_text().split() == [when, name]
 
 
 def test_the_manifest_is_sent_last(back_up, store):

@@ -12,7 +12,7 @@ from fabric import Config
 from invoke import Result
 from stand_ins import Answer, Network, Session
 
-from tasks.connection import Connection, Runner
+from tasks.connection import Alive, Connection, Runner
 
 Connect = Callable[[Answer], Connection]
 
@@ -219,3 +219,16 @@ def test_output_is_handed_on_as_it_comes(connect):
 
     assert run(connect(slow), hide="stderr", out_stream=Stream()).exited == 0
     assert "".join(said) == "first\nsecond\n"
+
+
+def test_input_that_stays_open_shows_signs_of_life_until_the_command_ends(connect, monkeypatch):
+    monkeypatch.setattr("tasks.connection.BEAT", 0.01)
+    read: list[bytes] = []
+
+    def follow(session: Session) -> int:
+        while b"".join(read).count(b"\n") < 3:
+            read.append(session.channel.recv(100))
+        return 0
+
+    assert run(connect(follow), in_stream=Alive(b"program")).exited == 0
+    assert b"".join(read).startswith(b"program\n\n")

@@ -127,16 +127,13 @@ def test_a_command_without_an_exit_code_is_a_lost_connection(c):
         c.server.run("x", check=False)
 
 
-def test_ctrl_c_on_a_terminal_is_no_lost_connection(c):
+def test_what_is_followed_has_no_end_of_its_own_and_input_that_stays_open(c):
     c.recorder.replies = [Reply(exited=-1)]
-    c.server.run("journalctl --follow", pty=True, check=False)
-
-
-def test_a_terminal_does_not_hide_a_lost_connection(c):
-    c.recorder.replies = [Reply(exited=-1)]
-    c.recorder.is_connected = False
-    with pytest.raises(Exit, match="The connection to ec2 was lost"):
-        c.server.run("journalctl --follow", pty=True, check=False)
+    with pytest.raises(Exit, match=r"The connection to ec2 was lost\. Type the same again\.$"):
+        c.server.run("journalctl --follow", input=b"program", follow=True)
+    (run,) = c.recorder.runs
+    assert run.stdin == b"program"
+    assert run.options["timeout"] is None
 
 
 def test_lines_are_handed_over_whole_as_they_come(c):

@@ -1,16 +1,14 @@
-"""Start, stop and watch: what is already so costs nothing, and every state has its words."""
+"""Start and stop: what is already so costs nothing, and every state has its words."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 
 import pytest
 from invoke import Exit
-from stand_ins import SETTINGS, Reply, Task, blank, context, deployed
+from stand_ins import SETTINGS, Task, blank, context, deployed
 
 from tasks import service
-from tasks.console import console
 from tasks.facts import Facts, Unit
 from tasks.settings import Settings
 
@@ -126,89 +124,3 @@ def test_a_crash_loop_is_counted():
         units(), units={**units().units, SERVICE: Unit(active="activating", restarts=7)}
     )
     assert service.state(SETTINGS, facts) == "restarting after a failure (7 times; ./fab logs)"
-
-
-def test_status_is_plain_values():
-    assert service.status(context(deployed())) == {
-        "version": "3.17.2",
-        "state": "running",
-        "running": True,
-        "since_seconds": 1000,
-        "memory_bytes": 431 << 20,
-        "restarts": 0,
-        "runs": 3,
-        "experiments": 1,
-        "users": 1,
-        "port": 5000,
-        "disk_free_bytes": 20_000_000 * 1024,
-    }
-
-
-def test_status_of_a_blank_host_is_no_error():
-    row = service.status(context(blank()))
-    assert (row["version"], row["state"], row["running"]) == (None, "not deployed", False)
-    assert row["memory_bytes"] is None
-
-
-def test_one_table_shows_all_hosts(capsys):
-    service.show(
-        {"alpha": service.status(context(deployed())), "beta": service.status(context(blank()))}
-    )
-    out = capsys.readouterr().out
-    alpha, beta = (
-        line.split() for line in out.splitlines() if line.lstrip()[:4] in ("alph", "beta")
-    )
-    assert alpha[:3] == ["alpha", "3.17.2", "running"]
-    assert "16 min 40 s" in out
-    assert "431 MB" in out
-    assert beta[:4] == ["beta", "-", "not", "deployed"]
-
-
-# -- logs --------------------------------------------------------------------------------------
-
-
-def asked(c: Task) -> str:
-    words = shlex.split(c.recorder.commands[0])
-    assert words[:2] == ["bash", "-c"]
-    return words[2]
-
-
-def test_logs_are_the_journal_s_last_lines(capsys):
-    c = context()
-    c.recorder.replies = [Reply("one\ntwo\n")]
-    service.logs(c)
-    journal = "journalctl --no-pager -o short-iso -u mlflow-server --lines=100"
-    assert asked(c) == f"if [ $(id -u) = 0 ]; then {journal}; else sudo -n {journal}; fi"
-    assert capsys.readouterr().out == "one\ntwo\n"
-
-
-def test_logs_take_what_the_operator_looks_for():
-    c = context()
-    service.logs(c, lines=5, since="1h", grep="it's; reboot")
-    assert "--lines=5 --since=-1h '--grep=it'\"'\"'s; reboot'" in asked(c)
-
-
-def test_nothing_that_matches_is_an_answer_too(capsys):
-    c = context()
-    c.recorder.replies = [Reply("", exited=1)]
-    service.logs(c, grep="nothing")
-    assert capsys.readouterr().out == "-- no entries --\n"
-
-
-def test_logs_of_several_hosts_are_tagged_line_by_line(capsys):
-    console.tagged = True
-    c = context()
-    c.recorder.replies = [Reply("one\ntwo\n")]
-    service.logs(c)
-    assert capsys.readouterr().out == "[ec2] one\n[ec2] two\n"
-
-
-def test_following_has_a_terminal_on_the_far_side_and_no_end_of_its_own(capsys):
-    c = context()
-    c.recorder.replies = [Reply("one\r\ntwo\r\n", exited=-1)]
-    service.logs(c, follow=True)
-    (run,) = c.recorder.runs
-    assert run.options["pty"] is True
-    assert run.options["timeout"] is None
-    assert "--follow" in run.command
-    assert capsys.readouterr().out == "one\ntwo\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from invoke import Exit
 
-from tasks.settings import SCALARS, Settings, checked, host_names, nearest, settle
+from tasks.settings import SCALARS, Settings, checked, host_names, nearest, settle, settle_all
 
 
 def error(values: dict[str, object]) -> str:
@@ -265,3 +265,19 @@ def test_what_h_was_given_is_split(text, names):
 
 def test_nothing_near_is_no_guess():
     assert nearest("zzz", ["bucket"]) == ""
+
+
+def test_all_environments_are_settled_the_default_one_first():
+    file = {
+        "hosts": ["a"],
+        "mlflow": {"version": "3.17.1", "environments": {"staging": {"hosts": ["b"]}, "x": None}},
+    }
+    found = settle_all(file, {"FABRIC_MLFLOW_PORT": "6000"})
+    assert [(settings.label, settings.port, hosts) for settings, hosts in found] == [
+        ("default", 6000, ["a"]), ("staging", 6000, ["b"]), ("x", 6000, ["a"]),
+    ]  # fmt: skip
+
+
+def test_a_mistake_in_any_environment_is_one_line():
+    with pytest.raises(Exit, match="`mlflow: prot:`"):
+        settle_all({"mlflow": {"environments": {"staging": {"prot": 1}}}}, {})

@@ -117,6 +117,14 @@ def send(s3, path, key):
     }
 
 
+def leave_stamp(started, name):
+    """Note on this host when its last backup was made, and which it is."""
+    part = os.path.join(root, ".backup.part")
+    with open(part, "w") as stream:
+        stream.write("%d %s\n" % (started.timestamp(), name))
+    os.replace(part, os.path.join(root, ".backup"))
+
+
 def main():
     refuse_unfit()
     started = datetime.datetime.now(datetime.timezone.utc)
@@ -148,6 +156,7 @@ def main():
         Body=io.BytesIO(body),
         ServerSideEncryption="AES256",
     )
+    leave_stamp(started, name)
     print(
         "@report "
         + json.dumps(

@@ -30,7 +30,7 @@ fact memory_kb "$(awk '$1 == "MemTotal:" {print $2}' /proc/meminfo)"
 existing=$root
 while [ ! -d "$existing" ]; do existing=$(dirname "$existing"); done
 fact addresses "$(hostname -I 2>/dev/null)"
-fact free_kb "$(df -Pk "$existing" | awk 'NR == 2 {print $4}')"
+df -Pk "$existing" | awk 'NR == 2 {printf "disk_kb\t%s\nfree_kb\t%s\n", $2, $4}'
 
 dpkg-query -W -f 'package\t${Package} ${db:Status-Abbrev}\n' "${packages[@]}" 2>/dev/null
 if command -v aws >/dev/null; then fact aws yes; fi
@@ -48,9 +48,14 @@ for file in "${files[@]}"; do
 done
 if [ -e "$root/server.env" ]; then
   while IFS='=' read -r key _; do fact server_env "$key"; done < "$root/server.env"
+  # The scheme alone: what follows may hold a password.
+  fact database "$(sed -n "s/^MLFLOW_BACKEND_STORE_URI=['\"]*\([a-z0-9]*\).*/\1/p" "$root/server.env")"
+fi
+if [ -r "$root/start_mlflow_server.sh" ]; then
+  fact workers "$(sed -n 's/.*--workers \([0-9]*\).*/\1/p' "$root/start_mlflow_server.sh")"
 fi
 if grep -qs '^admin_password *=' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
-for stamp in proved well; do
+for stamp in proved well backup; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done
 if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log")"; fi
@@ -58,9 +63,26 @@ if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log
 for name in "$unit.service" "$unit.socket" nginx.service; do
   systemctl show "$name" --timestamp=unix \
     -p LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp \
+    -p StateChangeTimestamp \
     -p NRestarts,MemoryCurrent,MainPID 2>/dev/null |
     while IFS= read -r line; do fact unit "$name $line"; done
 done
+# What the service's processes hold, shared pages counted once: systemd's own figure holds the page
+# cache as well, and is missing where the kernel counts no memory by control group.
+for list in /sys/fs/cgroup/{,unified/,systemd/}system.slice/"$unit.service"/cgroup.procs; do
+  if [ -r "$list" ]; then
+    while read -r pid; do echo "/proc/$pid/smaps_rollup"; done < "$list" |
+      as_root xargs -r cat 2>/dev/null |
+      awk '$1 == "Pss:" {sum += $2} END {if (sum) printf "service_kb\t%d\n", sum}'
+    break
+  fi
+done
+site=/etc/nginx/sites-available/$unit
+certificate=$(sed -n 's/^ *ssl_certificate *\([^ ;]*\);.*/\1/p' "$site" 2>/dev/null | head -n 1)
+if [ -n "$certificate" ]; then
+  until=$(as_root openssl x509 -noout -enddate -in "$certificate" 2>/dev/null)
+  if [ -n "$until" ]; then fact certificate_until "$(date -d "${until#notAfter=}" +%s)"; fi
+fi
 as_root ss -Hltnp "sport = :$port" 2>/dev/null | while read -r _ _ _ address _ process; do
   fact listener "$address $(sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 \2/p' <<< "$process")"
 done
@@ -111,6 +133,10 @@ ask("basic_auth.db", "users", "select count(*) from users")
 ask("mlflow.db", "schema", "select version_num from alembic_version")
 ask("mlflow.db", "runs", "select count(*) from runs")
 ask("mlflow.db", "experiments", "select count(*) from experiments")
+store = os.path.join(sys.argv[1], "mlflow.db")
+parts = [part for part in (store, store + "-wal") if os.path.exists(part)]
+if parts:
+    print("database_bytes\t%d" % sum(map(os.path.getsize, parts)))
 PYTHON
 fi
 fact end yes

@@ -7,7 +7,7 @@ set +eu +o pipefail
 tell() { printf '@report %s\t%s\n' "$1" "$2"; }
 active() { systemctl is-active --quiet "$1"; }
 # A running part is left alone for so many seconds: the whole has to answer within five.
-patience=3.5
+patience=4
 
 look_at_system() {
   for place in "$root" / /var/log /tmp; do
@@ -28,7 +28,12 @@ look_at_system() {
   systemd-detect-virt --container --quiet ||
     tell synchronised "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
   as_root ss -Hltnp 2>/dev/null | while read -r _ _ _ address _ process; do
-    tell listener "$address $(sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 \2/p' <<< "$process")"
+    listener=$(sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 \2/p' <<< "$process")
+    # A worker of MLflow's is called python.
+    case $listener in
+      '"python'*) as_root grep -qsaE 'mlflow[.]server|/mlflow' "/proc/${listener##* }/cmdline" && listener="\"mlflow\" ${listener##* }" ;;
+    esac
+    tell listener "$address $listener"
   done
   # The largest files of a disk that is getting full: where to look first.
   if [ "$(df -Pk "$root" | awk 'NR == 2 {print int(100 * $4 / $2)}')" -lt 10 ]; then
@@ -42,8 +47,8 @@ look_at_service() {
     tell result "$name $(systemctl show "$name" -p Result --value 2>/dev/null)"
   done
   as_root journalctl -u "$unit.service" --since -2h -n 3000 -o cat --no-pager 2>/dev/null > "$here/journal"
-  # Of the last start: what systemd says at a start comes last, what then goes wrong first.
-  tell error "$(awk '/^(Started|Starting) /{error = ""}
+  # The first of the last start; what the server says may overtake systemd's own "Started".
+  tell error "$(awk '/^Starting |Scheduled restart job/{error = ""}
     error == "" && (/^[A-Za-z_.]*(Error|Exception)(:|$)/ || /^Error:/ || /: (line [0-9]+: )?.*(No such file|not found|Permission denied)/ || /Failed (at step|to )/) {error = $0}
     END {print error}' "$here/journal" | cut -c1-300)"
   tell oom "$(grep -c 'killed by the OOM killer' "$here/journal")"
@@ -80,8 +85,12 @@ look_at_databases() {
 look_at_environment() {
   python=$root/venv/bin/python
   [ -e "$root/venv" ] || return
+  if [ ! -x "$python" ]; then
+    tell environment "its Python is gone"
+    return
+  fi
   if ! said=$("$python" -c pass 2>&1); then
-    tell environment "$(tail -n 1 <<< "${said:-it does not run}" | cut -c1-300)"
+    tell environment "$(tail -n 1 <<< "${said:-its Python does not run}" | cut -c1-300)"
     return
   fi
   # Every file that the packages say they have; Python makes the .pyc ones anew.
@@ -109,5 +118,6 @@ done
 wait
 for part in $parts; do
   cat "$here/$part.seen"
-  grep -q "^@report looked" "$here/$part.seen" || tell blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
+  grep -q "^@report looked" "$here/$part.seen" ||
+    tell blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
 done

@@ -39,7 +39,8 @@ class Finding:
 class Here:
     """The operator's machine: its clock, its tunnel, and what MLflow clients find there.
 
-    `sources` are the logins that were tried on the host: variables, copy, file.
+    `sources` are the logins that were tried on the host: variables, copy, file; `tunnel` is the
+    condition of the tunnel, as tunnel.status says it.
     """
 
     now: float
@@ -47,7 +48,7 @@ class Here:
     sources: frozenset[str] = frozenset()
     half: bool = False
     tunnel_port: int | None = None
-    tunnel_up: bool = False
+    tunnel: str = ""
     tunnel_answers: bool = False
 
 

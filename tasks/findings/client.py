@@ -69,13 +69,12 @@ def client(case: Case) -> Iterator[Finding]:
 def _tunnel(case: Case) -> Iterator[Finding]:
     here = case.here
     reopen = (case.fab("tunnel.close"), case.fab("tunnel", "--background"))
-    if here.tunnel_port and not here.tunnel_answers and case.symptoms.health == 200:
+    if here.tunnel_port and not here.tunnel_answers and case.facts.listeners:
         yield case.finding(
             "tunnel-dead",
-            f"The tunnel on port {here.tunnel_port} of this machine is "
-            f"{'up but' if here.tunnel_up else ''} dead: the server answers on its host, and not "
-            "through it.",
-            f"http://localhost:{here.tunnel_port}/health",
+            f"The tunnel on port {here.tunnel_port} of this machine is {here.tunnel}, but dead: "
+            "the host listens, and nobody answers through it.",
+            f"a request to localhost:{here.tunnel_port}",
             type=reopen,
         )
     elif not here.tunnel_port and _local_port(here.uri) == case.settings.local_port:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -64,6 +65,7 @@ def follow(host: Host, row: Row, **variables: str) -> str:
         at = f"-S {shlex.quote(str(host.lab.ssh_config))}"
         typed = command.replace("./fab -H", f"{host.lab.clone}/fab {at} -H")
         typed = re.sub(r"^ssh ", f"ssh -F {shlex.quote(str(host.lab.ssh_config))} ", typed)
+        typed += "; env | grep ^MLFLOW_" if typed.startswith("eval") else ""
         done = subprocess.run(
             ["bash", "-c", typed], env=host.environment() | variables, cwd=host.home,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
@@ -645,29 +647,15 @@ def test_a_backup_that_fails_its_check_is_named(host: Host) -> None:
 def test_a_tunnel_that_is_up_but_dead_is_named(host: Host) -> None:
     host.fab("tunnel", "--background")
     try:
-        freeze(host)
-        row = found(host, "tunnel-dead", str(host.lab.local_port), "not through it")
+        # Its keeper too: that would have it working again before anybody looked.
+        (row,) = json.loads(host.fab("tunnel.status", "--json").out)
+        for pid in (row["keeper"], *row["ssh"]):
+            os.kill(pid, signal.SIGSTOP)
+        row = found(host, "tunnel-dead", str(host.lab.local_port), "nobody answers through it")
         follow(host, row)
         assert keys(doctor(host)) == set()
     finally:
         host.fab("tunnel.close")
-
-
-def freeze(host: Host) -> None:
-    """Stop the ssh of this lab's tunnel, as a laptop that sleeps does."""
-    import signal
-
-    from tasks.rehearsal import processes
-
-    forward = f"127.0.0.1:{host.lab.local_port}:127.0.0.1:5000"
-    ours = [
-        one
-        for one in processes.marked(host.lab.mark)
-        if forward in one.argv and one.argv[0] == "ssh"
-    ]
-    assert ours
-    for one in ours:
-        os.kill(one.pid, signal.SIGSTOP)
 
 
 def test_client_variables_that_are_wrong_are_named(host: Host) -> None:
@@ -678,8 +666,7 @@ def test_client_variables_that_are_wrong_are_named(host: Host) -> None:
     found(host, "client-variables-half", "both", alone=False, MLFLOW_TRACKING_USERNAME="admin")
     found(host, "client-uri", "9999", alone=False, MLFLOW_TRACKING_URI="http://localhost:9999")
     found(host, "tunnel-closed", "none is open", alone=False, **uri)
-    exported = follow(host, {"type": [row["type"][0][7:-2]]}).replace("export ", "")
-    right = dict(word.partition("=")[::2] for word in shlex.split(exported))
+    right = dict(line.partition("=")[::2] for line in follow(host, row).splitlines())
     with host.tunnel():
         assert keys(doctor(host, **right)) == set()
 

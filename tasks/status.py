@@ -1,0 +1,214 @@
+"""How every server stands: one table for all hosts and environments, from one look at each host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from tasks import tunnel
+from tasks.console import console
+from tasks.kinds import Host, remote
+from tasks.server import Server
+from tasks.service import state
+
+Row = Mapping[str, Any]
+IN_A_FILE = 500  # columns: a line of the table stays one line for grep
+GAP = 2  # blanks between two columns
+DAY = 86400  # seconds
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, what stands below it, and how narrow the text may be folded (0: never)."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    least: int = 0
+
+    def cells(self, rows: Sequence[Row]) -> list[str]:
+        return [self.cell(row) for row in rows]
+
+    def width(self, rows: Sequence[Row]) -> int:
+        """Return how many characters it needs at least."""
+        longest = max(map(len, [self.heading, *self.cells(rows)]))
+        return min(longest, self.least) if self.least else longest
+
+    def says_nothing(self, rows: Sequence[Row]) -> bool:
+        return set(self.cells(rows)) <= {"-"}
+
+
+def plain(key: str) -> Callable[[Row], str]:
+    """Show a value as it is."""
+    return lambda row: "-" if row[key] is None else str(row[key])
+
+
+def size(key: str) -> Callable[[Row], str]:
+    """Show a number of bytes."""
+    return lambda row: "-" if row[key] is None else _size(row[key])
+
+
+def age(key: str) -> Callable[[Row], str]:
+    """Show a number of seconds."""
+    return lambda row: "-" if row[key] is None else _age(row[key])
+
+
+def _size(count: int) -> str:
+    if count < 1024**3:
+        return f"{count / 1024**2:.{1 if count < 10 * 1024**2 else 0}f} MB"
+    return f"{count / 1024**3:.1f} GB"
+
+
+def _age(seconds: int) -> str:
+    for length, name in ((DAY, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {name}"
+    return f"{max(seconds, 0)} s"
+
+
+def _database(row: Row) -> str:
+    if row["database"] is None:
+        return "-"
+    if row["database_bytes"] is None:
+        return str(row["database"])
+    return f"{row['database']} {_size(row['database_bytes'])}"
+
+
+def _backup(row: Row) -> str:
+    if row["backup_age_seconds"] is None:
+        return "never" if row["version"] else "-"
+    return f"{_age(row['backup_age_seconds'])} ago"
+
+
+def _tunnel(row: Row) -> str:
+    if row["tunnel_port"] is None:
+        return "-"
+    return f"{row['tunnel_port']}" if row["tunnel_alive"] else f"{row['tunnel_port']} dead"
+
+
+def _certificate(row: Row) -> str:
+    days = row["certificate_days_left"]
+    if days is None:
+        return "-"
+    return f"{days} days" if days >= 0 else "expired"
+
+
+WHO = (Column("host", plain("host")), Column("environment", plain("environment")))
+WHAT = (
+    Column("version", plain("version")),
+    Column("state", plain("state"), least=20),
+    Column("since", age("since_seconds")),
+    Column("memory", size("memory_bytes")),
+    Column("workers", plain("workers")),
+    Column("database", _database),
+    Column("runs", plain("runs")),
+    Column("experiments", plain("experiments")),
+    Column("last backup", _backup),
+    Column("disk free", size("disk_free_bytes")),
+    Column("tunnel", _tunnel),
+    Column("certificate", _certificate),
+)
+
+
+def layout(rows: Sequence[Row], width: int | None) -> list[list[Column]]:
+    """Arrange the columns so that they fit: all side by side where there is room (None: no end).
+
+    Else without those that say nothing, and at last in parts below each other, each of which
+    begins with whose they are.
+    """
+    if width is None or needed([*WHO, *WHAT], rows) <= width:
+        return [[*WHO, *WHAT]]
+    one_environment = {row["environment"] for row in rows} == {"default"}
+    who = WHO[:1] if one_environment else WHO
+    what = [column for column in WHAT if not column.says_nothing(rows)]
+    parts = packed(who, what, rows, width)
+    # As few parts as fit, and these as even as can be: no last one with a single column.
+    narrower = (packed(who, what, rows, fewer) for fewer in range(width))
+    return next((even for even in narrower if len(even) == len(parts)), parts)
+
+
+def needed(columns: Sequence[Column], rows: Sequence[Row]) -> int:
+    """Return how many characters the columns need side by side."""
+    return sum(column.width(rows) + GAP for column in columns) - GAP
+
+
+def packed(
+    who: Sequence[Column], what: Sequence[Column], rows: Sequence[Row], width: int
+) -> list[list[Column]]:
+    """Fill one part after the other with columns."""
+    parts = [list(who)]
+    for column in what:
+        if len(parts[-1]) > len(who) and needed([*parts[-1], column], rows) > width:
+            parts.append(list(who))
+        parts[-1].append(column)
+    return parts
+
+
+def show(answers: Mapping[str, Sequence[Row]]) -> None:
+    """Print one table for all hosts and environments."""
+    from rich.table import Table
+
+    rows = [{"host": host, **row} for host, own in answers.items() for row in own]
+    for number, columns in enumerate(layout(rows, console.width)):
+        if number:
+            console.say("")
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+        for column in columns:
+            table.add_column(column.heading, no_wrap=not column.least, overflow="fold")
+        for row in rows:
+            table.add_row(*(column.cell(row) for column in columns))
+        console.show(table, IN_A_FILE)
+
+
+@remote(everywhere=True, report=show, help={"json": "print JSON instead of a table"})
+def status(c: Host, json: bool = False) -> list[dict[str, Any]]:
+    """Show how every server stands, in one table.
+
+    All hosts, and all environments where none is chosen. Reads only, asks systemd and the
+    databases rather than the server, and never starts one that is stopped.
+
+    Example: fab -H ec2 status
+    """
+    return [row(server) for server in c.server.look_everywhere()]
+
+
+def row(server: Server) -> dict[str, Any]:
+    """Say how one server stands, in plain values with their units in the names."""
+    settings, facts = server.settings, server.facts
+    service = facts.unit(f"{settings.unit}.service")
+    running = service.active == "active"
+    since = service.since if running else service.changed
+    memory = facts.service_kb * 1024 if facts.service_kb else service.memory
+    backup = int(facts.backup.split()[0]) if facts.backup else None
+    certificate = facts.certificate_until
+    port, alive = tunnel_column(server)
+    return {
+        "environment": settings.label,
+        "version": (facts.release or "").rpartition("-")[0] or None,
+        "state": state(settings, facts),
+        "running": running,
+        "since_seconds": facts.now - since if since else None,
+        "restarts": service.restarts,
+        "memory_bytes": memory if running else None,
+        "workers": facts.workers,
+        "database": facts.database,
+        "database_bytes": facts.database_bytes if facts.database == "sqlite" else None,
+        "runs": facts.runs,
+        "experiments": facts.experiments,
+        "users": facts.users,
+        "last_backup": backup and datetime.fromtimestamp(backup, timezone.utc).isoformat(),
+        "backup_age_seconds": backup and facts.now - backup,
+        "disk_bytes": facts.disk_kb * 1024,
+        "disk_free_bytes": facts.free_kb * 1024,
+        "port": settings.port,
+        "tunnel_port": port,
+        "tunnel_alive": alive,
+        "certificate_days_left": certificate and (certificate - facts.now) // DAY,
+    }
+
+
+def tunnel_column(server: Server) -> tuple[int | None, bool | None]:
+    """Return the local port of this machine's tunnel to the server, and whether it is open."""
+    there = tunnel.opened(server)
+    return (there.local_port, there.condition == "open") if there else (None, None)
