@@ -20,9 +20,9 @@ from tasks.executor import configured, server_on
 from tasks.kinds import Host, remote
 from tasks.server import Change
 from tasks.service import ABSENT
-from tasks.settings import PREFIX, nearest, settle
 from tasks.ssh import hash_of
 from tasks.templates import read
+from tasks.transfer import AGAIN
 from tasks.tunnel import forwarded, free_port, url
 from tasks.verify import client_environment, play
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # the stage's own and loses the other. Archived, and no stage at all, have none.
 STAGES = {"Production": "champion", "Staging": "challenger", "Archived": None, "None": None}
 CHAMPION, CHALLENGER = "champion", "challenger"
+ENVIRONMENT = "FABRIC_MLFLOW_ENVIRONMENT"
 
 
 # -- looking -----------------------------------------------------------------------------------
@@ -191,6 +192,8 @@ def demote(c: Host, model: str, alias: str = CHAMPION) -> None:
 
 def aliases(alias: str | None, stage: str | None) -> tuple[list[str], list[str]]:
     """Return the aliases that a version shall have, and those that it shall not."""
+    from tasks.settings import nearest
+
     if alias is not None and stage is not None:
         raise Exit("--alias and --stage both say what the version becomes. Give one of them.")
     if alias is not None and (not alias or "," in alias):
@@ -239,7 +242,7 @@ def report(server: Server, model: str, changed: Mapping[str, Any]) -> None:
 def typed(server: Server, task: str, *words: str) -> str:
     """Spell what to type at this server's environment."""
     environment = server.settings.environment
-    variable = f"{PREFIX}ENVIRONMENT={environment} " if environment else ""
+    variable = f"{ENVIRONMENT}={environment} " if environment else ""
     return f"{variable}./fab -H {server.name} {sh(task, *words)}"
 
 
@@ -293,7 +296,9 @@ def there(
 
     -H, FABRIC_HOSTS and FABRIC_MLFLOW_ENVIRONMENT say where the version comes from.
     """
-    ours = {"FABRIC_HOSTS", f"{PREFIX}ENVIRONMENT"}
+    from tasks.settings import settle
+
+    ours = {"FABRIC_HOSTS", ENVIRONMENT}
     rest = {key: value for key, value in variables.items() if key not in ours}
     section = dict(file.get("mlflow") or {})
     if to == "default" and to not in (section.get("environments") or {}):
@@ -402,8 +407,8 @@ def carry(
     what = f"copy version {version} of {model} to {label(target)}"
     ports = free_port(), free_port()
     with (
-        forwarded(source, ports[0]),
-        forwarded(target, ports[1]),
+        forwarded(source, ports[0]) as one,
+        forwarded(target, ports[1]) as other,
         console.waiting(what, source.name),
     ):
         errand = {
@@ -420,6 +425,9 @@ def carry(
         environment = client_environment(logins[0], url(ports[0])) | THROUGH_THE_SERVER
         words = [sys.executable, "-m", "tasks.transfer"]
         failure = play(words, environment, heard, serialised.dumps(errand))
+        for server, tunnel in ((source, one), (target, other)):
+            if failure and tunnel.poll() is not None:
+                failure = f"the tunnel to {label(server)} broke. {AGAIN}"
     if failure:
         raise Exit(f"Nothing is registered on {label(target)}: {failure}")
     return done

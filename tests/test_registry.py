@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -579,6 +580,7 @@ class Transfer:
         self.errand: dict[str, Any] = {}
         self.environment: dict[str, str] = {}
         self.tunnels: list[str] = []
+        self.broken = ""
 
     def __call__(self, words: Any, environment: Any, heard: Any, told: str) -> str | None:
         assert words[1:] == ["-m", "tasks.transfer"]
@@ -595,9 +597,10 @@ def transfer(monkeypatch: pytest.MonkeyPatch) -> Transfer:
     transfer = Transfer()
 
     @contextmanager
-    def forwarded(server: Server, port: int) -> Iterator[None]:
-        transfer.tunnels.append(f"{server.settings.label} {server.name}")
-        yield
+    def forwarded(server: Server, port: int) -> Iterator[Any]:
+        name = f"{server.settings.label} {server.name}"
+        transfer.tunnels.append(name)
+        yield SimpleNamespace(poll=lambda: 255 if name == transfer.broken else None)
 
     monkeypatch.setattr(module, "forwarded", forwarded)
     monkeypatch.setattr(module, "play", transfer)
@@ -698,6 +701,12 @@ def test_a_failed_transfer_registers_nothing(transfer, others):
     with pytest.raises(Exit, match=r"Nothing is registered on staging \(ec2\): a\.bin came back"):
         module.copy(source(), "iris", "2", to="staging")
     assert len(others["ec2"].connection.runs) == 1
+
+
+def test_a_tunnel_that_broke_is_named(transfer, others):
+    transfer.failure, transfer.broken = "MlflowException: a page of text", "staging ec2"
+    with pytest.raises(Exit, match=r": the tunnel to staging \(ec2\) broke\. Type the same again"):
+        module.copy(source(), "iris", "2", to="staging")
 
 
 def test_the_identity_of_a_copy_is_the_version_and_its_name_there_not_the_operator_s_alias():
