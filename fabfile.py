@@ -19,6 +19,7 @@ from tasks import (
     install,
     logs,
     plan,
+    registry,
     rehearse,
     sandbox,
     service,
@@ -59,6 +60,14 @@ backups.add_task(backup.backup, name="now", default=True)
 for collection in (
     tunnels,
     backups,
+    Collection(
+        "registry",
+        registry.list_,
+        registry.show,
+        registry.promote,
+        registry.demote,
+        registry.copy,
+    ),
     Collection("sandbox", sandbox.up, sandbox.down, sandbox.list_),
 ):
     namespace.add_collection(collection)

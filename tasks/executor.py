@@ -100,7 +100,7 @@ class Executor(fabric.Executor):
         settings, hosts = self.settings()
         everywhere = None
         if all(call.task.everywhere for call in calls) and settings.environment is None:
-            places = settle_all(self.file, os.environ)
+            places = settle_all(configured(self.config), os.environ)
             if not self.core[0].args.hosts.value:
                 hosts = list(dict.fromkeys(host for _, own in places for host in own))
             everywhere = functools.partial(settings_of, places)
@@ -116,15 +116,10 @@ class Executor(fabric.Executor):
         if self.config.run.dry:
             raise Exit("--dry would still connect and change things. Type: ./fab plan")
 
-    @property
-    def file(self) -> dict[str, Any]:
-        """Return fabric.yaml as plain data."""
-        return {key: _plain(self.config.get(key)) for key in ("mlflow", "hosts")}
-
     def settings(self) -> tuple[Settings, list[str]]:
         from tasks.settings import host_names, settle
 
-        settings, hosts = settle(self.file, os.environ)
+        settings, hosts = settle(configured(self.config), os.environ)
         given = self.core[0].args.hosts.value
         return settings, host_names(given) if given else hosts
 
@@ -149,6 +144,28 @@ def without_ssh(config: fabric.Config) -> fabric.Config:
     clone = config.clone()
     clone._set(base_ssh_config=SSHConfig())
     return clone
+
+
+def configured(config: fabric.Config) -> dict[str, Any]:
+    """Return fabric.yaml as plain data."""
+    return {key: _plain(config.get(key)) for key in ("mlflow", "hosts")}
+
+
+def server_on(host: str, settings: Settings, client: Client, config: fabric.Config) -> Server:
+    """Return a host's Server, not connected yet; a rehearsal host goes by settings of its own."""
+    from tasks.connection import Connection
+    from tasks.deploy import managed_files
+    from tasks.rehearsed import rehearsed
+    from tasks.server import Server
+
+    connection = Connection(client.target(host), without_ssh(config))
+    own = rehearsed(connection.target.identity)
+    if own is None:
+        server = Server(connection, settings, client, managed_files)
+    else:
+        server = Server(connection, own.settings, client, managed_files, own.variables, True)
+    connection._set(server=server)
+    return server
 
 
 def run_on(hosts: Sequence[str], tasks: Sequence[RemoteTask], config: fabric.Config) -> None:
@@ -198,20 +215,9 @@ class Chain:
             console.say(f"Next: ./fab -H {','.join(self._hosts)} {then}")
 
     def _server(self, host: str) -> Server:
-        from tasks.connection import Connection
-        from tasks.deploy import managed_files
-        from tasks.rehearsed import rehearsed
-        from tasks.server import Server
-
-        connection = Connection(self._client.target(host), without_ssh(self._config))
-        own = rehearsed(connection.target.identity)
-        if own is None:
-            server = Server(connection, self._settings, self._client, managed_files)
+        server = server_on(host, self._settings, self._client, self._config)
+        if not server.rehearsal:
             server.everywhere = [server.beside(one) for one in self._everywhere(host)]
-        else:
-            settings, variables = own.settings, own.variables
-            server = Server(connection, settings, self._client, managed_files, variables, True)
-        connection._set(server=server)
         return server
 
     def _each(self, hook: Callable[[Any], Callable[..., None] | None], *args: Any) -> None:

@@ -17,6 +17,7 @@ class Host(Protocol):
     """The context of a remote task: Fabric's connection, and our Server on top of it."""
 
     server: Server
+    config: Any
 
 
 class RemoteTask(Task):  # type: ignore[type-arg]

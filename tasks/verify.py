@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
@@ -72,19 +74,43 @@ def _trial(server: Server, login: Login, uri: str, made: dict[str, str]) -> str 
     words = [sys.executable, "-m", "tasks.trial"]
     if server.settings.artifact_access == "proxied":
         words.append("--proxied")
+
+    def heard(said: dict[str, Any]) -> None:
+        if "step" in said:
+            server.say(f"  {said['step']}")
+        made.update(said.get("made", {}))
+
+    return play(words, client_environment(login, uri), heard)
+
+
+def play(
+    words: list[str],
+    environment: dict[str, str],
+    heard: Callable[[dict[str, Any]], None],
+    told: str | None = None,
+) -> str | None:
+    """Run a client as a program of its own; return why it failed, or None.
+
+    It prints one JSON object a line, which `heard` gets; {"failed": ...} says why. `told` is the
+    one line on its standard input, which then stays open for as long as this process lives.
+    """
     failure = None
     # Its errors go to a file: nobody reads a pipe while its steps are read, and a full one blocks.
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
-            words, env=client_environment(login, uri), cwd="/", text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+            words, env=environment, cwd="/", text=True,
+            stdin=subprocess.DEVNULL if told is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
+        if told is not None:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it died at once; its errors say why
+                process.stdin.write(f"{told}\n")
+                process.stdin.flush()
         assert process.stdout is not None
         for line in process.stdout:
             said: dict[str, Any] = json.loads(line)
-            if "step" in said:
-                server.say(f"  {said['step']}")
-            made.update(said.get("made", {}))
+            heard(said)
             failure = said.get("failed", failure)
         if process.wait() == 0:
             return None

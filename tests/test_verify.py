@@ -201,3 +201,21 @@ def test_a_trial_that_complains_at_length_does_not_block(monkeypatch):
 def test_without_a_login_it_says_how_to_give_one(trial):
     with pytest.raises(Exit, match="No login for ec2 is known here"):
         module.verify(context(deployed()))
+
+
+# -- any client's program ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "failure", "heard"),
+    [
+        ("print(json.dumps({'said': sys.stdin.readline()}))", None, [{"said": "a line\n"}]),
+        ('print(\'{"failed": "why"}\'); sys.exit(1)', "why", [{"failed": "why"}]),
+        ("os.close(0); raise OSError('gone')", "OSError: gone", []),
+    ],
+)
+def test_a_program_is_told_one_line_and_heard_line_by_line(script, failure, heard):
+    said: list[dict[str, Any]] = []
+    words = [sys.executable, "-c", f"import json, os, sys; {script}"]
+    assert module.play(words, {}, said.append, "a line") == failure
+    assert said == heard
