@@ -25,6 +25,7 @@ from tasks import (
     service,
     status,
     tunnel,
+    users,
     verify,
 )
 from tasks.executor import adopt
@@ -67,6 +68,17 @@ for collection in (
         registry.promote,
         registry.demote,
         registry.copy,
+    ),
+    Collection(
+        "users",
+        users.list_,
+        users.add,
+        users.remove,
+        users.passwd,
+        users.reset_admin,
+        users.grant,
+        users.revoke,
+        users.import_,
     ),
     Collection("sandbox", sandbox.up, sandbox.down, sandbox.list_),
 ):

@@ -146,8 +146,9 @@ def required(server: Server) -> Login:
     login = known(server)
     if login is None:
         raise Exit(
-            f"No login for {server.name} is known here. Set {USERNAME} and {PASSWORD}, or type "
-            f"./fab -H {server.name} configure deploy to make the first one."
+            f"No login for {server.name} is known here. Set {USERNAME} and {PASSWORD}; for a lost "
+            f"one type ./fab -H {server.name} users.reset-admin; for the first one configure "
+            "deploy."
         )
     return login
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from invoke import Context, Exit
@@ -55,8 +56,8 @@ def down(c: Context, yes: bool = False) -> None:
         raise Exit("Nothing was removed.")
     for machine in machines:
         tunnel.close_all_to(machine.name)
-    for copy in paths.config().glob(f"{rehearsal.network.bridge}-*.json"):
-        copy.unlink()
+    for copy in paths.config().glob(f"{rehearsal.network.bridge}-*"):
+        shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
     rehearsal.down()
     rehearsed.forget()
     console.say(f"✓ removed: {', '.join(aliases) or 'there was nothing left'}", style="green")

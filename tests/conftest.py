@@ -84,7 +84,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             raise AssertionError(f"nobody expected to be asked {question!r}")
         return answers.pop(0)
 
-    for module in ("console", "connection", "credentials", "sandbox"):
+    for module in ("console", "connection", "credentials", "sandbox", "users"):
         monkeypatch.setattr(f"tasks.{module}.interactive", lambda: True)
     monkeypatch.setattr("builtins.input", answer)
     monkeypatch.setattr("tasks.credentials.getpass", answer)
@@ -97,7 +97,7 @@ def _nobody(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Without `terminal` nobody is there, wherever the tests are started from."""
     if "terminal" in request.fixturenames or request.node.get_closest_marker("e2e"):
         return
-    for module in ("console", "connection", "credentials", "sandbox"):
+    for module in ("console", "connection", "credentials", "sandbox", "users"):
         monkeypatch.setattr(f"tasks.{module}.interactive", lambda: False)
 
 

@@ -37,7 +37,7 @@ if login != "-":
         fail(
             "The server refuses the password of %(username)s. Type ./fab client to see which login "
             "is kept here, and give the right one in MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD. A lost one: docs/passwords.md" % credentials
+            "MLFLOW_TRACKING_PASSWORD. A lost one: ./fab users.reset-admin" % credentials
         )
     if status == 403:
         fail("The server refuses the Host header 127.0.0.1:%s. Type deploy again." % port)

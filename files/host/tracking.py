@@ -63,15 +63,15 @@ class Tracking:
         try:
             status, text = self.ask(method, path, query, body)
         except OSError as error:
-            fail("The server does not answer: %s. Type: ./fab status" % error)
+            fail("The server does not answer: %s. Type: ./fab doctor" % error)
         if status == 401:
             fail(
                 "The server refuses the password of %(username)s. Give the right login in "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; for a lost one: "
-                "docs/passwords.md" % (self.login or {"username": "nobody"})
+                "./fab users.reset-admin" % (self.login or {"username": "nobody"})
             )
         if status in (502, 503, 504):
-            fail("The server is down (nginx says %d). Type: ./fab status" % status)
+            fail("The server is down (nginx says %d). Type: ./fab doctor" % status)
         if status != 200:
             raise Refused(status, text)
         return json.loads(text) if text.strip() else {}

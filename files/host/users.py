@@ -1,0 +1,232 @@
+"""Look at and change users and their grants, through the server's own interface.
+
+Runs on the host. Arguments: port, and one of ACTIONS. Staged beside it: tracking.py, login.json,
+and request.json with what the action needs. Reports one JSON value. Every action can be repeated:
+what is as it should be stays.
+"""
+
+import difflib
+import json
+import sys
+
+from tracking import Refused, Tracking, fail, staged
+
+API, API3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
+KINDS = {"experiment": "experiment", "registered_model": "model"}
+
+port, action = sys.argv[1:3]
+login = staged("login.json")
+server = Tracking(port, login)
+_names = {}  # of experiments, by id: each is asked for once
+
+
+def users():
+    """Return all users by name."""
+    return {user["username"]: user for user in server.call("GET", API + "/users/list")["users"]}
+
+
+def user_of(name):
+    there = users()
+    if name not in there:
+        near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+        hint = " (did you mean '%s'?)" % near[0] if near else ""
+        fail(
+            "There is no user '%s'%s. Type ./fab users.list to see those there are." % (name, hint)
+        )
+    return there[name]
+
+
+def grants_of(name):
+    """List the grants that were made to this user, in the order they were made."""
+    query = {"username": name}
+    rows = server.call("GET", API3 + "/users/permissions/list", query)["permissions"]
+    return [
+        {"on": KINDS[row["resource_type"]], "id": row["resource_pattern"],
+         "permission": row["permission"]}
+        for row in rows
+        if row["resource_type"] in KINDS and row["role_name"].startswith("__user_")
+    ]  # fmt: skip
+
+
+def name_of(kind, resource):
+    """Name an experiment to people; a model's id is its name."""
+    if kind == "model":
+        return resource
+    if resource not in _names:
+        try:
+            query = {"experiment_id": resource}
+            found = server.call("GET", API + "/experiments/get", query)
+            _names[resource] = found["experiment"]["name"]
+        except Refused:
+            _names[resource] = None  # deleted for good
+    return _names[resource]
+
+
+def resource_of(request):
+    """Return kind and id of what a grant is for; an experiment is given by name or id."""
+    wanted = request["on"]
+    if request["model"]:
+        try:
+            server.call("GET", API + "/registered-models/get", {"name": wanted})
+        except Refused as no:
+            if no.code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            fail(
+                "There is no model '%s'. Type ./fab registry.list to see those there are." % wanted
+            )
+        return "registered_model", wanted
+    for path, query in (("get-by-name", {"experiment_name": wanted}),
+                        ("get", {"experiment_id": wanted})):  # fmt: skip
+        try:
+            found = server.call("GET", API + "/experiments/" + path, query)
+            return "experiment", found["experiment"]["experiment_id"]
+        except Refused as no:
+            if no.code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+    body = {"max_results": 1000}
+    there = server.call("POST", API + "/experiments/search", body=body).get("experiments", [])
+    near = difflib.get_close_matches(wanted, [one["name"] for one in there], n=1, cutoff=0.5)
+    hint = " (did you mean '%s'?)" % near[0] if near else ""
+    fail("There is no experiment '%s'%s. Give its name or its number." % (wanted, hint))
+
+
+def takes(name, password):
+    """Tell whether the server takes this login."""
+    there = Tracking(port, {"username": name, "password": password})
+    return there.ask("GET", API + "/users/current")[0] == 200
+
+
+def listed(_):
+    return [
+        {
+            "user": name,
+            "admin": user["is_admin"],
+            "grants": [
+                grant | {"name": name_of(grant["on"], grant["id"])} for grant in grants_of(name)
+            ],
+        }
+        for name, user in sorted(users().items())
+    ]
+
+
+def made(request, there):
+    """Make a user; True where it is new, or was made with this password before."""
+    name, password = request["name"], request["password"]
+    if name in there:
+        return takes(name, password)
+    body = {"username": name, "password": password}
+    server.call("POST", API + "/users/create", body=body)
+    return True
+
+
+def raised(request, there):
+    """Make a user an admin who is to be one."""
+    if request["admin"] and not there.get(request["name"], {}).get("is_admin"):
+        body = {"username": request["name"], "is_admin": True}
+        server.call("PATCH", API + "/users/update-admin", body=body)
+
+
+def add(request):
+    there = users()
+    if not made(request, there):
+        fail(
+            "There is a user '%s' already. For a new password type: ./fab users.passwd --name %s"
+            % (request["name"], request["name"])
+        )
+    raised(request, there)
+    return {}
+
+
+def remove(request):
+    user = user_of(request["name"])
+    if request["name"] == login["username"]:
+        fail("%s is the login that asks; another admin has to remove it." % request["name"])
+    admins = [name for name, one in users().items() if one["is_admin"]]
+    if user["is_admin"] and len(admins) == 1:
+        fail("%s is the last admin. Make another one first." % request["name"])
+    server.call("DELETE", API + "/users/delete", body={"username": request["name"]})
+    return {}
+
+
+def passwd(request):
+    name, password = request["name"], request["password"]
+    if takes(name, password):
+        return {}  # an earlier attempt was cut short after this step
+    body = {"username": name, "password": password}
+    if name == login["username"]:
+        body["current_password"] = login["password"]
+    else:
+        user_of(name)
+    server.call("PATCH", API + "/users/update-password", body=body)
+    return {}
+
+
+def grant(request):
+    """Give a permission; what was given before for the same is replaced."""
+    user_of(request["name"])
+    kind, resource = resource_of(request)
+    former = [
+        one["permission"]
+        for one in grants_of(request["name"])
+        if (one["on"], one["id"]) == (KINDS[kind], resource)
+    ]
+    answer = {"former": former[0] if former else None, "on": name_of(KINDS[kind], resource)}
+    if former == [request["permission"]]:
+        return answer
+    body = {"username": request["name"], "resource_type": kind, "resource_id": resource}
+    if former:
+        server.call("POST", API3 + "/users/permissions/revoke", body=body)
+    wanted = body | {"permission": request["permission"]}
+    server.call("POST", API3 + "/users/permissions/grant", body=wanted)
+    return answer
+
+
+def revoke(request):
+    user_of(request["name"])
+    kind, resource = resource_of(request)
+    body = {"username": request["name"], "resource_type": kind, "resource_id": resource}
+    try:
+        server.call("POST", API3 + "/users/permissions/revoke", body=body)
+    except Refused as no:
+        if no.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {"revoked": False, "on": name_of(KINDS[kind], resource)}
+    return {"revoked": True, "on": name_of(KINDS[kind], resource)}
+
+
+def bring(request):
+    """Make a team: users that are there already stay as they are, but get their grants."""
+    there = users()
+    for one in request["grants"]:
+        resource_of(one)  # before anything is made
+    new = [one["name"] for one in request["users"] if made(one, there)]
+    for one in request["users"]:
+        if one["name"] in new:
+            raised(one, there)
+    for one in request["grants"]:
+        grant(one)
+    return {
+        "new": new,
+        "there": [one["name"] for one in request["users"] if one["name"] not in new],
+    }
+
+
+ACTIONS = {
+    "list": listed,
+    "add": add,
+    "remove": remove,
+    "passwd": passwd,
+    "grant": grant,
+    "revoke": revoke,
+    "import": bring,
+}
+
+try:
+    print("@report " + json.dumps(ACTIONS[action](staged("request.json"))))
+except Refused as no:
+    if no.status == 403:
+        fail(
+            "%s is no admin, and may not do that. Give an admin's login in "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD." % login["username"]
+        )
+    fail("The server refuses: %s" % no.message)

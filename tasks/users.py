@@ -1,0 +1,475 @@
+"""Users of the tracking server: who they are, what they may do, and how they get back in.
+
+Passwords travel as staged files on SSH's standard input, and are kept on this machine before they
+are sent: a connection that is lost half way must not lose one, and the same command typed again
+finishes the work with the same password.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json as serialised
+import re
+import shlex
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+
+from tasks import credentials, paths
+from tasks.commands import sh
+from tasks.console import confirm, console, interactive
+from tasks.credentials import Login
+from tasks.deploy import is_deployed, stage_login, workers
+from tasks.kinds import Host, remote
+from tasks.server import Change, Server
+from tasks.service import ABSENT
+from tasks.templates import read
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY")
+# What works in a login header, a shell, a file's name and MLflow's pages alike.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+COLUMNS = ("name", "admin", "experiment", "model", "permission")
+TRUE, FALSE = ("yes", "true", "1"), ("no", "false", "0", "")
+_asking = threading.Lock()
+
+MODEL = "the name is a registered model's, not an experiment's"
+
+
+# -- looking -----------------------------------------------------------------------------------
+
+
+def show(answers: Mapping[str, Any]) -> None:
+    """Print one table for all hosts."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("host", "user", "admin", "grants", box=None)
+    for host, rows in answers.items():
+        for row in rows:
+            grants = ", ".join(map(spelt, row["grants"])) or "-"
+            table.add_row(host, Text(row["user"]), "yes" if row["admin"] else "", Text(grants))
+    console.show(table)
+
+
+def spelt(grant: Mapping[str, Any]) -> str:
+    """Spell one grant: READ on iris (experiment 3)."""
+    where = "model" if grant["on"] == "model" else f"experiment {grant['id']}"
+    return f"{grant['permission']} on {grant['name'] or 'one that is gone'} ({where})"
+
+
+@remote(name="list", report=show, help={"json": "print JSON instead of a table"})
+def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
+    """List the users and their grants.
+
+    What somebody without a grant may do with others' experiments is `default_permission`.
+
+    Example: fab -H ec2 users.list
+    """
+    server = c.server
+    step = asking(server, "list", {})
+    return list(serialised.loads(server.look("users.list", [step])[-1]))
+
+
+# -- users -------------------------------------------------------------------------------------
+
+
+@remote(help={"name": "name of the new user", "admin": "may do everything, users included"})
+def add(c: Host, name: str, admin: bool = False) -> None:
+    """Make a user, with a password of its own.
+
+    The password is asked for on a terminal (Enter generates one), else generated, and kept in a
+    file that only you can read, to be handed over.
+
+    Example: fab -H ec2 users.add alice
+    """
+    server = _deployed(c.server)
+    with _new_password(server, _plain(name)) as login:
+        request = {"name": name, "password": login.password, "admin": admin}
+        _change(server, f"users.add {name}", "add", request)
+    server.say(f"✓ added {name}{', an admin' if admin else ''}", "green")
+    server.say(f"the login is in {paths.shown(file_of(server, name))}; in a shell: source it")
+
+
+@remote(help={"name": "name of the user", "yes": "do not ask"})
+def remove(c: Host, name: str, yes: bool = False) -> None:
+    """Remove a user and its grants.
+
+    Experiments, runs and models that the user made stay.
+
+    Example: fab -H ec2 users.remove alice
+    """
+    server = _deployed(c.server)
+    rows = serialised.loads(server.look("users.list", [asking(server, "list", {})])[-1])
+    grants = [spelt(grant) for row in rows if row["user"] == name for grant in row["grants"]]
+    loses = f" It loses: {', '.join(grants)}." if grants else ""
+    question = f"Remove {name} from {server.name} ({server.settings.label})?"
+    with _asking:
+        if not confirm(question, yes, f"{name} can then log in no more.{loses}"):
+            raise Exit("Nothing was changed.")
+    _change(server, f"users.remove {name}", "remove", {"name": name}, at_once=True)
+    for file in (file_of(server, name), _pending(server, name)):
+        file.unlink(missing_ok=True)
+    server.say(f"✓ removed {name}", "green")
+
+
+@remote(help={"name": "whose (default: the login that is kept here)"})
+def passwd(c: Host, name: str | None = None) -> None:
+    """Give a user a new password.
+
+    Your own by default: afterwards server, your copy and ~/.mlflow/credentials agree. It is asked
+    for on a terminal (Enter generates one), else generated.
+
+    Example: fab -H ec2 users.passwd --name alice
+    """
+    server = _deployed(c.server)
+    own = credentials.required(server)
+    user = name or own.username
+    with _new_password(server, user) as login:
+        request = {"name": user, "password": login.password}
+        _change(server, f"users.passwd {user}", "passwd", request, at_once=True)
+    server.say(f"✓ {user} has a new password", "green")
+    if user == own.username:
+        _keep(server, login)
+    else:
+        server.say(f"the login is in {paths.shown(file_of(server, user))}; in a shell: source it")
+
+
+@remote(
+    name="reset-admin",
+    help={
+        "name": "whose (default: username of the settings)",
+        "yes": "do not ask",
+    },
+)
+def reset_admin(c: Host, name: str | None = None, yes: bool = False) -> None:
+    """Set a lost admin password anew, on the host itself.
+
+    No login is needed: it is written to the database of users. The service stays up. Makes the
+    admin again where that database is gone. The new password comes from MLFLOW_TRACKING_PASSWORD,
+    a prompt, or is generated.
+
+    Example: fab -H ec2 users.reset-admin
+    """
+    server = _deployed(c.server)
+    user = name or server.settings.username
+    question = f"Give {user} of {server.name} ({server.settings.label}) a new password?"
+    with _asking:
+        if not confirm(question, yes, f"{user} becomes an admin, if it is none."):
+            raise Exit("Nothing was changed.")
+    supplied = credentials.supplied_login(server.settings, server.variables)
+    # The variable of a client may hold the password that is lost; only another one is meant.
+    given = supplied.password if supplied and supplied != credentials.kept(server) else None
+    with _new_password(server, user, given) as login:
+        reports = server.apply(f"users.reset-admin {user}", [resetting(server, login)], False)
+        made = serialised.loads(reports[-1])["made"]
+    if user == server.settings.username:
+        _keep(server, login)
+    else:
+        server.say(f"the login is in {paths.shown(file_of(server, user))}; in a shell: source it")
+    if made:
+        server.warn(f"{user} did not exist and was made. Other users are as the database has them.")
+    server.say(f"✓ {user} has a new password; the old one may work for a minute more", "green")
+
+
+def resetting(server: Server, login: Login) -> Change:
+    """Build the change that writes a new password to the database of users.
+
+    A server that lost that database under it holds on to the deleted file: it is restarted.
+    """
+    files: dict[str, str | bytes] = {
+        "reset_admin.py": read("host/reset_admin.py"),
+        "password.json": serialised.dumps(login.password),
+    }
+    script = "\n".join(
+        (
+            f"unit={server.settings.unit}",
+            'gone=no; [ -e "$root/basic_auth.db" ] || gone=yes',
+            f'"$root/venv/bin/python" "$here/reset_admin.py" "$root" {sh(login.username)}',
+            'if [ $gone = yes ] && systemctl is-active --quiet "$unit.service"; then',
+            read("host/health.sh"),
+            'as_root systemctl restart "$unit.service"',
+            "await_health",
+            "fi",
+        )
+    )
+    return Change(f"write a new password of {login.username}", script, files)
+
+
+# -- grants ------------------------------------------------------------------------------------
+
+
+@remote(
+    help={
+        "name": "name of the user",
+        "experiment": "the experiment's name or number",
+        "permission": f"one of {', '.join(PERMISSIONS)}",
+        "model": MODEL,
+    }
+)
+def grant(c: Host, name: str, experiment: str, permission: str, model: bool = False) -> None:
+    """Let a user do something with an experiment.
+
+    Replaces what was granted before for the same experiment.
+
+    Example: fab -H ec2 users.grant alice iris EDIT
+    """
+    server = _deployed(c.server)
+    wanted = _permission(permission)
+    request = {"name": name, "on": experiment, "model": model, "permission": wanted}
+    done = _change(server, f"users.grant {name}", "grant", request)
+    if done["former"] == wanted:
+        server.say(f"users.grant: nothing to change, {name} has {wanted} on {done['on']}")
+        return
+    former = f" instead of {done['former']}" if done["former"] else ""
+    server.say(f"✓ {name} has {wanted} on {done['on']}{former}", "green")
+
+
+@remote(
+    help={
+        "name": "name of the user",
+        "experiment": "the experiment's name or number",
+        "model": MODEL,
+    }
+)
+def revoke(c: Host, name: str, experiment: str, model: bool = False) -> None:
+    """Take a grant back.
+
+    What is left is `default_permission`; DENY is a grant of its own that shuts somebody out.
+
+    Example: fab -H ec2 users.revoke alice iris
+    """
+    server = _deployed(c.server)
+    request = {"name": name, "on": experiment, "model": model}
+    done = _change(server, f"users.revoke {name}", "revoke", request)
+    if not done["revoked"]:
+        server.say(f"users.revoke: nothing to change, {name} has no grant on {done['on']}")
+        return
+    left = server.settings.default_permission
+    server.say(f"✓ {name} has on {done['on']} what everybody has: {left}", "green")
+
+
+def _permission(text: str) -> str:
+    if text.upper() not in PERMISSIONS:
+        raise Exit(f"{text!r} is no permission. Give one of: {', '.join(PERMISSIONS)}")
+    return text.upper()
+
+
+# -- a team ------------------------------------------------------------------------------------
+
+
+@remote(name="import", help={"file": "CSV with the columns name, admin, experiment, permission"})
+def import_(c: Host, file: str) -> None:
+    """Make the users of a team from a CSV file.
+
+    Columns: name; and, where wanted, admin (yes), experiment or model with permission. A user may
+    stand in several lines, one a grant. Users that are there already stay as they are. The
+    passwords are generated, and kept in one file that only you can read.
+
+    Example: fab -H ec2 users.import team.csv
+    """
+    server = _deployed(c.server)
+    users, grants = team(Path(file).expanduser())
+    place = folder_of(server) / f"import-{Path(file).stem}.csv"
+    passwords = _kept_passwords(place)
+    for user in users:
+        user["password"] = passwords.get(user["name"]) or credentials.generated()
+        console.protect(user["password"])
+    _write_passwords(place, users)
+    request = {"users": users, "grants": grants}
+    done = _change(server, f"users.import {len(users)} users", "import", request)
+    _write_passwords(place, [user for user in users if user["name"] in done["new"]])
+    if done["there"]:
+        server.say(f"there already, and left as they are: {', '.join(done['there'])}")
+    server.say(f"✓ {len(done['new'])} users with {len(grants)} grants", "green")
+    if done["new"]:
+        server.say(f"their passwords are in {paths.shown(place)}")
+    else:
+        place.unlink()
+
+
+def team(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read a team's file into users and grants; raises Exit that names the first wrong line."""
+    users: dict[str, dict[str, Any]] = {}
+    grants = []
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows = csv.DictReader(stream, skipinitialspace=True)
+            columns = [column.strip() for column in rows.fieldnames or []]
+            if "name" not in columns or not set(columns) <= set(COLUMNS):
+                raise Exit(
+                    f"{file}: the first line must name the columns: name, and where wanted "
+                    f"{', '.join(COLUMNS[1:])}. It names: {', '.join(columns) or 'none'}."
+                )
+            for line in rows:
+                row = {key.strip(): (text or "").strip() for key, text in line.items() if key}
+                where = f"{file}, line {rows.line_num}"
+                user, granted = _team_row(row, where)
+                former = users.setdefault(user["name"], user)
+                former["admin"] = former["admin"] or user["admin"]
+                grants += granted
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise Exit(f"{file} cannot be read: {error}. Give a CSV file.") from None
+    if not users:
+        raise Exit(f"{file} names nobody. Write one user a line below: name,admin")
+    return list(users.values()), grants
+
+
+def _team_row(row: Mapping[str, str], where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    try:
+        name = _plain(row["name"])
+        permission = _permission(row["permission"]) if row.get("permission") else ""
+    except Exit as error:
+        raise Exit(f"{where}: {error.message}") from None
+    admin = row.get("admin", "").lower()
+    if admin not in (*TRUE, *FALSE):
+        raise Exit(f"{where}: admin is {row['admin']!r}. Write yes or no.")
+    named = [kind for kind in ("experiment", "model") if row.get(kind)]
+    if bool(named) != bool(permission) or len(named) > 1:
+        raise Exit(f"{where}: a grant needs an experiment or a model, and a permission.")
+    grants = [
+        {"name": name, "on": row[kind], "model": kind == "model", "permission": permission}
+        for kind in named
+    ]
+    return {"name": name, "admin": admin in TRUE}, grants
+
+
+def _kept_passwords(place: Path) -> dict[str, str]:
+    if not place.exists():
+        return {}
+    with place.open(newline="") as stream:
+        return {row["name"]: row["password"] for row in csv.DictReader(stream)}
+
+
+def _write_passwords(place: Path, users: list[dict[str, Any]]) -> None:
+    lines = ["name,password", *(f"{user['name']},{user['password']}" for user in users)]
+    credentials.write_privately(place, "\n".join(lines) + "\n")
+
+
+# -- what they share ---------------------------------------------------------------------------
+
+
+def asking(server: Server, action: str, request: Any) -> Change:
+    """Build the step that runs files/host/users.py on the host."""
+    files: dict[str, str | bytes] = {
+        name: read(f"host/{name}") for name in ("users.py", "tracking.py")
+    }
+    stage_login(files, credentials.required(server))
+    files["request.json"] = serialised.dumps(request)
+    return Change("ask for users", f'python3 "$here/users.py" {server.settings.port} {action}',
+                  files, announce=False)  # fmt: skip
+
+
+def _change(server: Server, task: str, action: str, request: Any, at_once: bool = False) -> Any:
+    """Change something under the lock; `at_once` has workers forget what they remember of it."""
+    steps = [asking(server, action, request)]
+    if at_once and workers(server.settings, server.facts) > 1:
+        steps.append(forgetting(server.settings))
+    reports = server.apply(_one_line(task), steps, decided=False)
+    return serialised.loads(reports[0])
+
+
+def forgetting(settings: Settings) -> Change:
+    """Build the restart that ends the memory of logins: each worker has its own, for a minute."""
+    script = "\n".join(
+        (
+            f"unit={settings.unit}",
+            read("host/health.sh"),
+            f"as_root systemctl restart {settings.unit}.service",
+            "await_health",
+        )
+    )
+    return Change("restart, so that every worker knows (no request is lost)", script)
+
+
+def _one_line(task: str) -> str:
+    # It stands in the audit log, one line a task, its fields parted by tabs.
+    return re.sub(r"\s+", " ", task)
+
+
+def _deployed(server: Server) -> Server:
+    if not is_deployed(server.settings, server.facts):
+        raise Exit(ABSENT.format(host=server.name))
+    return server
+
+
+def _plain(name: str) -> str:
+    """Return a new user's name if it can be used everywhere; raises Exit otherwise."""
+    if not NAME.fullmatch(name):
+        raise Exit(
+            f"{name!r} cannot be a user's name: give letters, digits and . _ @ + - (64 at most), "
+            "beginning with a letter or digit."
+        )
+    return name
+
+
+def folder_of(server: Server) -> Path:
+    """Name the folder of the logins that were made here for others."""
+    return credentials.copy_of(server).with_suffix("") / "users"
+
+
+def file_of(server: Server, name: str) -> Path:
+    """Name the file with a user's login, for a shell to source."""
+    plain = name if NAME.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()[:16]
+    return folder_of(server) / f"{plain}.env"
+
+
+def _pending(server: Server, name: str) -> Path:
+    return file_of(server, name).with_suffix(".env.new")
+
+
+@contextmanager
+def _new_password(server: Server, name: str, given: str | None = None) -> Iterator[Login]:
+    """Give a new password, kept on this machine before it is used, until it is in place.
+
+    Where an earlier attempt was cut short its password is taken again: the server may have it.
+    """
+    pending = _pending(server, name)
+    password = given or _read(pending)
+    if password is None and interactive() and not server.rehearsal:
+        with _asking:
+            password = credentials.ask_password(name, server.name)
+    login = Login(name, password or credentials.generated())
+    console.protect(login.password)
+    credentials.write_privately(pending, _shell(server, login))
+    yield login
+    pending.replace(file_of(server, name))
+
+
+def _shell(server: Server, login: Login) -> str:
+    """Spell a login for a shell: what an admin hands to a colleague."""
+    return "".join(
+        (
+            f"# {login.username} at the MLflow server {server.name} ({server.settings.label}).\n"
+            "# In a shell: source this file, and set MLFLOW_TRACKING_URI.\n",
+            f"export {credentials.USERNAME}={shlex.quote(login.username)}\n",
+            f"export {credentials.PASSWORD}={shlex.quote(login.password)}\n",
+        )
+    )
+
+
+def _read(file: Path) -> str | None:
+    if not file.exists():
+        return None
+    words = shlex.split(file.read_text(), comments=True)
+    values = dict(word.partition("=")[::2] for word in words)
+    return values.get(credentials.PASSWORD)
+
+
+def _keep(server: Server, login: Login) -> None:
+    """Keep one's own new login where clients and tasks look for it, and nowhere else."""
+    copy = credentials.keep(server, login)
+    file_of(server, login.username).unlink(missing_ok=True)
+    server.say(f"the login is kept in {paths.shown(copy)}")
+    if server.variables.get(credentials.PASSWORD) not in (None, "", login.password):
+        server.warn(
+            f"{credentials.PASSWORD} of this shell is the old one: "
+            f'eval "$(./fab -H {server.name} client --export)"'
+        )
