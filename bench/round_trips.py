@@ -1,8 +1,10 @@
 """Time a chain with nothing to do at 50 ms of round trip, against the least that SSH can do.
 
 A small proxy in front of a rehearsal host's port 22 delays both directions. The floor is what
-OpenSSH takes to log in and run `true` once; a task that is typed alone, and the chain of three,
-stand beside it. Needs root, as rehearsal hosts do. Usage: python bench/round_trips.py [ROUNDS]
+OpenSSH takes to log in and run `true` once; a task that is typed alone, the chain of three, and the
+tasks that only look stand beside it. Needs root, as rehearsal hosts do.
+
+Usage: python bench/round_trips.py [ROUNDS]
 """
 
 from __future__ import annotations
@@ -115,6 +117,8 @@ def main(rounds: int) -> None:
             "fab --list (start-up alone)": [str(PROJECT / "fab"), "--list"],
             "fab install": [*fab, "install"],
             "fab install configure deploy": [*fab, *chain],
+            "fab status": [*fab, "status"],
+            "fab doctor": [*fab, "doctor"],
         }
         seconds: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(rounds):

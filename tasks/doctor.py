@@ -15,7 +15,7 @@ from tasks import configure, credentials, deploy, install, keeper, service, tunn
 from tasks.backup import backup
 from tasks.console import confirm, console
 from tasks.deploy import is_deployed
-from tasks.findings import AREAS, Case, Finding, Here, diagnose, unseen, well
+from tasks.findings import AREAS, PARTS, Case, Finding, Here, diagnose, unseen, well
 from tasks.kinds import Host, remote
 from tasks.server import Change
 from tasks.symptoms import looking, parse
@@ -140,11 +140,16 @@ def tell(case: Case, found: Sequence[Finding]) -> None:
             console.say(f"    {finding.remedy}", case.host)
         for command in finding.type:
             console.say(f"    type: {command}", case.host)
-    blind = [area for area in AREAS if unseen(case, area)]
-    if blind:
-        console.say(f"  not looked at: {', '.join(blind)}", case.host)
+    for area in AREAS:
+        if unseen(case, area):
+            console.say(f"  not looked at: {area}{_why(case, area)}", case.host)
     if good := well(case, list(found)):
         console.say(f"✓ well: {', '.join(good)}{_size(case)}", case.host, "green")
+
+
+def _why(case: Case, area: str) -> str:
+    reason = case.symptoms.blind.get(PARTS[area], "") if area in PARTS else ""
+    return f" ({reason})" if reason else ""
 
 
 def _size(case: Case) -> str:

@@ -99,9 +99,11 @@ def test_json_is_the_rows_and_nothing_is_said(c, capsys):
 
 
 def test_what_could_not_be_seen_is_said(c, capsys):
-    c.recorder.replies = [Reply(SEEN.replace("@report looked\tnginx\n", ""))]
+    blind = "@report blind\tnginx it did not answer within 4 s\n"
+    c.recorder.replies = [Reply(SEEN.replace("@report looked\tnginx\n", blind))]
     doctor.doctor(c)
-    assert "not looked at: nginx\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not looked at: nginx (it did not answer within 4 s)\n" in out
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,11 @@ for part in $parts; do
     case $part in
       bucket) bucket ;;
       *) "look_at_$part" ;;
-    esac && tell looked "$part"
+    esac
+    case $? in
+      0) tell looked "$part" ;;
+      124) echo "it did not answer within $patience s" >&2 ;;
+    esac
   } > "$here/$part.seen" 2> "$here/$part.errors" &
 done
 wait

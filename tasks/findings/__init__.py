@@ -16,7 +16,7 @@ from tasks.findings.host import host
 from tasks.findings.proxy import nginx
 from tasks.findings.server import environment, server, settings
 
-__all__ = ["AREAS", "Case", "Finding", "Here", "diagnose", "unseen", "well"]
+__all__ = ["AREAS", "PARTS", "Case", "Finding", "Here", "diagnose", "unseen", "well"]
 
 Look = Callable[[Case], Iterator[Finding]]
 # In the order in which an operator would look: what others follow from comes first.
