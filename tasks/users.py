@@ -15,6 +15,7 @@ import shlex
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ from tasks.templates import read
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
-PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY")
+# MLflow grants no NO_PERMISSIONS: without a grant there is default_permission, and DENY shuts out.
+PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "DENY")
 # What works in a login header, a shell, a file's name and MLflow's pages alike.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 COLUMNS = ("name", "admin", "experiment", "model", "permission")
@@ -168,15 +170,18 @@ def reset_admin(c: Host, name: str | None = None, yes: bool = False) -> None:
     # The variable of a client may hold the password that is lost; only another one is meant.
     given = supplied.password if supplied and supplied != credentials.kept(server) else None
     with _new_password(server, user, given) as login:
-        reports = server.apply(f"users.reset-admin {user}", [resetting(server, login)], False)
-        made = serialised.loads(reports[-1])["made"]
+        steps = [resetting(server, login), forgetting_one(server, login)]
+        reports = server.apply(f"users.reset-admin {user}", steps, decided=False)
+        made = serialised.loads(reports[0])["made"]
     if user == server.settings.username:
         _keep(server, login)
     else:
         server.say(f"the login is in {paths.shown(file_of(server, user))}; in a shell: source it")
     if made:
         server.warn(f"{user} did not exist and was made. Other users are as the database has them.")
-    server.say(f"✓ {user} has a new password; the old one may work for a minute more", "green")
+    server.say(f"✓ {user} has a new password", "green")
+    if workers(server.settings, server.facts) > 1:
+        server.say("the old one may work for a minute more on some workers; restart ends that")
 
 
 def resetting(server: Server, login: Login) -> Change:
@@ -201,6 +206,18 @@ def resetting(server: Server, login: Login) -> Change:
         )
     )
     return Change(f"write a new password of {login.username}", script, files)
+
+
+def forgetting_one(server: Server, login: Login) -> Change:
+    """Build the request that has the server forget an old password: it changes nothing else.
+
+    A stopped server remembers none, and must not be woken.
+    """
+    step = asking(server, "forget", {"name": login.username}, login)
+    script = (
+        f"if systemctl is-active --quiet {server.settings.unit}.service; then\n{step.script}\nfi"
+    )
+    return replace(step, script=script)
 
 
 # -- grants ------------------------------------------------------------------------------------
@@ -258,7 +275,7 @@ def revoke(c: Host, name: str, experiment: str, model: bool = False) -> None:
 
 def _permission(text: str) -> str:
     if text.upper() not in PERMISSIONS:
-        raise Exit(f"{text!r} is no permission. Give one of: {', '.join(PERMISSIONS)}")
+        raise Exit(f"{text!r} cannot be granted. Give one of: {', '.join(PERMISSIONS)}")
     return text.upper()
 
 
@@ -356,12 +373,12 @@ def _write_passwords(place: Path, users: list[dict[str, Any]]) -> None:
 # -- what they share ---------------------------------------------------------------------------
 
 
-def asking(server: Server, action: str, request: Any) -> Change:
+def asking(server: Server, action: str, request: Any, login: Login | None = None) -> Change:
     """Build the step that runs files/host/users.py on the host."""
     files: dict[str, str | bytes] = {
         name: read(f"host/{name}") for name in ("users.py", "tracking.py")
     }
-    stage_login(files, credentials.required(server))
+    stage_login(files, login or credentials.required(server))
     files["request.json"] = serialised.dumps(request)
     return Change("ask for users", f'python3 "$here/users.py" {server.settings.port} {action}',
                   files, announce=False)  # fmt: skip

