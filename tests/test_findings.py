@@ -124,7 +124,7 @@ ROWS = [
     (deployed(listeners=(Listener("0.0.0.0:5000", "nginx", 7),)), {}, "listening-everywhere",
      ("0.0.0.0:5000", "in the clear"), ["./fab -H ec2 deploy"]),
     (None, {"listeners": (Listener("*:5001", "mlflow", 9),)}, "listening-everywhere",
-     ("mlflow (process 9)", "*:5001"), ["ssh ec2 'sudo kill 9'"]),
+     ("mlflow (process 9)", "*:5001"), ["ssh ec2 'sudo pkill -P 9; sudo kill 9'"]),
     (None, {"certificates": (Certificate("/etc/letsencrypt/live/x/fullchain.pem", NOW + 86400),)},
      "certificate", ("expires in 1 days",), ["ssh ec2 'sudo certbot renew;"]),
     (None, {"certificates": (Certificate("/own.pem", NOW - 172800),)},

@@ -9,6 +9,19 @@ active() { systemctl is-active --quiet "$1"; }
 # A running part is left alone for so many seconds: the whole has to answer within five.
 patience=4
 
+# A worker of MLflow's is called python, and made anew by its parent: name the whole by its first one.
+server_of() {
+  local pid=${1##* } parent mlflow=no
+  case $1 in '"python'* | '"mlflow'* | '"uvicorn'* | '"gunicorn'*) ;; *) echo "$1"; return ;; esac
+  while :; do
+    as_root grep -qsa mlflow "/proc/$pid/cmdline" && mlflow=yes
+    parent=$(awk '$1 == "PPid:" {print $2}' "/proc/$pid/status" 2>/dev/null)
+    grep -qsE '^(python|mlflow|uvicorn|gunicorn)' "/proc/$parent/comm" || break
+    pid=$parent
+  done
+  if [ $mlflow = yes ]; then echo "\"mlflow\" $pid"; else echo "$1"; fi
+}
+
 look_at_system() {
   for place in "$root" / /var/log /tmp; do
     [ -d "$place" ] || continue
@@ -29,11 +42,7 @@ look_at_system() {
     tell synchronised "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
   as_root ss -Hltnp 2>/dev/null | while read -r _ _ _ address _ process; do
     listener=$(sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 \2/p' <<< "$process")
-    # A worker of MLflow's is called python.
-    case $listener in
-      '"python'*) as_root grep -qsaE 'mlflow[.]server|/mlflow' "/proc/${listener##* }/cmdline" && listener="\"mlflow\" ${listener##* }" ;;
-    esac
-    tell listener "$address $listener"
+    tell listener "$address $(server_of "$listener")"
   done
   # The largest files of a disk that is getting full: where to look first.
   if [ "$(df -Pk "$root" | awk 'NR == 2 {print int(100 * $4 / $2)}')" -lt 10 ]; then

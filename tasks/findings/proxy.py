@@ -79,7 +79,8 @@ def _open_doors(case: Case) -> Iterator[Finding]:
                 "rules.",
                 "ss -ltnp",
                 "It was started by hand, perhaps as in the guide. End it, if it is not needed.",
-                script=f"sudo kill {one.pid}",
+                # Its workers first, or they would outlive it.
+                script=f"sudo pkill -P {one.pid}; sudo kill {one.pid}",
                 safe=False,
             )
 

@@ -700,7 +700,7 @@ def test_what_a_person_reads_ends_with_the_first_thing_to_type(host: Host) -> No
 
 
 def test_fix_asks_then_does_the_safe_repairs(host: Host) -> None:
-    host.fab("stop")
+    host.fab("backup", "stop")
     host.run(f"systemctl disable -q {UNIT}.service nginx; chmod 644 {ROOT}/server.env; "
              f"echo '# changed' >> {SITE}; rm {ROOT}/venv/bin/python")  # fmt: skip
     because = ("needs a confirmation", "--yes")

@@ -139,13 +139,13 @@ def asked(host: Host, login: tuple[str, str]) -> Iterator[list[int]]:
 def test_a_lost_password_is_set_anew_while_the_server_serves(alone: Host) -> None:
     host = alone
     host.fab("users.add", "alice")
-    lost = host.login()
+    alice, lost = login_of(host, "alice"), host.login()
     assert host.status(SEARCH, lost) == 200  # so that the server remembers it
     copy = folder(host).parent.with_suffix(".json")
     copy.unlink()
     host.refused("users.list", because=("No login", "users.reset-admin"))
     began = host.unit(UNIT, "ActiveEnterTimestampMonotonic")
-    with asked(host, login_of(host, "alice")) as statuses:
+    with asked(host, alice) as statuses:
         host.refused("users.reset-admin", because=("needs a confirmation", "--yes"))
         assert "✓ admin has a new password" in host.fab("users.reset-admin", "--yes").out
     assert set(statuses) == {200}
