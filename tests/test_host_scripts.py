@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import shlex
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -1192,6 +1193,14 @@ def test_a_look_at_a_bucket_that_is_not_there_or_not_here(look, store, monkeypat
     assert look("in-ireland", region="us-east-2")["bucket"]["kind"] == "region-wrong"
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert look()["bucket"]["kind"] == "credentials-partial"
+
+
+def test_a_store_that_never_answers_is_named_within_the_doctor_s_time(look):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        seen = look(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert seen["bucket"]["kind"] == "bucket-unreachable"
+    assert time.monotonic() - began < 4
 
 
 def test_a_store_that_knows_no_conditions_is_left_as_it_was(look, store):

@@ -12,10 +12,12 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConfigParseError,
+    ConnectTimeoutError,
     EndpointConnectionError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    ReadTimeoutError,
 )
 
 WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken")
@@ -35,9 +37,12 @@ class Denied(Exception):
 
 
 class Bucket:
-    """One bucket as the host sees it; `skew` is how many seconds the host's clock is ahead."""
+    """One bucket as the host sees it; `skew` is how many seconds the host's clock is ahead.
 
-    def __init__(self, name, prefix, region, endpoint):
+    Each of `attempts` has `patience` seconds to connect, and twice as many to be answered.
+    """
+
+    def __init__(self, name, prefix, region, endpoint, patience=10, attempts=2):
         self.name, self.prefix, self.region, self.endpoint = name, prefix, region, endpoint
         self.skew = None
         # Without a path-style address most S3-compatible stores are not found.
@@ -49,9 +54,9 @@ class Bucket:
             region_name=region or None,
             endpoint_url=endpoint or None,
             config=Config(
-                connect_timeout=10,
-                read_timeout=20,
-                retries={"total_max_attempts": 2},
+                connect_timeout=patience,
+                read_timeout=2 * patience,
+                retries={"total_max_attempts": attempts},
                 request_checksum_calculation="when_required",
                 s3=style,
             ),
@@ -139,7 +144,7 @@ def troubled(action):
             "%s." % error,
             "Mend `profile:` in fabric.yaml or the host's ~/.aws.",
         ) from error
-    except EndpointConnectionError as error:
+    except (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError) as error:
         raise Trouble(
             "bucket-unreachable",
             "The host cannot reach S3 (%s)." % error,
