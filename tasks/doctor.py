@@ -123,6 +123,7 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
         uri=variables.get("MLFLOW_TRACKING_URI"),
         sources=frozenset(logins),
         half=bool(variables.get(credentials.USERNAME)) != bool(variables.get(credentials.PASSWORD)),
+        shell=not server.rehearsal,
         tunnel_port=there.local_port if there else None,
         tunnel=there.condition if there else "",
         # Asks nobody who would have to wake up for it.

@@ -281,6 +281,10 @@ def test_a_file_of_logins_is_wrong_only_where_no_variables_stand_before_it():
     assert diagnose(case(SETTINGS, None, HERE, logins=logins)) == []
 
 
+def test_a_rehearsal_host_says_nothing_of_the_operator_s_shell():
+    assert diagnose(case(SETTINGS, None, replace(HERE, uri=None, half=True, shell=False))) == []
+
+
 def test_half_of_a_login_is_named():
     half = replace(HERE, half=True, sources=frozenset({"file", "copy"}))
     assert only(case(SETTINGS, None, half)).key == "client-variables-half"

@@ -39,7 +39,8 @@ class Finding:
 class Here:
     """The operator's machine: its clock, its tunnel, and what MLflow clients find there.
 
-    `sources` are the logins that were tried on the host: variables, copy, file; `tunnel` is the
+    `shell` says whether this shell's variables concern the server at all: a rehearsal host never
+    sees them. `sources` are the logins that were tried on the host: variables, copy, file; `tunnel` is the
     condition of the tunnel, as tunnel.status says it.
     """
 
@@ -47,6 +48,7 @@ class Here:
     uri: str | None = None
     sources: frozenset[str] = frozenset()
     half: bool = False
+    shell: bool = True
     tunnel_port: int | None = None
     tunnel: str = ""
     tunnel_answers: bool = False

@@ -18,14 +18,6 @@ def client(case: Case) -> Iterator[Finding]:
     here, logins = case.here, case.symptoms.logins
     yield from _tunnel(case)
     export = f'eval "$({case.fab("client", "--export")})"'
-    if here.half:
-        yield case.finding(
-            "client-variables-half",
-            "Only one of MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD is set in this "
-            "shell; MLflow clients need both.",
-            "this shell's variables",
-            type=(export,),
-        )
     if logins.get("copy") == 401:
         yield case.finding(
             "login-refused",
@@ -34,6 +26,16 @@ def client(case: Case) -> Iterator[Finding]:
             "If somebody changed the password, set the new one in MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD and type configure; if it is lost:",
             type=(case.fab("users.reset-admin", "--yes"),),
+        )
+    if not here.shell:
+        return
+    if here.half:
+        yield case.finding(
+            "client-variables-half",
+            "Only one of MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD is set in this "
+            "shell; MLflow clients need both.",
+            "this shell's variables",
+            type=(export,),
         )
     if logins.get("variables") == 401:
         yield case.finding("client-variables-wrong", f"The server refuses {SOURCES['variables']}.",
