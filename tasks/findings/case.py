@@ -40,8 +40,8 @@ class Here:
     """The operator's machine: its clock, its tunnel, and what MLflow clients find there.
 
     `shell` says whether this shell's variables concern the server at all: a rehearsal host never
-    sees them. `sources` are the logins that were tried on the host: variables, copy, file; `tunnel` is the
-    condition of the tunnel, as tunnel.status says it.
+    sees them. `sources` are the logins that were tried on the host: variables, copy, file.
+    `tunnel` is the condition of the tunnel, as tunnel.status says it.
     """
 
     now: float
