@@ -504,7 +504,7 @@ def prove(store: Store, capsys: pytest.CaptureFixture[str]) -> Prove:
     return run
 
 
-KEY = "/my-bucket/mlflow-artifacts/.remote-mlflow-proof"
+KEY = f"/my-bucket/mlflow-artifacts/.remote-mlflow-proof-{socket.gethostname()}"
 
 
 def test_a_bucket_that_can_be_used_is_proved_and_left_as_it_was(prove, store):
@@ -554,7 +554,7 @@ def test_a_missing_delete_is_a_warning_and_the_next_proof_reuses_the_object(prov
             "@warn s3:DeleteObject on s3://my-bucket/mlflow-artifacts/* is denied"
         )
         assert out.count("\n") == 1
-    assert store.listing() == ["mlflow-artifacts/.remote-mlflow-proof"]
+    assert store.listing() == [KEY.removeprefix("/my-bucket/")]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Runs on the host in the server's own environment, with the credentials that the 
 Arguments: bucket, prefix, region or "", endpoint or "".
 """
 
+import socket
 import sys
 
 from bucket import Bucket, Denied, Trouble, troubled
@@ -12,7 +13,8 @@ BODY = b"written by remote-mlflow to prove access\n"
 
 
 def prove(bucket):
-    s3, key = bucket.s3, bucket.prefix + "/.remote-mlflow-proof"
+    # Each host has a proof of its own: two at the same moment would delete each other's.
+    s3, key = bucket.s3, "%s/.remote-mlflow-proof-%s" % (bucket.prefix, socket.gethostname())
     if bucket.credentials and bucket.credentials.method == "iam-role":
         print("@say no keys are needed: the instance role is used")
     try:

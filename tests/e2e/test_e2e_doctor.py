@@ -689,7 +689,7 @@ def test_a_credentials_file_that_is_wrong_is_named(host: Host) -> None:
 
 
 def test_what_a_person_reads_ends_with_the_first_thing_to_type(host: Host) -> None:
-    host.fab("stop")
+    host.fab("backup", "stop")
     done: Done = host.refused("doctor", because=("1 problem: The server is stopped.",
                                                  f"Type: ./fab -H {host.alias} start"))  # fmt: skip
     lines = done.out.splitlines()

@@ -31,7 +31,9 @@ def rows(host: Host) -> list[dict[str, object]]:
 
 
 def folder(host: Host) -> Path:
-    (copy,) = (host.home / ".config/remote-mlflow").glob("*.json")
+    # With two hyphens stand the logins of other environments, which other tests leave here.
+    copies = (host.home / ".config/remote-mlflow").glob("*.json")
+    (copy,) = [copy for copy in copies if "--" not in copy.name]
     return copy.with_suffix("") / "users"
 
 
