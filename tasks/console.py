@@ -124,6 +124,12 @@ def painted(line: str, style: str | None, stream: TextIO) -> str:
     return f"\x1b[{codes[style]}m{line}\x1b[0m"
 
 
+def typed(host: str, environment: str | None, *words: str) -> str:
+    """Spell what an operator types to have tasks run on one server."""
+    chosen = f"FABRIC_MLFLOW_ENVIRONMENT={environment} " if environment else ""
+    return f"{chosen}./fab -H {host} {' '.join(words)}"
+
+
 def seconds(value: float) -> str:
     """Spell a duration the way people read it: 0.4 s, 12 s, 3 min 05 s."""
     if value < 10:

@@ -15,6 +15,7 @@ from invoke import Exit
 from tasks import credentials, paths
 from tasks.commands import sh
 from tasks.console import console
+from tasks.console import typed as spelt
 from tasks.deploy import stage_login
 from tasks.executor import configured, server_on
 from tasks.kinds import Host, remote
@@ -241,9 +242,7 @@ def report(server: Server, model: str, changed: Mapping[str, Any]) -> None:
 
 def typed(server: Server, task: str, *words: str) -> str:
     """Spell what to type at this server's environment."""
-    environment = server.settings.environment
-    variable = f"{ENVIRONMENT}={environment} " if environment else ""
-    return f"{variable}./fab -H {server.name} {sh(task, *words)}"
+    return spelt(server.name, server.settings.environment, sh(task, *words))
 
 
 # -- copies ------------------------------------------------------------------------------------

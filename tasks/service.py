@@ -72,11 +72,15 @@ def restart(c: Host) -> None:
 
 
 def _switch(server: Server, task: str, *commands: str) -> None:
-    as_root = [f"as_root {command}" for command in commands]
-    unit = f"unit={server.settings.unit}"
-    script = "\n".join((unit, read("host/health.sh"), *as_root, "await_health"))
+    script = awaiting(server.settings, *commands)
     server.apply(task, [Change(f"{task} the server", script)])
     server.say("✓ the server answers", "green")
+
+
+def awaiting(settings: Settings, *commands: str) -> str:
+    """Spell a script that runs the commands as root, then waits until the server answers."""
+    as_root = [f"as_root {command}" for command in commands]
+    return "\n".join((f"unit={settings.unit}", read("host/health.sh"), *as_root, "await_health"))
 
 
 def _deployed(server: Server) -> Server:

@@ -69,10 +69,8 @@ class Symptoms:
     reboot: bool = False
     synchronised: bool = True
     listeners: tuple[Listener, ...] = ()
-    results: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     out_of_memory: int = 0
-    workers: int | None = None
     schedule: str | None = None
     period: float | None = None
     nginx: str = "ok"
@@ -136,10 +134,8 @@ def parse(reports: Sequence[str]) -> Symptoms:
         reboot="reboot" in found,
         synchronised=one("synchronised", "yes") != "no",
         listeners=listeners(found.get("listener", [])),
-        results=dict(_pairs(found.get("result", []))),
         error=one("error"),
         out_of_memory=_number(one("oom")) or 0,
-        workers=_number(one("workers")),
         schedule=one("schedule") or None,
         period=_period(data("timer", [])),
         nginx=one("nginx", "ok"),

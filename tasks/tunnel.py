@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from invoke import Exit
 
 from tasks import keeper, machine
-from tasks.console import console, interactive, seconds
+from tasks.console import console, interactive, seconds, typed
 from tasks.keeper import Place, State
 from tasks.kinds import Host, remote
 
@@ -171,8 +171,7 @@ class Tunnel:
     @property
     def close(self) -> str:
         """Spell what closes it."""
-        chosen = f"FABRIC_MLFLOW_ENVIRONMENT={self.environment} " if self.environment else ""
-        return f"{chosen}./fab -H {self.host} tunnel.close"
+        return typed(self.host, self.environment, "tunnel.close")
 
 
 def opened(server: Server) -> Tunnel | None:

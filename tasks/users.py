@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from tasks import credentials, paths
-from tasks.commands import sh
+from tasks.commands import sh, systemctl
 from tasks.console import confirm, console, interactive
 from tasks.credentials import Login
 from tasks.deploy import is_deployed, stage_login, workers
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
-from tasks.service import ABSENT
+from tasks.service import ABSENT, awaiting
 from tasks.templates import read
 
 if TYPE_CHECKING:
@@ -193,15 +193,13 @@ def resetting(server: Server, login: Login) -> Change:
         "reset_admin.py": read("host/reset_admin.py"),
         "password.json": serialised.dumps(login.password),
     }
+    service = f"{server.settings.unit}.service"
     script = "\n".join(
         (
-            f"unit={server.settings.unit}",
             'gone=no; [ -e "$root/basic_auth.db" ] || gone=yes',
             f'"$root/venv/bin/python" "$here/reset_admin.py" "$root" {sh(login.username)}',
-            'if [ $gone = yes ] && systemctl is-active --quiet "$unit.service"; then',
-            read("host/health.sh"),
-            'as_root systemctl restart "$unit.service"',
-            "await_health",
+            f"if [ $gone = yes ] && systemctl is-active --quiet {service}; then",
+            awaiting(server.settings, systemctl.restart(service)),
             "fi",
         )
     )
@@ -395,14 +393,7 @@ def _change(server: Server, task: str, action: str, request: Any, at_once: bool 
 
 def forgetting(settings: Settings) -> Change:
     """Build the restart that ends the memory of logins: each worker has its own, for a minute."""
-    script = "\n".join(
-        (
-            f"unit={settings.unit}",
-            read("host/health.sh"),
-            f"as_root systemctl restart {settings.unit}.service",
-            "await_health",
-        )
-    )
+    script = awaiting(settings, systemctl.restart(f"{settings.unit}.service"))
     return Change("restart, so that every worker knows (no request is lost)", script)
 
 

@@ -52,16 +52,12 @@ look_at_system() {
 }
 
 look_at_service() {
-  for name in "$unit.service" "$unit.socket" nginx.service; do
-    tell result "$name $(systemctl show "$name" -p Result --value 2>/dev/null)"
-  done
   as_root journalctl -u "$unit.service" --since -2h -n 3000 -o cat --no-pager 2>/dev/null > "$here/journal"
   # The first of the last start; what the server says may overtake systemd's own "Started".
   tell error "$(awk '/^Starting |Scheduled restart job/{error = ""}
     error == "" && (/^[A-Za-z_.]*(Error|Exception)(:|$)/ || /^Error:/ || /: (line [0-9]+: )?.*(No such file|not found|Permission denied)/ || /Failed (at step|to )/) {error = $0}
     END {print error}' "$here/journal" | cut -c1-300)"
   tell oom "$(grep -c 'killed by the OOM killer' "$here/journal")"
-  tell workers "$(sed -n "s/.*--workers \([0-9]*\).*/\1/p" "$root/start_mlflow_server.sh" 2>/dev/null)"
   timer=$unit-backup.timer
   if [ "$(systemctl show "$timer" -p LoadState --value 2>/dev/null)" = loaded ]; then
     tell schedule "$(systemctl show "$timer" -p ActiveState --value)"

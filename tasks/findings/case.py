@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from tasks.console import typed
 from tasks.facts import Facts
 from tasks.symptoms import Symptoms
 
@@ -66,9 +67,7 @@ class Case:
     area: str = field(default="", compare=False)
 
     def fab(self, *words: str) -> str:
-        chosen = self.settings.environment
-        prefix = f"FABRIC_MLFLOW_ENVIRONMENT={chosen} " if chosen else ""
-        return f"{prefix}./fab -H {self.host} {' '.join(words)}"
+        return typed(self.host, self.settings.environment, *words)
 
     def ssh(self, script: str) -> str:
         return f"ssh {self.host} {shlex.quote(script)}"

@@ -102,7 +102,7 @@ def _not_answering(case: Case) -> Iterator[Finding]:
 
 
 def _memory(case: Case) -> Iterator[Finding]:
-    workers = case.symptoms.workers
+    workers = case.facts.workers
     have = case.facts.memory_kb / 1024
     if workers:
         need = deploy.FIRST_WORKER_MB + (workers - 1) * deploy.MORE_WORKER_MB
