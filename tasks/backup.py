@@ -49,6 +49,9 @@ def backing_up(settings: Settings) -> Change:
             f'"$root/venv/bin/python" "$here/back_up.py" "$root" {arguments}',
         )
     )
-    return Change("back up both databases and the configuration", script, {
-        "back_up.py": read("host/back_up.py")
-    })  # fmt: skip
+    programs = ("back_up.py", "databases.py", "postgres.py")
+    return Change(
+        "back up both databases and the configuration",
+        script,
+        {name: read(f"host/{name}") for name in programs},
+    )

@@ -12,7 +12,8 @@ from tasks.templates import read
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
-# What the guide installs (its "System Dependencies"), nginx, and what these need to be installed.
+# What the guide installs (its "System Dependencies"), nginx, what packs backups, and what these
+# need to be installed.
 PACKAGES = (
     "python3",
     "python3-venv",
@@ -22,6 +23,7 @@ PACKAGES = (
     "tmux",
     "nginx",
     "ca-certificates",
+    "zstd",
 )
 
 

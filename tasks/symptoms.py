@@ -20,6 +20,7 @@ PROGRAMS = (
     "look_at_bucket.py",
     "bucket.py",
     "look_at_databases.py",
+    "databases.py",
     "look_at_requests.py",
     "tracking.py",
 )

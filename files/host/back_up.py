@@ -2,29 +2,36 @@
 
 Runs on the host. Arguments: root, bucket, backup prefix, environment, endpoint or "". The set lies
 under <prefix>/<environment>/<UTC time>-<server id>/; its manifest.json is sent last, once all else
-was read back. Reports {"place": uri, "runs": n, "users": n, "bytes": n}.
+was read back. Reports {"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
 """
 
 import datetime
-import gzip
 import hashlib
-import io
 import json
 import os
+import secrets
 import shutil
 import socket
 import sqlite3
+import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 
 import boto3
+import databases
+import postgres
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 root, bucket, prefix, environment, endpoint = sys.argv[1:6]
-CONFIGURATION = ("server.env", ".mlflow_auth_config", "start_mlflow_server.sh")
-DATABASES = {"mlflow.db": "runs", "basic_auth.db": "users"}
+CONFIGURATION = ("server.env", ".mlflow_auth_config", "start_mlflow_server.sh", ".server-id")
+ENCRYPTED = {"ServerSideEncryption": "AES256"}
+# Four parts of 8 MB on their way at once keep the memory below 200 MB.
+TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
+BLOCK = 1 << 20
 
 
 def fail(text):
@@ -32,55 +39,52 @@ def fail(text):
     sys.exit(1)
 
 
-def refuse_unfit():
-    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
-    if not uri.startswith("sqlite:"):
-        fail("The backend store is not SQLite. Back it up with its own dump, such as pg_dump -Fc")
-    size = sum(os.path.getsize(os.path.join(root, name)) for name in DATABASES)
+def refuse_unfit(uri):
+    if shutil.which("zstd") is None:
+        fail("The host lacks the program zstd, which backups are packed with. Type: ./fab install")
+    need = databases.size(root, databases.AUTH)
+    if uri.startswith("sqlite:"):
+        need += databases.size(root, databases.TRACKING)
+    else:
+        need += postgres.size(uri)
     free = shutil.disk_usage(root).free
-    # The copy and its compressed form lie beside each other for a moment.
-    if free < 2 * size + 100e6:
+    # The copy and its packed form lie beside each other for a moment.
+    if free < 2 * need + 100e6:
         fail(
             "A backup needs %.1f GB of room on the host, and %.1f are free. Free some, then type "
-            "backup again." % (2 * size / 1e9 + 0.1, free / 1e9)
+            "backup again." % (2 * need / 1e9 + 0.1, free / 1e9)
         )
 
 
-def copy_database(name, folder):
-    """Copy by the online backup API, which a writer cannot tear; check the copy."""
-    source = sqlite3.connect("file:%s?mode=ro" % os.path.join(root, name), uri=True, timeout=60)
-    path = os.path.join(folder, name)
-    target = sqlite3.connect(path)
-    source.backup(target)
-    # One file without a log beside it, whatever mode the server uses.
-    target.execute("pragma journal_mode=delete")
-    verdict = target.execute("pragma integrity_check").fetchone()[0]
-    if verdict != "ok":
-        fail(
-            "The database %s is damaged: %s. Nothing was sent; earlier backups stay."
-            % (name, verdict)
-        )
-    broken = target.execute("pragma foreign_key_check").fetchall()
-    if broken:
-        print("@warn %s has %d rows that refer to nothing" % (name, len(broken)))
-    revisions = [
-        row[0]
-        for table in ("alembic_version", "alembic_version_auth")
-        if target.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone()
-        for row in target.execute("select version_num from %s" % table)
-    ]
-    count = target.execute("select count(*) from %s" % DATABASES[name]).fetchone()[0]
-    target.close()
-    source.close()
-    return path, {"revisions": revisions, "count": count}
+def server_id():
+    """Return this server's id, made at the first need."""
+    path = os.path.join(root, ".server-id")
+    if not os.path.exists(path):
+        with open(path + ".part", "w") as stream:
+            stream.write(secrets.token_hex(4) + "\n")
+        os.replace(path + ".part", path)
+    with open(path) as stream:
+        return stream.read().strip()
 
 
-def compressed(path):
-    packed = path + ".gz"
-    with open(path, "rb") as source, gzip.open(packed, "wb", compresslevel=3) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+def packed_and_examined(path):
+    """Pack a database while it is checked: neither leaves the host before both are done."""
+    result = path + ".zst"
+    packing = subprocess.Popen(["zstd", "-1", "-q", path, "-o", result])
+    try:
+        seen = databases.examine(path)
+    except databases.Damaged as error:
+        packing.kill()
+        fail("Nothing was sent, and earlier backups stay: %s. Type: ./fab doctor" % error)
+    finally:
+        packing.wait()
+    if packing.returncode:
+        fail("zstd could not pack %s (%d). Type backup again." % (path, packing.returncode))
     os.remove(path)
-    return packed
+    if seen["dangling"]:
+        name = os.path.basename(path)
+        print("@warn %s has %d rows that refer to nothing" % (name, seen["dangling"]))
+    return result, seen
 
 
 def configuration(folder):
@@ -94,7 +98,7 @@ def configuration(folder):
 
 def digest(stream):
     sha = hashlib.sha256()
-    for block in iter(lambda: stream.read(1 << 20), b""):
+    for block in iter(lambda: stream.read(BLOCK), b""):
         sha.update(block)
     return sha.hexdigest()
 
@@ -105,7 +109,7 @@ def send(s3, path, key):
         wanted = digest(stream)
     with open(path, "rb") as stream:
         # Not upload_file, which hides what S3 says in an error of its own.
-        s3.upload_fileobj(stream, bucket, key, ExtraArgs={"ServerSideEncryption": "AES256"})
+        s3.upload_fileobj(stream, bucket, key, ExtraArgs=ENCRYPTED, Config=TRANSFER)
     came_back = s3.get_object(Bucket=bucket, Key=key)
     if digest(came_back["Body"]) != wanted:
         fail("s3://%s/%s came back other than it was sent. Type backup again." % (bucket, key))
@@ -117,6 +121,18 @@ def send(s3, path, key):
     }
 
 
+def unused_place(s3):
+    """Name a set that nobody has begun; returns its moment, id and key prefix."""
+    while True:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        name = "%s-%s" % (now.strftime("%Y%m%dT%H%M%SZ"), server_id())
+        place = "%s/%s/%s" % (prefix, environment, name)
+        # A host that was rebuilt from a backup has the id of the one that made it.
+        if not s3.list_objects_v2(Bucket=bucket, Prefix=place + "/", MaxKeys=1).get("KeyCount"):
+            return now, name, place
+        time.sleep(1)
+
+
 def leave_stamp(started, name):
     """Note on this host when its last backup was made, and which it is."""
     part = os.path.join(root, ".backup.part")
@@ -125,49 +141,72 @@ def leave_stamp(started, name):
     os.replace(part, os.path.join(root, ".backup"))
 
 
-def main():
-    refuse_unfit()
-    started = datetime.datetime.now(datetime.timezone.utc)
-    name = "%s-%s" % (started.strftime("%Y%m%dT%H%M%SZ"), socket.gethostname())
-    place = "%s/%s/%s" % (prefix, environment, name)
+def client():
     style = {"addressing_style": "path"} if endpoint else {}
-    s3 = boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
+    return boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
+
+
+def collected(uri, folder):
+    """Copy, check and pack all parts of a set; returns what each database holds, and the files."""
+    seen, parts = {}, []
+    if uri.startswith("sqlite:"):
+        names = databases.NAMES
+        databases.copy(root, names, folder)
+    else:
+        names = (databases.AUTH,)
+        databases.copy(root, names, folder)
+        path, seen[databases.TRACKING] = postgres.dump(uri, folder)
+        parts.append(path)
+    for name in names:
+        path, seen[name] = packed_and_examined(os.path.join(folder, name))
+        parts.append(path)
+    return seen, [*parts, configuration(folder)]
+
+
+def main():
+    os.nice(10)  # those who log runs come first
+    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    refuse_unfit(uri)
+    s3 = client()
+    started, name, place = unused_place(s3)
     scratch = os.path.join(root, "backups")
     os.makedirs(scratch, mode=0o700, exist_ok=True)
+    clear(scratch)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        seen, parts = {}, []
-        for database in DATABASES:
-            path, seen[database] = copy_database(database, folder)
-            parts.append(compressed(path))
-        parts.append(configuration(folder))
+        seen, parts = collected(uri, folder)
         sent = [send(s3, path, place + "/" + os.path.basename(path)) for path in parts]
+    release = os.path.basename(os.path.realpath(os.path.join(root, "venv")))
+    seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     manifest = {
         "made": started.isoformat(),
         "host": socket.gethostname(),
-        "release": os.path.basename(os.path.realpath(os.path.join(root, "venv"))),
+        "server": server_id(),
+        "environment": environment,
+        "release": release,
+        "version": release.rpartition("-")[0],
         "databases": seen,
         "files": sent,
-        "seconds": (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds(),
+        "seconds": round(seconds, 3),
     }
     body = json.dumps(manifest, indent=2).encode()
-    s3.put_object(
-        Bucket=bucket,
-        Key=place + "/manifest.json",
-        Body=io.BytesIO(body),
-        ServerSideEncryption="AES256",
-    )
+    s3.put_object(Bucket=bucket, Key=place + "/manifest.json", Body=body, **ENCRYPTED)
     leave_stamp(started, name)
-    print(
-        "@report "
-        + json.dumps(
-            {
-                "place": "s3://%s/%s/" % (bucket, place),
-                "runs": seen["mlflow.db"]["count"],
-                "users": seen["basic_auth.db"]["count"],
-                "bytes": sum(entry["bytes"] for entry in sent),
-            }
-        )
-    )
+    report = {
+        "id": name,
+        "place": "s3://%s/%s/" % (bucket, place),
+        "runs": seen[databases.TRACKING]["counts"].get("runs", 0),
+        "users": seen[databases.AUTH]["counts"].get("users", 0),
+        "bytes": sum(entry["bytes"] for entry in sent),
+        "seconds": manifest["seconds"],
+    }
+    print("@report " + json.dumps(report))
+
+
+def clear(scratch):
+    """Take away what a backup that was killed left: under the lock, nobody else is at work."""
+    for entry in os.listdir(scratch):
+        path = os.path.join(scratch, entry)
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
 try:
@@ -176,10 +215,15 @@ except ClientError as error:
     if error.response["Error"]["Code"] == "NoSuchBucket":
         fail("The bucket %s does not exist. Create it, or mend `bucket:` in fabric.yaml." % bucket)
     fail(
-        "The bucket %s refuses the backup under %s/ (%s). Allow s3:PutObject and s3:GetObject "
-        "there, then type backup again." % (bucket, prefix, error.response["Error"]["Code"])
+        "The bucket %s refuses the backup under %s/ (%s). Allow s3:PutObject, s3:GetObject and "
+        "s3:ListBucket there, then type backup again."
+        % (bucket, prefix, error.response["Error"]["Code"])
     )
 except BotoCoreError as error:
     fail("The backup could not be sent: %s. Type ./fab configure, which names why." % error)
+except (databases.Damaged, postgres.Refused) as error:
+    fail("Nothing was sent, and earlier backups stay: %s. Type: ./fab doctor" % error)
 except sqlite3.Error as error:
     fail("A database cannot be read: %s. Nothing was sent; earlier backups stay." % error)
+except OSError as error:
+    fail("The backup failed on the host: %s. Nothing was sent; earlier backups stay." % error)

@@ -4,25 +4,21 @@ Runs on the host with whatever Python it has. Arguments: root, seconds that may 
 `@report database <name, JSON>` and other lines.
 """
 
-import glob
 import hashlib
 import json
 import os
 import pwd
-import re
 import sqlite3
 import sys
 import time
+
+import databases
 
 root, allowance = sys.argv[1], float(sys.argv[2])
 deadline = time.monotonic() + allowance
 # What guides and former MLflow releases use; MLflow's own default was "password", then
 # "password1234".
 WELL_KNOWN = ("password1234", "password", "your-password")
-VERSIONS = {
-    "mlflow.db": "store/db_migrations/versions",
-    "basic_auth.db": "server/auth/db/migrations/versions",
-}
 # The bytes that SQLite locks (its "File Locking" and "WAL-mode File Format" documents).
 PENDING, WAL_WRITE = 0x40000000, 120
 
@@ -66,21 +62,12 @@ def damage(path):
 def revision(path):
     """Compare the schema's revision with those that the installed MLflow knows."""
     name = os.path.basename(path)
-    table = "alembic_version" if name == "mlflow.db" else "alembic_version_auth"
     try:
-        (found,) = opened(path).execute("select version_num from %s" % table).fetchone()
-    except (sqlite3.Error, TypeError):
+        found = databases.revision(opened(path), name)
+    except (sqlite3.Error, databases.Damaged):
         return None
-    known, former = set(), set()
-    files = "%s/venv/lib/python3*/site-packages/mlflow/%s/*.py" % (root, VERSIONS[name])
-    for file in glob.glob(files):
-        with open(file) as stream:
-            text = stream.read()
-        known.update(re.findall(r"^revision = [\"'](\w+)", text, re.M))
-        former.update(re.findall(r"^down_revision = [\"'](\w+)", text, re.M))
-    return (
-        {"found": found, "known": found in known, "newest": found not in former} if known else None
-    )
+    known, newest = databases.revisions(os.path.join(root, "venv"), name)
+    return {"found": found, "known": found in known, "newest": found == newest} if known else None
 
 
 def writers(path):
@@ -175,7 +162,7 @@ def direct_experiments():
     )
 
 
-there = [name for name in VERSIONS if os.path.exists(os.path.join(root, name))]
+there = [name for name in databases.NAMES if os.path.exists(os.path.join(root, name))]
 paths = [os.path.join(root, name) for name in there]
 held = lasting_writers(paths)
 for path in paths:

@@ -1,0 +1,152 @@
+"""Copy, check and count the server's two SQLite databases.
+
+Runs on the host, beside the programs that import it.
+"""
+
+import glob
+import os
+import re
+import sqlite3
+from contextlib import closing
+
+TRACKING, AUTH = "mlflow.db", "basic_auth.db"
+NAMES = (TRACKING, AUTH)
+REVISIONS = {TRACKING: "alembic_version", AUTH: "alembic_version_auth"}
+# Where a release keeps its migrations.
+MIGRATIONS = {TRACKING: "store/db_migrations/versions", AUTH: "server/auth/db/migrations/versions"}
+# A file belongs to its database as long as one of these lies beside it.
+COMPANIONS = ("", "-wal", "-shm", "-journal")
+
+
+class Damaged(Exception):
+    """A database that must not be used, and why."""
+
+
+def size(root, name):
+    """Return the bytes that a database takes, what is only in its log included."""
+    return sum(
+        os.path.getsize(os.path.join(root, name + end))
+        for end in COMPANIONS
+        if os.path.exists(os.path.join(root, name + end))
+    )
+
+
+def copy(root, names, folder):
+    """Copy databases as they are at one and the same moment, while others write.
+
+    For an instant no writer of any can commit; in that instant a reader of each is opened, and what
+    it sees is copied by the online backup API.
+    """
+    paths = [os.path.join(root, name) for name in names]
+    gates = [_opened(path) for path in paths]
+    sources = [_opened(path) for path in paths]
+    try:
+        for gate in gates:
+            gate.execute("begin immediate")
+        for source in sources:
+            source.execute("begin")
+            source.execute("select count(*) from sqlite_master").fetchone()
+        for gate in gates:
+            gate.execute("rollback")
+        for source, name in zip(sources, names):
+            _copy(source, os.path.join(folder, name))
+    finally:
+        for database in gates + sources:
+            database.close()
+
+
+def _opened(path):
+    # Never made where it is missing: an empty database would pass for a good one.
+    return sqlite3.connect("file:%s?mode=rw" % path, uri=True, timeout=60, isolation_level=None)
+
+
+def _copy(source, path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as target:
+        # Until it is whole nobody reads it, and afterwards it is synced as a whole.
+        target.execute("pragma synchronous=off")
+        target.execute("pragma journal_mode=off")
+        source.backup(target)
+    with closing(sqlite3.connect(path, isolation_level=None)) as target:
+        # One file without a log beside it, whatever mode the server uses.
+        target.execute("pragma journal_mode=delete")
+    sync(path)
+
+
+def sync(path):
+    """Have the disk hold a file or folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def examine(path):
+    """Check a database that nobody writes and say what is in it; raises Damaged.
+
+    Returns its revision, the rows of every table, the newest run's start (ms since 1970, or None),
+    its bytes, and how many rows refer to nothing.
+    """
+    name = os.path.basename(path)
+    try:
+        with closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True)) as database:
+            verdict = database.execute("pragma integrity_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise Damaged("the database %s is damaged: %s" % (name, verdict))
+            return {
+                "kind": "sqlite",
+                "revision": revision(database, name),
+                "counts": counts(database),
+                "newest_run": newest_run(database),
+                "bytes": os.path.getsize(path),
+                "dangling": len(database.execute("pragma foreign_key_check").fetchall()),
+            }
+    except sqlite3.Error as error:
+        raise Damaged("the database %s cannot be read: %s" % (name, error)) from error
+
+
+def revision(database, name):
+    """Return the schema's revision; raises Damaged where there is none."""
+    table = REVISIONS[name]
+    if not _has(database, table):
+        raise Damaged("%s holds no MLflow schema: the table %s is missing" % (name, table))
+    found = database.execute("select version_num from %s" % table).fetchall()
+    if len(found) != 1:
+        raise Damaged("%s has %d schema revisions, where one is right" % (name, len(found)))
+    return found[0][0]
+
+
+def counts(database):
+    """Count the rows of every table."""
+    tables = database.execute(
+        "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
+    ).fetchall()
+    return {
+        table: database.execute('select count(*) from "%s"' % table).fetchone()[0]
+        for (table,) in tables
+    }
+
+
+def newest_run(database):
+    """Return when the newest run began, in ms since 1970."""
+    if not _has(database, "runs"):
+        return None
+    return database.execute("select max(start_time) from runs").fetchone()[0]
+
+
+def revisions(venv, name):
+    """Return the schema revisions that an environment's MLflow knows, and the newest of them."""
+    known, former = set(), set()
+    pattern = "%s/lib/python3*/site-packages/mlflow/%s/*.py" % (venv, MIGRATIONS[name])
+    for file in glob.glob(pattern):
+        with open(file) as stream:
+            text = stream.read()
+        known.update(re.findall(r"^revision = [\"'](\w+)", text, re.M))
+        former.update(re.findall(r"^down_revision = [\"'](\w+)", text, re.M))
+    newest = known - former
+    return known, newest.pop() if len(newest) == 1 else None
+
+
+def _has(database, table):
+    query = "select 1 from sqlite_master where type = 'table' and name = ?"
+    return database.execute(query, (table,)).fetchone() is not None
