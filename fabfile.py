@@ -21,10 +21,12 @@ from tasks import (
     plan,
     registry,
     rehearse,
+    restore,
     sandbox,
     service,
     status,
     tunnel,
+    upgrade,
     users,
     verify,
 )
@@ -47,6 +49,9 @@ namespace = Collection(
     logs.logs,
     client.client,
     doctor.doctor,
+    restore.restore,
+    upgrade.upgrade,
+    upgrade.rollback,
     rehearse.rehearse,
     check.test,
 )

@@ -9,6 +9,14 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
 umask 077
 
+{{ settle }}
+root=$PWD
+# A restore or upgrade that is under way ends first, and one that was cut off is finished here.
+exec 8>> .hold
+flock 8
+if settle; then exec ./start_mlflow_server.sh; fi
+exec 8>&-
+
 set -a
 . ./server.env
 MLFLOW_AUTH_CONFIG_PATH=$PWD/.mlflow_auth_config

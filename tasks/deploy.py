@@ -12,7 +12,7 @@ from invoke import Exit
 
 from tasks import credentials
 from tasks.commands import sh
-from tasks.configure import auth_config, is_there
+from tasks.configure import auth_config, environment, is_there
 from tasks.credentials import Login
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo, release_of
@@ -169,24 +169,37 @@ def files(settings: Settings, facts: Facts) -> list[File]:
                 artifact_rule=ARTIFACT_RULES[settings.artifact_access],
             ),
         ),
-        File(
-            f"{root}/start_mlflow_server.sh",
-            "700",
-            render(
-                "start_mlflow_server.sh",
-                unit=unit,
-                # A new environment must change this file, for only then the server restarts.
-                release=release_of(settings),
-                bind=settings.bind,
-                port=settings.port,
-                destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
-                profile=settings.profile,
-                aws=aws_variables(settings),
-                workers=workers(settings, facts),
-                allowed_hosts=",".join(allowed_hosts(settings, facts)),
-            ),
-        ),
+        start_script(settings, facts),
     ]
+
+
+def start_script(settings: Settings, facts: Facts) -> File:
+    """Render what the unit runs."""
+    return File(
+        f"{facts.root}/start_mlflow_server.sh",
+        "700",
+        render(
+            "start_mlflow_server.sh",
+            unit=settings.unit,
+            # A new environment must change this file, for only then the server restarts.
+            release=facts.release or release_of(settings),
+            settle=read("host/settle.sh").strip(),
+            bind=settings.bind,
+            port=settings.port,
+            destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
+            profile=settings.profile,
+            aws=aws_variables(settings),
+            workers=workers(settings, facts),
+            allowed_hosts=",".join(allowed_hosts(settings, facts)),
+        ),
+    )
+
+
+def placing_start_script(settings: Settings, facts: Facts) -> Change:
+    """Build the change that has the next start wait for a switch, as former scripts did not."""
+    script = 'place "$here/start" "$root/start_mlflow_server.sh" 0700'
+    text = start_script(settings, facts).text
+    return Change("put start_mlflow_server.sh", script, {"start": text}, announce=False)
 
 
 def auth_file(settings: Settings, facts: Facts) -> File:
@@ -221,6 +234,11 @@ def _only_nginx(settings: Settings) -> tuple[str, ...]:
         f"/etc/nginx/sites-available/{settings.unit}",
         f"/etc/tmpfiles.d/{settings.unit}.conf",
     )
+
+
+def as_the_server(settings: Settings) -> str:
+    """Spell AWS profile, region and endpoint for a script on the host, as the server has them."""
+    return f"{environment(settings)}\nset -a\n{aws_variables(settings)}\nset +a"
 
 
 def aws_variables(settings: Settings) -> str:

@@ -34,6 +34,8 @@ def install(c: Host) -> None:
     needed = changes(server.settings, server.facts)
     if not needed:
         server.say(f"install: nothing to change (MLflow {server.facts.release})")
+        if server.facts.release != release_of(server.settings):
+            server.say(f"MLflow {server.settings.version} is locked anew: ./fab upgrade --check")
         return
     server.apply("install", needed)
     server.say(f"✓ installed MLflow {server.settings.version}", "green")
@@ -51,16 +53,9 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
     if facts.tools != digest(lock):
         script = f"tools={digest(lock)}\n{read('host/install_tools.sh')}"
         needed.append(Change("install uv and the AWS CLI", script, {"tools.txt": lock}))
-    release = release_of(settings)
+    release = wanted_release(settings, facts)
     if release not in facts.complete:
-        script = f"release={release}\n{read('host/install_release.sh')}"
-        needed.append(
-            Change(
-                f"install MLflow {settings.version} in an environment of its own",
-                script,
-                {"release.txt": lock_of(settings)},
-            )
-        )
+        needed.append(installing(settings))
     if facts.release != release:
         needed.append(
             Change(
@@ -70,6 +65,25 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
             )
         )
     return needed
+
+
+def installing(settings: Settings) -> Change:
+    """Build the change that makes the environment of the configured release."""
+    return Change(
+        f"install MLflow {settings.version} in an environment of its own",
+        f"release={release_of(settings)}\n{read('host/install_release.sh')}",
+        {"release.txt": lock_of(settings)},
+    )
+
+
+def wanted_release(settings: Settings, facts: Facts) -> str:
+    """Name the release that the host should have: one with databases keeps its own.
+
+    Their schema goes with it; only `upgrade` and `rollback` change both together.
+    """
+    if facts.schema and facts.release in facts.complete:
+        return str(facts.release)
+    return release_of(settings)
 
 
 def refuse_unfit(settings: Settings, facts: Facts) -> None:
@@ -91,13 +105,13 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
             f"{facts.root}/venv is a folder that this project did not make, perhaps the guide's. "
             "Give this server another place: `root:` under `mlflow:` in fabric.yaml."
         )
-    current = (facts.release or "").rpartition("-")[0]
-    if current and current != settings.version and facts.schema:
+    release = wanted_release(settings, facts)
+    if facts.schema and facts.release and facts.release not in (release, release_of(settings)):
         raise Exit(
-            f"The host runs MLflow {current} and holds its database; the settings say "
-            f"{settings.version}. Set `version: {current}` in fabric.yaml to keep it."
+            f"The environment of {facts.release} on the host is broken, and the settings say "
+            f"{settings.version}. Set `version: {facts.release.rpartition('-')[0]}` in "
+            "fabric.yaml, then type install again."
         )
-    release = release_of(settings)
     if release not in facts.complete and facts.free_kb < NEEDED_KB:
         raise Exit(
             f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; installing needs "

@@ -369,6 +369,7 @@ def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
     )
     files: dict[str, str | bytes] = {
         "words.sh": read("host/words.sh"),
+        "settle.sh": read("host/settle.sh"),
         runner: read(f"host/{runner}"),
         "steps.sh": steps + "\n",
     }

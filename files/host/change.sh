@@ -20,11 +20,19 @@ if ! flock -n 9; then
   say "$doing by $holder lost its connection at work; waiting for it to finish"
   flock -w 900 9 || { printf '@held %s\t%s\t%s\t%s\n' "$holder" "$since" "$doing" "$pid"; exit 75; }
 fi
+# shellcheck source=files/host/settle.sh
+. "$here/settle.sh"
+# Finished here, a switch that was cut off makes what the task decided on outdated.
+if [ -d "$root/next" ]; then
+  (exec 8>> "$root/.hold"; flock 8; settle) && audit "finished a switch that was cut off"
+fi
 seen=$(stat -c %s "$root/audit.log" 2>/dev/null || echo 0)
 if [ "$generation" != - ] && [ "$seen" != "$generation" ]; then exit 76; fi
 printf '%s\t%s\t%s\t%s\t%s\n' "$who" "$(date -u +%FT%TZ)" "$task" "$$" "$REMOTE_MLFLOW_SESSION" > "$lock"
 
 audit begun
-trap 'code=$?; audit "$([ $code = 0 ] && echo done || echo "failed ($code)")"' EXIT
+# What steps put back when one of them fails; `fail` exits, so it hangs on EXIT.
+on_failure() { :; }
+trap 'code=$?; if [ $code != 0 ]; then on_failure || true; fi; audit "$([ $code = 0 ] && echo done || echo "failed ($code)")"' EXIT
 # shellcheck source=/dev/null
 . "$here/steps.sh"

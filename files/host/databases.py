@@ -48,7 +48,7 @@ def copy(root, names, folder):
             source.execute("select count(*) from sqlite_master").fetchone()
         for gate in gates:
             gate.execute("rollback")
-        for source, name in zip(sources, names):
+        for source, name in zip(sources, names, strict=True):
             _copy(source, os.path.join(folder, name))
     finally:
         for database in gates + sources:

@@ -61,9 +61,7 @@ undo() {
 }
 
 each_place keep_former
-# `fail` exits, so the way back hangs on EXIT; `committed` says that none is needed.
-committed=no
-trap 'code=$?; if [ $committed = no ] && [ $code != 0 ]; then undo || true; fi; audit "$([ $code = 0 ] && echo done || echo "failed ($code)")"' EXIT
+on_failure() { undo; }
 each_place put
 
 # Both databases get write-ahead logging before MLflow makes their tables: it never sets it.
@@ -101,7 +99,7 @@ fi
 await_health
 say "check login, database and bucket"
 "$root/venv/bin/python" "$here/deep_check.py" "$port" "$login" || exit 1
-committed=yes
+on_failure() { :; }
 if [ -e "$here/after" ]; then
   # The first start made the first user; from here on only a hash of the password is kept.
   if grep -qs '^admin_password *=' "$root/.mlflow_auth_config"; then

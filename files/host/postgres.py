@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 def environment(uri):
-    """Spell a SQLAlchemy URI in libpq's own variables, its options (sslmode and others) included."""
+    """Spell a SQLAlchemy URI, with its options such as sslmode, in libpq's own variables."""
     url = make_url(uri)
     values = {
         "PGHOST": url.host,

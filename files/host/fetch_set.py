@@ -1,0 +1,122 @@
+"""Bring one backup from the bucket into a folder, checked whole, ready to be served.
+
+Runs on the host and changes nothing but that folder. Arguments: root, bucket, backup prefix,
+environment, endpoint or "", the set's id, folder. Reports {"runs": n, "users": n, "seconds": n}.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+
+import databases
+import sets
+
+root, bucket, prefix, environment, endpoint, wanted, folder = sys.argv[1:8]
+UNPACK = {".zst": ("zstd", "-d", "-q", "--rm"), ".gz": ("gzip", "-d", "-q")}
+# A set's own: the key that sessions hang on, and whose the artifacts are.
+SECRET = re.compile(r"^MLFLOW_FLASK_SERVER_SECRET_KEY=.*$", re.M)
+
+
+def refuse_unfit(manifest):
+    """Refuse a set that needs more room than there is, or a newer MLflow than is installed."""
+    packed = sum(entry["bytes"] for entry in manifest["files"])
+    # Sets of the first kind do not say how large they become: text packs to a fifth or so.
+    whole = sum(seen.get("bytes", 6 * packed) for seen in manifest["databases"].values())
+    need, free = packed + whole + 100e6, shutil.disk_usage(root).free
+    if free < need:
+        sets.fail(
+            "Restoring %s needs %.1f GB of room on the host, and %.1f are free. Free some, then "
+            "type the same again." % (wanted, need / 1e9, free / 1e9)
+        )
+    for name, seen in manifest["databases"].items():
+        if seen.get("kind", "sqlite") != "sqlite":
+            sets.fail(
+                "The backup %s holds a PostgreSQL dump. docs/backup.md says how it is restored."
+                % wanted
+            )
+        revision = seen.get("revision") or (seen.get("revisions") or [None])[0]
+        known, _ = databases.revisions(os.path.join(root, "venv"), name)
+        if revision and revision not in known:
+            sets.fail(
+                "The backup %s was made by MLflow %s, which is newer than the host's. Type: "
+                "./fab upgrade --to %s, then the same again."
+                % (wanted, sets.version(manifest), sets.version(manifest))
+            )
+
+
+def unpack(path):
+    """Unpack a file in its place; returns the new path."""
+    plain, ending = os.path.splitext(path)
+    done = subprocess.run([*UNPACK[ending], path], capture_output=True, text=True)
+    if done.returncode:
+        sets.fail("%s cannot be unpacked: %s" % (path, done.stderr.strip().splitlines()[-1]))
+    return plain
+
+
+def compare(manifest, name, seen):
+    """Refuse a database that holds other rows than the manifest says."""
+    told = manifest["databases"][name]
+    if told.get("counts", seen["counts"]) != seen["counts"]:
+        differing = [t for t in told["counts"] if seen["counts"].get(t) != told["counts"][t]]
+        sets.fail(
+            "The backup %s is not what its manifest says: %s has other rows in %s. Choose another: "
+            "./fab backup.list" % (wanted, name, ", ".join(differing))
+        )
+
+
+def configuration(path):
+    """Lay the set's key and id beside the databases; where the databases lie is this host's."""
+    with tarfile.open(path) as archive:
+        names = archive.getnames()
+        old = archive.extractfile("server.env").read().decode()
+        if ".server-id" in names:
+            write(".server-id", archive.extractfile(".server-id").read().decode())
+    with open(os.path.join(root, "server.env")) as stream:
+        mine = stream.read()
+    key = SECRET.search(old)
+    if key:
+        write("server.env", SECRET.sub(lambda _: key.group(), mine))
+    os.remove(path)
+
+
+def write(name, text):
+    with open(os.path.join(folder, name), "w") as stream:
+        stream.write(text)
+
+
+def main():
+    began = time.monotonic()
+    place = sets.Sets(bucket, prefix, environment, endpoint)
+    manifest = sets.named(place.complete(), wanted)
+    refuse_unfit(manifest)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for entry in manifest["files"]:
+        path = os.path.join(folder, entry["name"])
+        place.fetch(manifest, entry["name"], path)
+        if entry["name"] == "configuration.tar.gz":
+            configuration(path)
+            continue
+        plain = unpack(path)
+        compare(manifest, os.path.basename(plain), databases.examine(plain))
+    report = {
+        "runs": sets.count(manifest, databases.TRACKING, "runs"),
+        "users": sets.count(manifest, databases.AUTH, "users"),
+        "made": manifest["made"],
+        "release": manifest["release"],
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    print("@report " + json.dumps(report))
+
+
+with sets.explained():
+    try:
+        main()
+    except databases.Damaged as error:
+        sets.fail(
+            "The backup %s is of no use: %s. Choose another: ./fab backup.list" % (wanted, error)
+        )

@@ -1,0 +1,70 @@
+"""Find the state that a rollback would give back, and count what would be lost.
+
+Runs on the host and changes nothing. Arguments: root, and the state's name or "" for the last that
+an upgrade or restore replaced. Reports {"name", "task", "release", "databases", "replaced": seconds
+since 1970, "runs": n, "lost": n}.
+"""
+
+import json
+import os
+import sqlite3
+import sys
+from contextlib import closing
+
+import databases
+
+root, wanted = sys.argv[1:3]
+folder = os.path.join(root, "former")
+
+
+def fail(text):
+    print("@fail " + text)
+    sys.exit(1)
+
+
+def states():
+    """List what is kept, the newest first: names begin with their time."""
+    found = []
+    for name in sorted(os.listdir(folder) if os.path.isdir(folder) else (), reverse=True):
+        try:
+            with open(os.path.join(folder, name, "about.json")) as stream:
+                found.append(json.load(stream) | {"name": name})
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def counted(state):
+    """Count the former runs, and those that only the present database knows."""
+    path = os.path.join(folder, state["name"], databases.TRACKING)
+    try:
+        # Not read-only: a log that was never folded into the file belongs to it.
+        with closing(sqlite3.connect("file:%s?mode=rw" % path, uri=True, timeout=10)) as base:
+            runs = base.execute("select count(*) from runs").fetchone()[0]
+            present = "file:%s?mode=ro" % os.path.join(root, databases.TRACKING)
+            base.execute("attach ? as present", (present,))
+            mine = "select run_uuid from runs"
+            since = "select count(*) from present.runs where run_uuid not in (%s)" % mine
+            return {"runs": runs, "lost": base.execute(since).fetchone()[0]}
+    except sqlite3.Error as error:
+        fail("The former database in %s cannot be read: %s." % (state["name"], error))
+
+
+found = states()
+known = ", ".join(state["name"] for state in found)
+if wanted:
+    fitting = [state for state in found if state["name"] == wanted]
+    if not fitting:
+        fail("There is no former state %s. Kept are: %s" % (wanted, known or "none"))
+else:
+    fitting = [state for state in found if state["task"] != "rollback"]
+    if not fitting:
+        fail(
+            "There is nothing to go back to: no upgrade or restore was made here."
+            + (" What a rollback replaced: rollback --id %s" % known if known else "")
+        )
+state = fitting[0]
+state["replaced"] = int(os.stat(os.path.join(folder, state["name"], "about.json")).st_mtime)
+if state["databases"]:
+    state.update(counted(state))
+print("@report " + json.dumps(state))

@@ -1,0 +1,91 @@
+"""Bring two SQLite databases that nobody uses to the schema of one MLflow release.
+
+Runs in that release's environment. Argument: the folder with mlflow.db and basic_auth.db. Reports
+{"migrated": [names], "seconds": n}. Raises where a row that somebody made is gone afterwards.
+The functions behind `mlflow db upgrade` and `mlflow.server.auth db upgrade`, without their command
+line: internal to MLflow, tested for each release.
+"""
+
+import json
+import os
+import sqlite3
+import sys
+import time
+from contextlib import closing
+
+import databases
+
+folder = sys.argv[1]
+# Migrations may rebuild any table; these hold what people made and must keep every row.
+KEPT = {
+    databases.TRACKING: (
+        "experiments", "runs", "metrics", "latest_metrics", "params", "tags",
+        "registered_models", "model_versions",
+    ),
+    databases.AUTH: ("users",),
+}  # fmt: skip
+
+
+def migrate_tracking(uri):
+    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine
+
+    engine = create_sqlalchemy_engine(uri)
+    try:
+        _upgrade_db(engine)
+    finally:
+        engine.dispose()
+
+
+def migrate_auth(uri):
+    # MLflow refuses to load its login without a key; this one is for nothing else.
+    os.environ.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", "unused")
+    from mlflow.server.auth.db import utils
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    try:
+        utils.migrate(engine, "head")
+    finally:
+        engine.dispose()
+
+
+def migrated(name, migrate):
+    """Migrate one database where it is not of the newest schema; tells whether it was not."""
+    path = os.path.join(folder, name)
+    before = databases.examine(path)
+    known, newest = databases.revisions(sys.prefix, name)
+    if before["revision"] == newest:
+        return False
+    if before["revision"] not in known:
+        raise databases.Damaged(
+            "%s was made by a newer MLflow than %s" % (name, os.path.basename(sys.prefix))
+        )
+    migrate("sqlite:///" + path)
+    after = databases.examine(path)
+    if after["revision"] != newest:
+        raise databases.Damaged("the migration of %s ended at %s" % (name, after["revision"]))
+    for table in KEPT[name]:
+        had, has = before["counts"].get(table, 0), after["counts"].get(table, 0)
+        if has < had:
+            raise databases.Damaged("the migration lost rows of %s: %d, now %d" % (table, had, has))
+    return True
+
+
+def log_ahead(name):
+    """Have a database write ahead, which MLflow never sets by itself."""
+    with closing(sqlite3.connect(os.path.join(folder, name))) as database:
+        database.execute("pragma journal_mode=wal")
+
+
+try:
+    began = time.monotonic()
+    steps = ((databases.TRACKING, migrate_tracking), (databases.AUTH, migrate_auth))
+    done = [name for name, migrate in steps if migrated(name, migrate)]
+    for each in databases.NAMES:
+        log_ahead(each)
+    report = {"migrated": done, "seconds": round(time.monotonic() - began, 1)}
+    print("@report " + json.dumps(report))
+except Exception as error:  # noqa: BLE001 (whatever a release's migration raises, nothing is switched)
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    print("@fail The databases cannot be migrated: %s. Nothing was changed." % lines[0].rstrip("."))
+    sys.exit(1)

@@ -1,0 +1,25 @@
+# Go back to a former state. Needs: root, unit, former (its name), current (the release that runs),
+# well (what deploy writes down when all is).
+aside=$(date -u +%Y%m%dT%H%M%SZ)-$current
+if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type rollback again."; fi
+paused=$SECONDS
+say "stop the server (requests wait)"
+hold
+on_failure() {
+  release_hold
+  (serve) || true
+}
+stop_server
+give_back rollback "$former" "$aside"
+on_failure() {
+  hold
+  stop_server
+  give_back rollback "$aside" "$former"
+  release_hold
+  (serve) && say "the state before the rollback serves again"
+}
+release_hold
+serve
+on_failure() { :; }
+say "writes waited for $((SECONDS - paused)) s; what was replaced is kept in $root/former/$aside"
+echo "$well" > "$root/.well"

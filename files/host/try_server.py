@@ -1,0 +1,186 @@
+"""Start one MLflow release on databases that nobody else uses, and prove that it is usable.
+
+Runs on the host in that release's environment. Arguments: the folder with mlflow.db and
+basic_auth.db, bucket, artifact prefix. The server listens on a socket beside this file, not on the
+public one. It logs in as an admin of its own, made in a copy of the database of users; reads the
+newest run, and lists the bucket. Reports {"seconds": n, "run": id or null}.
+"""
+
+import base64
+import ctypes
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing, suppress
+
+import databases
+
+folder, bucket, prefix = sys.argv[1:4]
+PATIENCE = 150  # seconds; a start takes 10, and the host may be busy
+NAME, PASSWORD = "remote-mlflow-check", secrets.token_hex(16)
+INI = """[mlflow]
+default_permission = READ
+database_uri = sqlite:///%s
+admin_username = %s
+admin_password = %s
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
+
+
+class Unusable(Exception):
+    """Why the release does not serve these databases."""
+
+
+def users_with_ours(scratch):
+    """Copy the database of users and add an admin whose password is known here alone."""
+    databases.copy(folder, (databases.AUTH,), scratch)
+    path = os.path.join(scratch, databases.AUTH)
+    from werkzeug.security import generate_password_hash
+
+    with closing(sqlite3.connect(path)) as users, users:
+        users.execute(
+            "insert into users (username, password_hash, is_admin) values (?, ?, 1)",
+            # Few rounds: it lives for seconds, and each request is hashed anew.
+            (NAME, generate_password_hash(PASSWORD, method="pbkdf2:sha256:1000")),
+        )
+    return path
+
+
+def started(scratch, address):
+    ini = os.path.join(scratch, "auth.ini")
+    with open(ini, "w") as stream:
+        stream.write(INI % (users_with_ours(scratch), NAME, PASSWORD))
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": "sqlite:///" + os.path.join(folder, databases.TRACKING),
+        "MLFLOW_AUTH_CONFIG_PATH": ini,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+        "MLFLOW_ARTIFACTS_DESTINATION": "s3://%s/%s" % (bucket, prefix),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_MODEL_CATALOG_URI": "",
+    }
+    words = [
+        os.path.join(sys.prefix, "bin", "mlflow"), "server", "--app-name", "basic-auth",
+        "--workers", "1", "--uvicorn-opts", "--uds " + address,
+    ]  # fmt: skip
+    libc = ctypes.CDLL(None)
+    return subprocess.Popen(
+        words, env=environment, cwd=scratch, stdin=subprocess.DEVNULL,
+        stdout=open(os.path.join(scratch, "log"), "w"), stderr=subprocess.STDOUT,
+        start_new_session=True,
+        # prctl(PR_SET_PDEATHSIG): it must not outlive this program, however that ends.
+        preexec_fn=lambda: libc.prctl(1, signal.SIGTERM),
+    )  # fmt: skip
+
+
+def ask(address, path, body=None):
+    """Return status and text of one request on the unix socket."""
+    connection = http.client.HTTPConnection("localhost", timeout=60)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(60)
+    with closing(connection.sock):
+        connection.sock.connect(address)
+        pair = base64.b64encode(("%s:%s" % (NAME, PASSWORD)).encode()).decode()
+        headers = {"Authorization": "Basic " + pair, "Content-Type": "application/json"}
+        connection.request("POST" if body else "GET", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode("utf-8", "replace")
+
+
+def await_health(server, address, scratch):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise Unusable("it ended at its start: " + last_error(scratch))
+        try:
+            if ask(address, "/health")[0] == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise Unusable("it did not answer within %d s: %s" % (PATIENCE, last_error(scratch)))
+
+
+def last_error(scratch):
+    with open(os.path.join(scratch, "log"), errors="replace") as stream:
+        lines = [line.strip() for line in stream if line.strip()]
+    return ([line for line in lines if "rror" in line] or lines or ["its log is empty"])[-1][:300]
+
+
+def prove(address):
+    """Log in, read the newest run through the server, list the bucket; returns the run's id."""
+    wanted(ask(address, "/api/2.0/mlflow/experiments/search?max_results=1"), "search experiments")
+    newest = newest_run()
+    if newest:
+        status, text = ask(address, "/api/2.0/mlflow/runs/get?run_id=" + newest)
+        wanted((status, text), "read the newest run")
+        if json.loads(text)["run"]["info"]["run_id"] != newest:
+            raise Unusable("it answers with another run than it was asked for")
+    wanted(ask(address, "/api/2.0/mlflow-artifacts/artifacts?path="), "list the bucket")
+    return newest
+
+
+def wanted(answer, what):
+    status, text = answer
+    if status != 200:
+        raise Unusable("it cannot %s (%d: %s)" % (what, status, text.strip()[:200]))
+
+
+def newest_run():
+    path = os.path.join(folder, databases.TRACKING)
+    with closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True)) as base:
+        row = base.execute(
+            "select run_uuid from runs where lifecycle_stage = 'active' "
+            "order by start_time desc limit 1"
+        ).fetchone()
+    return row and row[0]
+
+
+def end(server):
+    """End the server and whatever it started."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def fold_log():
+    """Leave each database in one file."""
+    for name in databases.NAMES:
+        with closing(sqlite3.connect(os.path.join(folder, name), timeout=20)) as base:
+            base.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+
+def main():
+    began = time.monotonic()
+    scratch = tempfile.mkdtemp(dir=os.path.dirname(os.path.abspath(__file__)))
+    address = os.path.join(scratch, "s")
+    server = started(scratch, address)
+    try:
+        await_health(server, address, scratch)
+        run = prove(address)
+    finally:
+        end(server)
+        fold_log()
+        shutil.rmtree(scratch, ignore_errors=True)
+    print("@report " + json.dumps({"seconds": round(time.monotonic() - began, 1), "run": run}))
+
+
+try:
+    main()
+except (Unusable, OSError, sqlite3.Error) as error:
+    text = str(error).rstrip(".")
+    print("@fail MLflow does not serve these databases: %s. Nothing was changed." % text)
+    sys.exit(1)

@@ -1,0 +1,57 @@
+# Switch to another release, on databases brought to its schema. Needs: root, unit, release (the new
+# one), current (the one that runs), migrating (yes or no), well (what deploy writes down when all
+# is), aside (a function: migrate and try what lies in next.part), and "$here"/start.
+next=$root/next.part
+former=$(date -u +%Y%m%dT%H%M%SZ)-$current
+lay_out() {
+  rm -rf "$next"
+  mkdir -m 0700 "$next"
+  ln -s "releases/$release" "$next/venv"
+  install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
+}
+on_failure() {
+  rm -rf "$next"
+  release_hold
+  (serve) && say "MLflow ${current%-*} serves again, with all data"
+}
+paused=$SECONDS
+if [ "$migrating" = yes ]; then
+  say "stop the server (requests wait)"
+  hold
+  stop_server
+  lay_out
+  cp --reflink=auto "$root/mlflow.db" "$root/basic_auth.db" "$next/"
+  aside 8>&- 9>&-
+else
+  lay_out
+  say "restart the server (requests wait)"
+  hold
+  stop_server
+fi
+switch upgrade "$former"
+on_failure() {
+  hold
+  stop_server
+  give_back upgrade "$former" "$former-failed"
+  rm -rf "$root/former/$former-failed"
+  release_hold
+  (serve) && say "MLflow ${current%-*} serves again, with all data"
+}
+release_hold
+serve
+on_failure() { :; }
+say "writes waited for $((SECONDS - paused)) s; the former state is kept in $root/former/$former"
+echo "$well" > "$root/.well"
+
+# Two former releases stay, and of what restores put aside two: each holds a copy of the databases.
+for kind in upgrade restore; do
+  grep -l "\"task\": \"$kind\"" "$root"/former/*/about.json 2> /dev/null | sort -r | tail -n +3 |
+    while read -r about; do rm -rf "$(dirname "$about")"; done
+done
+for folder in "$root"/releases/*/; do
+  name=$(basename "$folder")
+  if [ "$name" = "$release" ] || [ "$name" = "$current" ]; then continue; fi
+  if ! find "$root"/former/*/venv -lname "releases/$name" 2> /dev/null | grep -q .; then
+    rm -rf "$folder" "$root/releases/$name.txt"
+  fi
+done

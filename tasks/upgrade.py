@@ -1,0 +1,184 @@
+"""Move a server to another MLflow release and back, with its databases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from invoke import Exit
+
+from tasks import deploy
+from tasks.backup import backing_up
+from tasks.commands import sh
+from tasks.console import confirm
+from tasks.facts import Facts
+from tasks.install import NEEDED_KB, installing, release_of
+from tasks.kinds import Host, remote
+from tasks.restore import refuse_absent, serving_aside, switching
+from tasks.server import Change, Server
+from tasks.settings import Settings, checked
+from tasks.templates import read
+
+
+@remote(
+    help={
+        "to": "MLflow version (default: `version:` of the settings)",
+        "check": "only tell what an upgrade would do",
+    }
+)
+def upgrade(c: Host, to: str = "", check: bool = False) -> None:
+    """Move the server to another MLflow release.
+
+    Installs the release beside the present one and rehearses the migration on a copy of the
+    databases, all while the server runs; makes a backup; then stops for a moment, migrates, and
+    switches. Whatever fails puts the former release and databases back. Also renews the locked
+    packages where the version stays.
+
+    Example: fab -H ec2 upgrade
+    """
+    server = c.server
+    refuse_absent(server)
+    settings = aimed(server.settings, to)
+    release = release_of(settings)
+    current = server.facts.release
+    if current == release:
+        server.say(f"upgrade: nothing to change, the server runs MLflow {settings.version}")
+        return
+    refuse_unfit(settings, server.facts)
+    if check:
+        tell(server, release)
+        return
+    server.apply("upgrade", upgrading(settings, server.facts), decided=True)
+    server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
+    if settings.version != server.settings.version:
+        server.say(f"Set `version: {settings.version}` under `mlflow:` in fabric.yaml.")
+
+
+def aimed(settings: Settings, to: str) -> Settings:
+    """Return the settings with the version that is wanted; raises Exit where it is none."""
+    if not to:
+        return settings
+    return checked(settings.model_dump() | {"version": to})
+
+
+def refuse_unfit(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where an upgrade cannot begin, naming why and what to do."""
+    if facts.database not in (None, "sqlite"):
+        raise Exit(
+            "The backend store is not SQLite. Its migration is its administrator's: back it up "
+            "(./fab backup), then follow docs/upgrade.md."
+        )
+    if facts.schema is None:
+        raise Exit("The server has no database yet. Type: ./fab deploy")
+    if release_of(settings) not in facts.complete and facts.free_kb < NEEDED_KB:
+        raise Exit(
+            f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; a release needs "
+            f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type upgrade again."
+        )
+
+
+def tell(server: Server, release: str) -> None:
+    """Say what an upgrade would do."""
+    facts = server.facts
+    version, now = release.rpartition("-")[0], (facts.release or "").rpartition("-")[0]
+    what = f"from MLflow {now} to {version}"
+    if version == now:
+        what = f"MLflow {now} stays, its locked packages change"
+    there = "is installed already" if release in facts.complete else "would be installed beside it"
+    size = (facts.database_bytes or 0) / 1e6
+    server.say(f"upgrade: {what}; the release {there}")
+    server.say(
+        f"  database {size:.1f} MB with {facts.runs} runs, disk {facts.free_kb / 1024**2:.1f} GB "
+        "free; whether it has to be migrated, the rehearsal on a copy shows before anything stops"
+    )
+
+
+def upgrading(settings: Settings, facts: Facts) -> list[Change]:
+    """Build the whole of an upgrade."""
+    release = release_of(settings)
+    after = replace(facts, release=release)
+    wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
+    python = f'"$root/releases/{release}/bin/python"'
+    aside = serving_aside(settings, python)
+    words = "\n".join(
+        (
+            f"unit={settings.unit} release={release} current={facts.release}",
+            f"well={deploy.wellness(wanted, after)} python={python}",
+            "aside() {",
+            aside.script,
+            "}",
+            switching(),
+        )
+    )
+    installed = release in facts.complete
+    return [
+        *([] if installed else [installing(settings)]),
+        deploy.placing_start_script(settings, facts),
+        Change(
+            "rehearse the upgrade on a copy of the databases",
+            f"{words}\n{read('host/rehearse_upgrade.sh')}",
+            aside.files,
+        ),
+        backing_up(settings),
+        Change(
+            f"switch from {facts.release} to {release}",
+            read("host/upgrade.sh"),
+            {"start": deploy.start_script(settings, after).text},
+        ),
+    ]
+
+
+# -- back -------------------------------------------------------------------------------------
+
+
+@remote(help={"id": "which former state, as it is named on the host", "yes": "do not ask"})
+def rollback(c: Host, id: str = "", yes: bool = False) -> None:
+    """Go back to the state before the last upgrade or restore.
+
+    The former release and, where it replaced them, the former databases: what was logged since is
+    counted first, and asked about. What is put aside now is kept as well.
+
+    Example: fab -H ec2 rollback
+    """
+    server = c.server
+    refuse_absent(server)
+    script = f'python3 "$here/look_at_former.py" "$root" {sh(id)}'
+    names = ("look_at_former.py", "databases.py")
+    look = Change("look", script, {name: read(f"host/{name}") for name in names})
+    former = json.loads(server.look("rollback", [look])[-1])
+    if not confirm(f"Roll {server.name} back to {former['name']}?", yes, lost(former)):
+        raise Exit("Nothing was rolled back.")
+    server.apply("rollback", rolling_back(server.settings, server.facts, former), decided=False)
+    version = former["release"].rpartition("-")[0]
+    server.say(f"✓ MLflow {version} serves, as before the {former['task']}", "green")
+    if version != server.settings.version:
+        server.say(f"Set `version: {version}` under `mlflow:` in fabric.yaml.")
+
+
+def lost(former: Any) -> str:
+    """Say what going back would lose."""
+    when = datetime.fromtimestamp(former["replaced"], timezone.utc)
+    what = f"The state before the {former['task']} of {when:%Y-%m-%d %H:%M} UTC"
+    if not former["databases"]:
+        return f"{what}: only the release changes, no run is lost."
+    return f"{what}: {former['runs']} runs. {former['lost']} runs made since are put aside with it."
+
+
+def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
+    """Build the way back to one former state."""
+    after = replace(facts, release=former["release"])
+    wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
+    script = "\n".join(
+        (
+            f"unit={settings.unit} former={sh(former['name'])} current={facts.release}",
+            f"well={deploy.wellness(wanted, after)}",
+            switching(),
+            read("host/rollback.sh"),
+        )
+    )
+    return [
+        deploy.placing_start_script(settings, facts),
+        Change(f"go back to {former['name']}", script),
+    ]
