@@ -195,7 +195,7 @@ def auth_changes(
             )
         )
     if not facts.has_users and login is not None:
-        text = auth_config(settings, facts.root, login.username) + bootstrap(login)
+        text = auth_config(settings, facts.root, login.username, login.password)
         if not is_there(facts, f"{facts.root}/.mlflow_auth_config", text, "600"):
             needed.append(
                 Change(
@@ -207,20 +207,16 @@ def auth_changes(
     return needed
 
 
-def auth_config(settings: Settings, root: str, username: str) -> str:
-    """Render the file that MLFLOW_AUTH_CONFIG_PATH names, without a password."""
+def auth_config(settings: Settings, root: str, username: str, password: str = "") -> str:
+    """Render the file that MLFLOW_AUTH_CONFIG_PATH names; deploy takes the password away again."""
     return render(
         "mlflow_auth_config.ini",
         default_permission=settings.default_permission,
         database_uri=f"sqlite:///{root}/basic_auth.db",
         username=username,
+        # MLflow reads the file with interpolation, where a lone % is an error.
+        password=password and f" {password.replace('%', '%%')}",
     )
-
-
-def bootstrap(login: Login) -> str:
-    """Spell the password for the first start; deploy takes it away again."""
-    # MLflow reads the file with interpolation, where a lone % is an error.
-    return f"admin_password = {login.password.replace('%', '%%')}\n"
 
 
 def is_there(facts: Facts, path: str, text: str, mode: str) -> bool:

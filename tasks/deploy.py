@@ -195,11 +195,20 @@ def start_script(settings: Settings, facts: Facts) -> File:
     )
 
 
-def placing_start_script(settings: Settings, facts: Facts) -> Change:
-    """Build the change that has the next start wait for a switch, as former scripts did not."""
-    script = 'place "$here/start" "$root/start_mlflow_server.sh" 0700'
-    text = start_script(settings, facts).text
-    return Change("put start_mlflow_server.sh", script, {"start": text}, announce=False)
+def readying(settings: Settings, facts: Facts) -> Change:
+    """Build the change that has the next start wait for a switch, as former scripts did not.
+
+    Every release understands the login's file that goes with it.
+    """
+    script = (
+        'place "$here/start" "$root/start_mlflow_server.sh" 0700\n'
+        'place "$here/auth_config" "$root/.mlflow_auth_config" 0600'
+    )
+    files: dict[str, str | bytes] = {
+        "start": start_script(settings, facts).text,
+        "auth_config": auth_file(settings, facts).text,
+    }
+    return Change("put start_mlflow_server.sh and .mlflow_auth_config", script, files, False)
 
 
 def auth_file(settings: Settings, facts: Facts) -> File:

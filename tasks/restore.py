@@ -11,7 +11,7 @@ from invoke import Exit
 
 from tasks.commands import sh
 from tasks.console import confirm
-from tasks.deploy import as_the_server, is_deployed, placing_start_script
+from tasks.deploy import as_the_server, is_deployed, readying
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
@@ -89,7 +89,7 @@ def restoring(settings: Settings, facts: Facts, id: str) -> list[Change]:
     """Build what brings one backup back."""
     fetch = program(settings, "fetch_set.py", id) + ' "$root/next.part"'
     return [
-        placing_start_script(settings, facts),
+        readying(settings, facts),
         Change(
             f"fetch and check the backup {id}",
             f'rm -rf "$root/next.part"\n{fetch}',

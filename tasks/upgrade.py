@@ -115,7 +115,7 @@ def upgrading(settings: Settings, facts: Facts) -> list[Change]:
     installed = release in facts.complete
     return [
         *([] if installed else [installing(settings)]),
-        deploy.placing_start_script(settings, facts),
+        deploy.readying(settings, facts),
         Change(
             "rehearse the upgrade on a copy of the databases",
             f"{words}\n{read('host/rehearse_upgrade.sh')}",
@@ -172,13 +172,13 @@ def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
     wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
     script = "\n".join(
         (
-            f"unit={settings.unit} former={sh(former['name'])} current={facts.release}",
+            f"unit={settings.unit} former={sh(former['name'])} was={former['task']} current={facts.release}",
             f"well={deploy.wellness(wanted, after)}",
             switching(),
             read("host/rollback.sh"),
         )
     )
     return [
-        deploy.placing_start_script(settings, facts),
+        deploy.readying(settings, facts),
         Change(f"go back to {former['name']}", script),
     ]

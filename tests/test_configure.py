@@ -27,7 +27,6 @@ from tasks.configure import (
     auth_changes,
     auth_config,
     aws_changes,
-    bootstrap,
     check,
     configure,
     configure_auth,
@@ -182,7 +181,7 @@ def auth_sentences(facts: Facts, login: Login | None) -> list[str]:
 
 
 def with_login(login: Login, **values: object) -> Facts:
-    text = auth_config(SETTINGS, ROOT, login.username) + bootstrap(login)
+    text = auth_config(SETTINGS, ROOT, login.username, login.password)
     return configured(files={f"{ROOT}/.mlflow_auth_config": Managed(sha256(text), "600")}, **values)
 
 

@@ -102,7 +102,7 @@ say "check login, database and bucket"
 on_failure() { :; }
 if [ -e "$here/after" ]; then
   # The first start made the first user; from here on only a hash of the password is kept.
-  if grep -qs '^admin_password *=' "$root/.mlflow_auth_config"; then
+  if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then
     say "take the first password off the host"
   fi
   place "$here/after" "$root/.mlflow_auth_config" 0600

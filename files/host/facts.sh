@@ -54,7 +54,7 @@ fi
 if [ -r "$root/start_mlflow_server.sh" ]; then
   fact workers "$(sed -n 's/.*--workers \([0-9]*\).*/\1/p' "$root/start_mlflow_server.sh")"
 fi
-if grep -qs '^admin_password *=' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
+if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
 for stamp in proved well backup; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done

@@ -1,4 +1,4 @@
-# Go back to a former state. Needs: root, unit, former (its name), current (the release that runs),
+# Go back to a former state. Needs: root, unit, former (its name), was (the task that left it), current (the release that runs),
 # well (what deploy writes down when all is).
 aside=$(date -u +%Y%m%dT%H%M%SZ)-$current
 if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type rollback again."; fi
@@ -14,7 +14,7 @@ give_back rollback "$former" "$aside"
 on_failure() {
   hold
   stop_server
-  give_back rollback "$aside" "$former"
+  give_back "$was" "$aside" "$former"
   release_hold
   (serve) && say "the state before the rollback serves again"
 }

@@ -43,15 +43,16 @@ on_failure() { :; }
 say "writes waited for $((SECONDS - paused)) s; the former state is kept in $root/former/$former"
 echo "$well" > "$root/.well"
 
-# Two former releases stay, and of what restores put aside two: each holds a copy of the databases.
-for kind in upgrade restore; do
-  grep -l "\"task\": \"$kind\"" "$root"/former/*/about.json 2> /dev/null | sort -r | tail -n +3 |
-    while read -r about; do rm -rf "$(dirname "$about")"; done
+# Two former releases stay, and of what restores replaced two: each holds a copy of the databases.
+for task in upgrade restore; do
+  kept=$(grep -l "\"task\": \"$task\"" "$root"/former/*/about.json 2> /dev/null | sort -r || true)
+  tail -n +3 <<< "$kept" | while read -r about; do rm -rf "$(dirname "$about")"; done
 done
+used=" $release $current $(find "$root"/former/*/venv -maxdepth 0 -printf '%l ' 2> /dev/null || true)"
 for folder in "$root"/releases/*/; do
   name=$(basename "$folder")
-  if [ "$name" = "$release" ] || [ "$name" = "$current" ]; then continue; fi
-  if ! find "$root"/former/*/venv -lname "releases/$name" 2> /dev/null | grep -q .; then
-    rm -rf "$folder" "$root/releases/$name.txt"
-  fi
+  case "${used//releases\//}" in
+    *" $name "*) ;;
+    *) rm -rf "$folder" "$root/releases/$name.txt" ;;
+  esac
 done
