@@ -61,7 +61,7 @@ namespace.add_task(backup.backup, name="backup-db")
 
 tunnels = Collection("tunnel", tunnel.close, tunnel.status)
 tunnels.add_task(tunnel.tunnel, name="open", default=True)
-backups = Collection("backup")
+backups = Collection("backup", backup.verify)
 backups.add_task(backup.backup, name="now", default=True)
 for collection in (
     tunnels,
