@@ -36,7 +36,7 @@ HINT = (
     }
 )
 def restore(c: Host, id: str = "", yes: bool = False) -> None:
-    """Bring the server back to a backup.
+    """Go back to a backup, on this host or a new one.
 
     Databases, users, passwords and registry. Shows what would be replaced and asks. The backup is
     checked and served on the side before the server stops for a moment; the former databases stay
