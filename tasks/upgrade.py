@@ -173,7 +173,7 @@ def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
     script = "\n".join(
         (
             f"unit={settings.unit} current={facts.release}",
-            f"former={sh(former['name'])} was={former['task']}",
+            f"former={sh(former['name'])} was={former['task']} release={former['release']}",
             f"well={deploy.wellness(wanted, after)}",
             switching(),
             read("host/rollback.sh"),
