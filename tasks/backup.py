@@ -17,6 +17,8 @@ from tasks.templates import read
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
+PYTHON = '"$root/venv/bin/python"'  # of the release that serves
+
 
 @remote
 def backup(c: Host) -> None:
@@ -55,9 +57,10 @@ def verify(c: Host, id: str = "") -> None:
     server.say(f"✓ {done['id']} was restored and served in {done['seconds']} s", "green")
 
 
-def backing_up(settings: Settings) -> Change:
-    """Build the change that makes one set."""
-    script = f'set -a; . "$root/server.env"; set +a\n{program(settings, "back_up.py")}'
+def backing_up(settings: Settings, python: str = PYTHON) -> Change:
+    """Build the change that makes one set; `python` is a word for the script."""
+    made = program(settings, "back_up.py", python=python)
+    script = f'set -a; . "$root/server.env"; set +a\n{made}'
     return Change(
         "back up both databases and the configuration",
         script,
@@ -84,9 +87,7 @@ def _function(name: str, body: str) -> tuple[str, ...]:
     return f"{name}() {{", body, "}"
 
 
-def serving_aside(
-    settings: Settings, folder: str, python: str = '"$root/venv/bin/python"'
-) -> Change:
+def serving_aside(settings: Settings, folder: str, python: str = PYTHON) -> Change:
     """Migrate the databases in a folder where they are older, and serve them on the side.
 
     `folder` and `python`, the environment of the release that serves, are words for the script.
@@ -103,13 +104,12 @@ def serving_aside(
     return Change(what, script, programs("migrate.py", "try_server.py"))
 
 
-def program(settings: Settings, name: str, *words: str) -> str:
+def program(settings: Settings, name: str, *words: str, python: str = PYTHON) -> str:
     """Spell a script that runs one of the programs that know the bucket's backups."""
     place = sh(
         settings.require_bucket(), settings.backup_prefix, settings.environment or "default",
         settings.endpoint_url or "", *words,
     )  # fmt: skip
-    python = '"$root/venv/bin/python"'
     return f'{as_the_server(settings)}\n{python} "$here/{name}" "$root" {place}'
 
 

@@ -13,7 +13,7 @@ from tasks import credentials, paths
 from tasks.commands import sh, when
 from tasks.credentials import Keys, Login
 from tasks.facts import Facts
-from tasks.install import refuse_without_sudo
+from tasks.install import refuse_unlike_guide, refuse_without_sudo, release_of
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
 from tasks.templates import read, render
@@ -78,6 +78,7 @@ def configure_auth(c: Host) -> None:
 def _configure(server: Server, task: str, *halves: Half) -> None:
     facts = server.facts
     refuse_without_sudo(facts)
+    refuse_unlike_guide(server.settings, facts)
     if not facts.complete:
         raise Exit(f"Nothing is installed on {server.name} yet. Type: ./fab install {task}")
     needed = [
@@ -138,14 +139,20 @@ def aws_changes(
         needed.append(Change("close ~/.aws/credentials to others", "chmod 0600 ~/.aws/credentials"))
     stamp = proof(settings, keys.digest if keys else facts.credentials)
     if needed or facts.proved != stamp:
-        needed.append(proving(settings, stamp))
+        needed.append(proving(settings, stamp, python_of(settings, facts)))
     return needed
 
 
 UNPROVE = 'rm -f "$root/.proved"'
 
 
-def proving(settings: Settings, stamp: str) -> Change:
+def python_of(settings: Settings, facts: Facts) -> str:
+    """Spell the Python of MLflow's environment: the new one's beside a server of the guide's."""
+    folder = f"releases/{release_of(settings)}" if facts.guide else "venv"
+    return f'"$root/{folder}/bin/python"'
+
+
+def proving(settings: Settings, stamp: str, python: str = '"$root/venv/bin/python"') -> Change:
     """Prove from the host that the bucket can be listed, written, read and deleted from."""
     bucket = settings.require_bucket()
     command = sh(
@@ -154,7 +161,7 @@ def proving(settings: Settings, stamp: str) -> Change:
     ).removeprefix("python ")  # fmt: skip
     script = (
         f"{environment(settings)}\n"
-        f'"$root/venv/bin/python" "$here/prove_bucket.py" {command}\n'
+        f'{python} "$here/prove_bucket.py" {command}\n'
         f'echo {stamp} > "$root/.proved"'
     )
     return Change(
@@ -229,6 +236,8 @@ def is_there(facts: Facts, path: str, text: str, mode: str) -> bool:
 def _accept_supplied_login(server: Server) -> None:
     """Check a login that was given for a server with users, and keep it if it is right."""
     given = credentials.supplied_login(server.settings, server.variables)
+    if server.facts.guide:
+        return  # deploy tries it on the server that it makes
     if given is None or not server.facts.has_users or given == credentials.kept(server):
         return
     if server.facts.unit(f"{server.settings.unit}.service").active != "active":

@@ -227,13 +227,15 @@ def gather_keys(servers: list[Server]) -> None:
     bare = [server for server in servers if _lacks_keys(server)]
     asked = ask_keys(_names(bare)) if bare and interactive() else None
     for server in servers:
+        if server.facts.guide and len(server.facts.credential_keys) == 2:
+            continue  # it serves with the keys that it has
         server.keys = supplied_keys(server.variables) or (asked if server in bare else None)
 
 
 def _lacks_keys(server: Server) -> bool:
     facts = server.facts
     return not (server.rehearsal or supplied_keys(server.variables) or facts.credentials
-                or facts.proved)  # fmt: skip
+                or facts.proved or facts.guide)  # fmt: skip
 
 
 def gather_logins(servers: list[Server]) -> None:

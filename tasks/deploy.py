@@ -37,17 +37,24 @@ class File:
     text: str
 
 
-@remote(then="verify")
-def deploy(c: Host) -> None:
+@remote(then="verify", help={"yes": "do not ask before a server of the guide's is taken over"})
+def deploy(c: Host, yes: bool = False) -> None:
     """Ship the files that differ, start, check it is usable.
 
     Restarts only when something changed that the server must see, and loses no request doing so:
     they wait in the socket. Then looks whether login, database and bucket work, and takes the
     first password off the host. A failure puts the former files and server back.
 
+    A server that the guide made is taken over with all its runs and users, after asking.
+
     Example: fab -H ec2 deploy
     """
     server = c.server
+    if server.facts.guide:
+        from tasks.adopt import adopt
+
+        adopt(server, yes)
+        return
     login = credentials.known(server)
     needed = changes(server.settings, server.facts, login)
     if not needed:
@@ -313,7 +320,8 @@ def refuse_taken_port(settings: Settings, facts: Facts) -> None:
     """Raise Exit where another program listens on the server's port, naming it."""
     for listener in facts.listeners:
         ours = listener.program == "nginx" and is_deployed(settings, facts)
-        if not ours:
+        guides = facts.guide and facts.guide.active and facts.guide.port == settings.port
+        if not (ours or guides):
             who = f"{listener.program or 'a program'} (process {listener.pid})"
             raise Exit(
                 f"Port {settings.port} of the host is taken by {who} at {listener.address}. End "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -64,6 +65,27 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Guide:
+    """A server that the guide made, as files/host/guide.py sees it.
+
+    `unit` is empty where it was started by hand; `store` and `auth` are its databases' files, empty
+    for others than SQLite; `destination` is where artifacts lie.
+    """
+
+    version: str
+    unit: str
+    active: bool
+    enabled: bool
+    pid: int
+    port: int
+    store: str
+    destination: str
+    profile: str
+    auth: str
+    permission: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """A host at one moment. Sizes in KiB where the name says so, times in seconds since 1970."""
 
@@ -85,6 +107,7 @@ class Facts:
     aws: bool = False
     release: str | None = None
     foreign: bool = False
+    guide: Guide | None = None
     complete: frozenset[str] = frozenset()
     tools: str | None = None
     files: Mapping[str, Managed] = field(default_factory=dict)
@@ -125,7 +148,7 @@ def probe(settings: Settings, files: Sequence[str]) -> str:
     return sh(
         "bash", "-c", read("host/facts.sh"), "facts",
         settings.root_path, settings.unit, settings.port, settings.profile,
-        *PACKAGES, "--", *files, "--",
+        read("host/guide.py"), *PACKAGES, "--", *files, "--",
     )  # fmt: skip
 
 
@@ -173,6 +196,7 @@ def parse(text: str) -> Facts:
         aws="aws" in found,
         release=one("release"),
         foreign="foreign" in found,
+        guide=_guide(one("guide")),
         complete=frozenset(found.get("complete", [])),
         tools=one("tools"),
         files=_managed(found.get("file", [])),
@@ -205,6 +229,10 @@ def parse(text: str) -> Facts:
 def _installed(lines: list[str]) -> frozenset[str]:
     # "ii" is dpkg's abbreviation for wanted and wholly installed; "iF" is half configured.
     return frozenset(line.split()[0] for line in lines if line.split()[1:2] == ["ii"])
+
+
+def _guide(line: str | None) -> Guide | None:
+    return Guide(**json.loads(line)) if line else None
 
 
 def _managed(lines: list[str]) -> dict[str, Managed]:

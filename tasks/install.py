@@ -32,9 +32,11 @@ def install(c: Host) -> None:
     """
     server = c.server
     needed = changes(server.settings, server.facts)
+    if guide := server.facts.guide:
+        server.say(f"the guide's server (MLflow {guide.version}) is left as it is")
     if not needed:
         server.say(f"install: nothing to change (MLflow {server.facts.release})")
-        if server.facts.release != release_of(server.settings):
+        if server.facts.release not in (None, release_of(server.settings)):
             server.say(f"MLflow {server.settings.version} is locked anew: ./fab upgrade --check")
         return
     server.apply("install", needed)
@@ -56,7 +58,7 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
     release = wanted_release(settings, facts)
     if release not in facts.complete:
         needed.append(installing(settings))
-    if facts.release != release:
+    if facts.release != release and not facts.guide:
         needed.append(
             Change(
                 f"make {release} the current release",
@@ -102,9 +104,10 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
         )
     if facts.foreign:
         raise Exit(
-            f"{facts.root}/venv is a folder that this project did not make, perhaps the guide's. "
+            f"{facts.root}/venv is a folder that neither this project nor the guide made. "
             "Give this server another place: `root:` under `mlflow:` in fabric.yaml."
         )
+    refuse_unlike_guide(settings, facts)
     release = wanted_release(settings, facts)
     if facts.schema and facts.release and facts.release not in (release, release_of(settings)):
         raise Exit(
@@ -116,6 +119,47 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
         raise Exit(
             f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; installing needs "
             f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type install again."
+        )
+
+
+def refuse_unlike_guide(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where the guide's server could not be taken over with these settings.
+
+    Its runs name artifacts by their path below the destination, so that another one loses them all.
+    """
+    guide = facts.guide
+    if guide is None:
+        return
+    if guide.store != f"{facts.root}/mlflow.db" or guide.auth != f"{facts.root}/basic_auth.db":
+        raise Exit(
+            f"The guide's server in {facts.root} keeps its databases elsewhere, or runs and users "
+            "not both in SQLite; such a server is not taken over. Give this one another place: "
+            "`root:` and `port:` under `mlflow:` in fabric.yaml."
+        )
+    if facts.schema is None or not facts.has_users:
+        why = facts.schema_error or facts.users_error or "not both are there yet"
+        raise Exit(
+            f"The databases of the guide's server in {facts.root} cannot be read ({why}). Start it "
+            "once, then type the same again."
+        )
+    bucket, _, prefix = guide.destination.removeprefix("s3://").rstrip("/").partition("/")
+    if not (guide.destination.startswith("s3://") and prefix):
+        raise Exit(
+            f"The guide's server keeps artifacts in {guide.destination or 'an unknown place'}; "
+            "only one with a folder in an S3 bucket is taken over. Give this server another place: "
+            "`root:` and `port:` under `mlflow:` in fabric.yaml."
+        )
+    found = {
+        "bucket": (bucket, settings.bucket),
+        "prefix": (prefix, settings.artifact_prefix),
+        "profile": (guide.profile, settings.profile),
+        "default_permission": (guide.permission, settings.default_permission),
+    }
+    unlike = [f"`{key}: {its}`" for key, (its, wanted) in found.items() if its != wanted]
+    if unlike:
+        raise Exit(
+            f"The guide's server has other settings than fabric.yaml. Set {' and '.join(unlike)} "
+            "under `mlflow:` there, then type the same again."
         )
 
 

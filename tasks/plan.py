@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import configure, credentials, deploy, install
+from tasks import adopt, configure, credentials, deploy, install
 from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
@@ -50,6 +50,10 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
 
 def _deploying(server: Server, login: credentials.Login) -> list[str]:
     settings, facts = server.settings, server.facts
+    if facts.guide and not (install.release_of(settings) in facts.complete and facts.server_env):
+        return ["take over the guide's server, after asking"]
+    if facts.guide:
+        return _sentences(adopt.changes(settings, facts, login))
     if facts.complete and facts.server_env:
         return _sentences(deploy.changes(settings, facts, login))
     # What comes before is not there yet, so every file is new.

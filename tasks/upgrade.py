@@ -9,7 +9,7 @@ from typing import Any
 
 from invoke import Exit
 
-from tasks import deploy
+from tasks import adopt, deploy
 from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
 from tasks.console import confirm
@@ -135,10 +135,11 @@ def upgrading(settings: Settings, facts: Facts) -> list[Change]:
 
 @remote(help={"id": "which former state, as it is named on the host", "yes": "do not ask"})
 def rollback(c: Host, id: str = "", yes: bool = False) -> None:
-    """Go back to the state before the last upgrade or restore.
+    """Go back to before the last upgrade, restore or adoption.
 
     The former release and, where it replaced them, the former databases: what was logged since is
-    counted first, and asked about. What is put aside now is kept as well.
+    counted first, and asked about. What is put aside now is kept as well. Where deploy took over
+    a server of the guide's, that one serves again, as it ran.
 
     Example: fab -H ec2 rollback
     """
@@ -150,8 +151,13 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     former = json.loads(server.look("rollback", [look])[-1])
     if not confirm(f"Roll {server.name} back to {former['name']}?", yes, lost(former)):
         raise Exit("Nothing was rolled back.")
-    server.apply("rollback", rolling_back(server.settings, server.facts, former), decided=False)
     version = former["release"].rpartition("-")[0]
+    if former["task"] == "adopt":
+        changes = adopt.giving_back(server.settings, server.facts, former)
+        server.apply("rollback", changes, decided=False)
+        server.say(f"✓ the guide's server serves again, with MLflow {version}", "green")
+        return
+    server.apply("rollback", rolling_back(server.settings, server.facts, former), decided=False)
     server.say(f"✓ MLflow {version} serves, as before the {former['task']}", "green")
     if version != server.settings.version:
         server.say(f"Set `version: {version}` under `mlflow:` in fabric.yaml.")
@@ -160,7 +166,8 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
 def lost(former: Any) -> str:
     """Say what going back would lose."""
     when = datetime.fromtimestamp(former["replaced"], timezone.utc)
-    what = f"The state before the {former['task']} of {when:%Y-%m-%d %H:%M} UTC"
+    task = "adoption" if former["task"] == "adopt" else former["task"]
+    what = f"The state before the {task} of {when:%Y-%m-%d %H:%M} UTC"
     if not former["databases"]:
         return f"{what}: only the release changes, no run is lost."
     return f"{what}: {former['runs']} runs. {former['lost']} runs made since are put aside with it."

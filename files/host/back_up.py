@@ -175,7 +175,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         seen, parts = collected(uri, folder)
         sent = [send(s3, path, place + "/" + os.path.basename(path)) for path in parts]
-    release = os.path.basename(os.path.realpath(os.path.join(root, "venv")))
+    release = databases.release(root)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     manifest = {
         "made": started.isoformat(),

@@ -147,6 +147,16 @@ def revisions(venv, name):
     return known, newest.pop() if len(newest) == 1 else None
 
 
+def release(root):
+    """Name the release that serves a root; that of a server which the guide made ends in -guide."""
+    venv = os.path.realpath(os.path.join(root, "venv"))
+    if os.path.basename(venv) != "venv":
+        return os.path.basename(venv)
+    made = glob.glob(venv + "/lib/python3*/site-packages/mlflow-*.dist-info")
+    versions = [re.sub(r".*/mlflow-(.*)\.dist-info$", r"\1", path) for path in made]
+    return (versions or ["unknown"])[0] + "-guide"
+
+
 def _has(database, table):
     query = "select 1 from sqlite_master where type = 'table' and name = ?"
     return database.execute(query, (table,)).fetchone() is not None

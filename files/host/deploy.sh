@@ -61,7 +61,8 @@ undo() {
 }
 
 each_place keep_former
-on_failure() { undo; }
+# Whatever was adopted goes back to what it was, too.
+on_failure() { undo; if declare -F old_server_back > /dev/null; then old_server_back; fi; }
 each_place put
 
 # Both databases get write-ahead logging before MLflow makes their tables: it never sets it.

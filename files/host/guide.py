@@ -118,7 +118,8 @@ def told(pid):
     if os.path.exists(os.path.join(root, SCRIPT)):
         with open(os.path.join(root, SCRIPT), errors="replace") as stream:
             text = stream.read().replace("\\\n", " ")
-    variables = dict(re.findall(r"^\s*(?:export\s+)?([A-Z][A-Z0-9_]*)=[\"']?([^\s\"']*)", text, re.M))
+    assignment = r"^\s*(?:export\s+)?([A-Z][A-Z0-9_]*)=[\"']?([^\s\"']*)"
+    variables = dict(re.findall(assignment, text, re.M))
     line = next((line for line in text.splitlines() if re.search(r"\bmlflow\s+server\b", line)), "")
     try:
         argv = shlex.split(line, comments=True)
@@ -270,12 +271,13 @@ def start(venv):
 def by_hand(how):
     """Start it as nohup does, with what it was started with."""
     pairs = (pair.partition("=") for pair in how["environ"])
-    child = subprocess.Popen(
-        how["argv"], cwd=how["cwd"], env={key: value for key, _, value in pairs},
-        stdin=subprocess.DEVNULL, stdout=open(how["log"], "a"), stderr=subprocess.STDOUT,
-        start_new_session=True, umask=0o022,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    )  # fmt: skip
+    with open(how["log"], "a") as log:
+        child = subprocess.Popen(
+            how["argv"], cwd=how["cwd"], env={key: value for key, _, value in pairs},
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True, umask=0o022,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        )  # fmt: skip
     file = os.path.join(root, "mlflow.pid")
     if os.path.exists(file):
         with open(file, "w") as stream:

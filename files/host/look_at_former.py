@@ -1,8 +1,8 @@
 """Find the state that a rollback would give back, and count what would be lost.
 
 Runs on the host and changes nothing. Arguments: root, and the state's name or "" for the last that
-an upgrade or restore replaced. Reports {"name", "task", "release", "databases", "replaced": seconds
-since 1970, "runs": n, "lost": n}.
+an upgrade, restore or adoption replaced. Reports {"name", "task", "release", "databases",
+"replaced": seconds since 1970, "runs": n, "lost": n}.
 """
 
 import json
@@ -60,7 +60,7 @@ else:
     fitting = [state for state in found if state["task"] != "rollback"]
     if not fitting:
         fail(
-            "There is nothing to go back to: no upgrade or restore was made here."
+            "There is nothing to go back to: no upgrade, restore or adoption was made here."
             + (" What a rollback replaced: rollback --id %s" % known if known else "")
         )
 state = fitting[0]

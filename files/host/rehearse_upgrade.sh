@@ -7,7 +7,7 @@ need=$(du -ck "$root"/mlflow.db* "$root"/basic_auth.db* | awk 'END {print $1}')
 free=$(df -Pk "$root" | awk 'NR == 2 {print $4}')
 # One copy now, and at the switch one more beside the backup's.
 if [ "$free" -lt $((3 * need + 100000)) ]; then
-  fail "Upgrading needs $((3 * need / 1024 + 100)) MB of room on the host, and $((free / 1024)) are free. Free some, then type upgrade again."
+  fail "This needs $((3 * need / 1024 + 100)) MB of room on the host, and $((free / 1024)) are free. Free some, then type $task again."
 fi
 PYTHONPATH=$here "$python" -c 'import databases, sys; databases.copy(sys.argv[1], databases.NAMES, sys.argv[2])' "$root" "$root/next.part"
 aside | tee "$here/rehearsed"

@@ -3,7 +3,7 @@
 The environment comes from a lock by uv, which spares a minute of pip; all else is the guide's: a
 real `venv/`, its start script, `mlflow.db`, the home-made `.mlflow_auth_config`, keys in ~/.aws,
 and a process by nohup or the plain unit. What current guides leave out and no server of its
-version starts without (a secret key, a first password) stands in the start script.
+version starts without, a secret key, stands in the start script.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ LOCKS = {
     "3.16.0": paths.RELEASES / "3.16.0.txt",
 }
 PROFILE = "basketworld"
-# The first user of each version: 2.x brings its own password, 3.16 has to be told one.
-PASSWORDS = {"2.22.1": "password1234", "3.16.0": "the guide's own password"}
+ADMIN = ("admin", "password1234")  # what MLflow before 3.17 gives its first user
 START = """#!/bin/bash
 # MLflow Server Startup Script
 cd ~/mlflow-server
@@ -30,7 +29,6 @@ source venv/bin/activate
 export AWS_PROFILE={profile}
 export MLFLOW_S3_ENDPOINT_URL={endpoint}
 export MLFLOW_FLASK_SERVER_SECRET_KEY=static
-export MLFLOW_AUTH_ADMIN_PASSWORD={password}
 mlflow server \\
     --backend-store-uri "sqlite:///mlflow.db" \\
     --artifacts-destination "s3://{bucket}/mlflow-artifacts" \\
@@ -91,20 +89,13 @@ class Guide:
     unit: bool
     run: str = ""
 
-    @property
-    def login(self) -> tuple[str, str]:
-        return "admin", PASSWORDS[self.version]
-
     # -- its making --------------------------------------------------------------------------
 
     def make(self) -> Guide:
         """Follow the guide to its end, and log what its reader would have logged."""
-        host, values = self.host, {"profile": PROFILE, "password": self.login[1]}
+        host, values = self.host, {"profile": PROFILE, "password": ADMIN[1]}
         self._environment()
-        script = START.format(
-            endpoint=host.lab.endpoint, bucket=host.lab.bucket,
-            **(values | {"password": shlex.quote(self.login[1])}),
-        )  # fmt: skip
+        script = START.format(endpoint=host.lab.endpoint, bucket=host.lab.bucket, **values)
         host.run(f"install -d -o ubuntu -g ubuntu -m 0700 {ROOT}/../.aws")
         self._write(f"{ROOT}/start_mlflow_server.sh", script, "755")
         self._write(f"{ROOT}/.mlflow_auth_config", CONFIG.format(**values), "600")
@@ -119,7 +110,7 @@ class Guide:
                 "{ nohup ./start_mlflow_server.sh > mlflow.log 2>&1 & echo $! > mlflow.pid; }"
             )
         until(lambda: host.status("/health") == 200, "the guide's server answers", 120)
-        fill = f"{ROOT}/venv/bin/python -c {shlex.quote(FILL)} {shlex.quote(self.login[1])}"
+        fill = f"{ROOT}/venv/bin/python -c {shlex.quote(FILL)} {shlex.quote(ADMIN[1])}"
         self.run = host.run(f"cd /tmp; {fill}").splitlines()[-1]
         return self
 
@@ -159,12 +150,13 @@ class Guide:
         self.holds_its_runs()
 
     def its_version(self) -> str:
-        return self.host.run(f"{ROOT}/venv/bin/python -c 'import mlflow; print(mlflow.__version__)'")
+        script = "import mlflow; print(mlflow.__version__)"
+        return self.host.run(f"{ROOT}/venv/bin/python -c {shlex.quote(script)}")
 
     def holds_its_runs(self) -> None:
         """Assert that users, runs, registry and files are there, whoever serves."""
         host = self.host
-        for login in (self.login, ("colleague", "a colleague's password")):
+        for login in (ADMIN, ("colleague", "a colleague's password")):
             assert host.status(SEARCH, login) == 200
         assert host.status(SEARCH, ("admin", "wrong password")) == 401
         for path in (
@@ -172,10 +164,10 @@ class Guide:
             "/api/2.0/mlflow/model-versions/get?name=guides&version=1",
             f"/api/2.0/mlflow-artifacts/artifacts/0/{self.run}/artifacts/note.txt",
         ):
-            assert host.status(path, self.login) == 200, path
+            assert host.status(path, ADMIN) == 200, path
 
     def runs(self) -> int:
         """Count the runs in the database that is in place."""
-        script = f"import sqlite3; b = sqlite3.connect('{ROOT}/mlflow.db')\n"
-        return int(self.host.python(script + "print(b.execute('select count(*) from runs').fetchone()[0])"))
-
+        script = f"import sqlite3; base = sqlite3.connect('{ROOT}/mlflow.db')\n"
+        script += "print(base.execute('select count(*) from runs').fetchone()[0])"
+        return int(self.host.python(script))

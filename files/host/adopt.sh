@@ -1,0 +1,42 @@
+# Take over the server that the guide made, already rehearsed and backed up. Needs: root, unit, release
+# (the new one), version (the old one's), aside (a function: migrate and try what lies in next.part),
+# switch.sh, and "$here"/start, auth and guide.py. Steps that follow and fail give it back as well.
+next=$root/next.part
+theirs=$version-guide
+former=$(date -u +%Y%m%dT%H%M%SZ)-guide-$version
+guide() { python3 "$here/guide.py" "$1" "$root" "$unit" "$(readlink -f "$root/venv")" 8>&- 9>&-; }
+
+old_server_back() {
+  if [ -e "$root/former/$former/about.json" ]; then
+    give_back adopt "$former" "$former-failed"
+    rm -rf "$root/former/$former-failed"
+  fi
+  rm -rf "$next"
+  guide start
+}
+
+guide note
+say "stop the guide's server"
+on_failure() { old_server_back; }
+paused=$SECONDS
+guide stop
+# What its programs name as their own place is $root/venv: it runs from there alone.
+if [ ! -L "$root/venv" ]; then
+  ln -sfn "releases/$theirs" "$root/venv.part"
+  rm -rf "${root:?}/releases/$theirs"
+  mv -T "$root/venv" "$root/releases/$theirs"
+  mv -fT "$root/venv.part" "$root/venv"
+  touch "$root/releases/$theirs/.complete"
+fi
+rm -rf "$next"
+mkdir -m 0700 "$next"
+ln -s "releases/$release" "$next/venv"
+install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
+install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
+# By SQLite itself: a journal that a killed server left is played back.
+python3 -c 'import databases, sys; databases.copy(sys.argv[1], databases.NAMES, sys.argv[2])' "$root" "$next"
+aside
+guide retire
+switch adopt "$former"
+say "the old server is kept in $root/releases/$theirs, its databases and files in $root/former/$former"
+forget_old_states

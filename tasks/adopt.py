@@ -1,0 +1,135 @@
+"""Take over a server that the guide made, without losing a run, and give it back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+
+from tasks import credentials, deploy
+from tasks.backup import backing_up, serving_aside
+from tasks.commands import sh
+from tasks.console import confirm
+from tasks.facts import Facts, Guide
+from tasks.install import refuse_unlike_guide, refuse_without_sudo, release_of
+from tasks.restore import switching
+from tasks.server import Change, Server
+from tasks.templates import read
+
+if TYPE_CHECKING:
+    from tasks.credentials import Login
+    from tasks.settings import Settings
+
+# What 2.x gave every first user.
+WELL_KNOWN = (
+    "The users keep their passwords. Should admin's still be the one that every guide names "
+    "(password1234): ./fab users.passwd, or users.reset-admin"
+)
+
+
+def adopt(server: Server, yes: bool) -> None:
+    """Say what was found, ask, and take it over; raises Exit where it must stay as it is."""
+    settings, facts = server.settings, server.facts
+    login = credentials.known(server)
+    needed = changes(settings, facts, login)
+    assert facts.guide is not None
+    found = described(facts.guide, facts)
+    consequence = f"{found}\n{PLAN.format(version=settings.version)}"
+    if yes:
+        server.say(found)
+    if not confirm(f"Take over the guide's server on {server.name}?", yes, consequence):
+        raise Exit("Nothing was changed: the guide's server runs on.")
+    server.apply("deploy", needed)
+    server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
+    if login is not None:
+        credentials.keep(server, login)
+    server.say(WELL_KNOWN)
+
+
+PLAN = (
+    "It is rehearsed with MLflow {version} on a copy while the old server runs, both databases are "
+    "backed up, then the old server is stopped for about half a minute. Whatever fails gives it "
+    "back; `rollback` does so later."
+)
+
+
+def described(guide: Guide, facts: Facts) -> str:
+    """Say what was found."""
+    how = "stopped"
+    if guide.active:
+        how = f"run by the unit {guide.unit}" if guide.unit else f"run by process {guide.pid}"
+    return (
+        f"Found the guide's server in {facts.root}: MLflow {guide.version}, {how}, "
+        f"{facts.runs} runs, {facts.users} users; artifacts in {guide.destination}, "
+        f"AWS profile {guide.profile}"
+    )
+
+
+def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
+    """Build what takes the guide's server over; raises Exit where something must come first."""
+    settings.require_bucket()
+    refuse_without_sudo(facts)
+    refuse_unlike_guide(settings, facts)
+    release, guide = release_of(settings), facts.guide
+    assert guide is not None
+    if release not in facts.complete:
+        raise Exit("MLflow is not installed beside it yet. Type: ./fab install configure deploy")
+    if not facts.server_env:
+        raise Exit("server.env is not there yet. Type: ./fab configure deploy")
+    deploy.refuse_taken_port(settings, facts)
+    after = replace(facts, release=release, guide=None)
+    login_file = deploy.auth_file(settings, after)
+    wanted = [*deploy.files(settings, after), login_file]
+    python = f'"$root/releases/{release}/bin/python"'
+    aside = serving_aside(settings, '"$root/next.part"', python)
+    words = "\n".join(
+        (
+            f"unit={settings.unit} release={release} version={sh(guide.version)} python={python}",
+            "export PYTHONPATH=$here",
+            *("aside() {", aside.script, "}"),
+            switching(),
+        )
+    )
+    staged: dict[str, str | bytes] = {
+        "start": deploy.start_script(settings, after).text,
+        "auth": login_file.text,
+        "guide.py": read("host/guide.py"),
+    }
+    return [
+        Change(
+            f"rehearse the move from MLflow {guide.version} to {settings.version} on a copy",
+            f"{words}\n{read('host/rehearse_upgrade.sh')}",
+            aside.files,
+        ),
+        backing_up(settings, python),
+        Change(
+            "stop the guide's server; adopt its databases and users",
+            read("host/adopt.sh"),
+            staged,
+            announce=False,
+        ),
+        deploy.deploying(
+            settings,
+            "; ".join([*(f"put {file.path}" for file in wanted), deploy.CHECK]),
+            wanted,
+            login_file,
+            deploy.wellness(wanted, after),
+            login,
+            restart=False,
+        ),
+    ]
+
+
+def giving_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
+    """Build what has the guide's server serve again."""
+    script = "\n".join(
+        (
+            f"unit={settings.unit} port={settings.port} current={facts.release}",
+            f"former={sh(former['name'])} release={sh(former['release'])}",
+            switching(),
+            read("host/give_up.sh"),
+        )
+    )
+    files: dict[str, str | bytes] = {"guide.py": read("host/guide.py")}
+    return [Change(f"give the guide's server back, as of {former['name']}", script, files)]
