@@ -34,11 +34,9 @@ def adopt(server: Server, yes: bool) -> None:
     login = credentials.known(server)
     needed = changes(settings, facts, login)
     assert facts.guide is not None
-    found = described(facts.guide, facts)
-    consequence = f"{found}\n{PLAN.format(version=settings.version)}"
-    if yes:
-        server.say(found)
-    if not confirm(f"Take over the guide's server on {server.name}?", yes, consequence):
+    server.say(described(facts.guide, facts))
+    question = f"Take over the guide's server on {server.name}?"
+    if not confirm(question, yes, PLAN.format(version=settings.version)):
         raise Exit("Nothing was changed: the guide's server runs on.")
     server.apply("deploy", needed)
     server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")

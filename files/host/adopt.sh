@@ -15,11 +15,15 @@ old_server_back() {
   guide start
 }
 
+if ! output=$(as_root nginx -t 2>&1); then
+  fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Mend that file, then type deploy again. Nothing was changed."
+fi
 guide note
 say "stop the guide's server"
 on_failure() { old_server_back; }
 paused=$SECONDS
 guide stop
+say "it ended; try its databases with MLflow ${release%-*}"
 # What its programs name as their own place is $root/venv: it runs from there alone.
 if [ ! -L "$root/venv" ]; then
   ln -sfn "releases/$theirs" "$root/venv.part"
