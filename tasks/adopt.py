@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from tasks.credentials import Login
     from tasks.settings import Settings
 
-# What 2.x gave every first user.
-WELL_KNOWN = (
-    "The users keep their passwords. Should admin's still be the one that every guide names "
-    "(password1234): ./fab users.passwd, or users.reset-admin"
-)
-
 
 def adopt(server: Server, yes: bool) -> None:
     """Say what was found, ask, and take it over; raises Exit where it must stay as it is."""
@@ -38,11 +33,17 @@ def adopt(server: Server, yes: bool) -> None:
     question = f"Take over the guide's server on {server.name}?"
     if not confirm(question, yes, PLAN.format(version=settings.version)):
         raise Exit("Nothing was changed: the guide's server runs on.")
-    server.apply("deploy", needed)
+    reports = [json.loads(report) for report in server.apply("deploy", needed)]
     server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
     if login is not None:
         credentials.keep(server, login)
-    server.say(WELL_KNOWN)
+    server.say("The users keep their passwords.")
+    for name in next((report["well_known"] for report in reports if "well_known" in report), ()):
+        which = "" if name == settings.username else f" --name {name}"
+        server.warn(
+            f"{name}'s password is the one that every guide names (password1234), and MLflow "
+            f"{settings.version} refuses it. Give {name} another: ./fab users.reset-admin{which}"
+        )
 
 
 PLAN = (
@@ -115,6 +116,11 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
             deploy.wellness(wanted, after),
             login,
             restart=False,
+        ),
+        Change(
+            "look for a password that everybody knows",
+            '"$root/venv/bin/python" "$here/well_known.py" "$root/basic_auth.db"',
+            {"well_known.py": read("host/well_known.py")},
         ),
     ]
 

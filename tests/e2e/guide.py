@@ -21,7 +21,15 @@ LOCKS = {
     "3.16.0": paths.RELEASES / "3.16.0.txt",
 }
 PROFILE = "basketworld"
-ADMIN = ("admin", "password1234")  # what MLflow before 3.17 gives its first user
+# What MLflow before 3.17 gives its first user by itself; with 3.16 a careful reader's own password.
+PASSWORDS = {"2.22.1": "password1234", "3.16.0": "a password of the guide's days"}
+INI = """[mlflow]
+default_permission = READ
+database_uri = sqlite:///basic_auth.db
+admin_username = admin
+admin_password = {password}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
 START = """#!/bin/bash
 # MLflow Server Startup Script
 cd ~/mlflow-server
@@ -29,6 +37,7 @@ source venv/bin/activate
 export AWS_PROFILE={profile}
 export MLFLOW_S3_ENDPOINT_URL={endpoint}
 export MLFLOW_FLASK_SERVER_SECRET_KEY=static
+{auth}
 mlflow server \\
     --backend-store-uri "sqlite:///mlflow.db" \\
     --artifacts-destination "s3://{bucket}/mlflow-artifacts" \\
@@ -89,13 +98,22 @@ class Guide:
     unit: bool
     run: str = ""
 
+    @property
+    def login(self) -> tuple[str, str]:
+        return "admin", PASSWORDS[self.version]
+
     # -- its making --------------------------------------------------------------------------
 
     def make(self) -> Guide:
         """Follow the guide to its end, and log what its reader would have logged."""
-        host, values = self.host, {"profile": PROFILE, "password": ADMIN[1]}
+        host, values = self.host, {"profile": PROFILE, "password": self.login[1]}
         self._environment()
-        script = START.format(endpoint=host.lab.endpoint, bucket=host.lab.bucket, **values)
+        auth = ""
+        if self.version != "2.22.1":
+            auth = f"export MLFLOW_AUTH_CONFIG_PATH={ROOT}/basic_auth.ini"
+            self._write(f"{ROOT}/basic_auth.ini", INI.format(**values), "600")
+        lab = host.lab
+        script = START.format(endpoint=lab.endpoint, bucket=lab.bucket, auth=auth, **values)
         host.run(f"install -d -o ubuntu -g ubuntu -m 0700 {ROOT}/../.aws")
         self._write(f"{ROOT}/start_mlflow_server.sh", script, "755")
         self._write(f"{ROOT}/.mlflow_auth_config", CONFIG.format(**values), "600")
@@ -110,7 +128,7 @@ class Guide:
                 "{ nohup ./start_mlflow_server.sh > mlflow.log 2>&1 & echo $! > mlflow.pid; }"
             )
         until(lambda: host.status("/health") == 200, "the guide's server answers", 120)
-        fill = f"{ROOT}/venv/bin/python -c {shlex.quote(FILL)} {shlex.quote(ADMIN[1])}"
+        fill = f"{ROOT}/venv/bin/python -c {shlex.quote(FILL)} {shlex.quote(self.login[1])}"
         self.run = host.run(f"cd /tmp; {fill}").splitlines()[-1]
         return self
 
@@ -156,7 +174,7 @@ class Guide:
     def holds_its_runs(self) -> None:
         """Assert that users, runs, registry and files are there, whoever serves."""
         host = self.host
-        for login in (ADMIN, ("colleague", "a colleague's password")):
+        for login in (self.login, ("colleague", "a colleague's password")):
             assert host.status(SEARCH, login) == 200
         assert host.status(SEARCH, ("admin", "wrong password")) == 401
         for path in (
@@ -164,7 +182,7 @@ class Guide:
             "/api/2.0/mlflow/model-versions/get?name=guides&version=1",
             f"/api/2.0/mlflow-artifacts/artifacts/0/{self.run}/artifacts/note.txt",
         ):
-            assert host.status(path, ADMIN) == 200, path
+            assert host.status(path, self.login) == 200, path
 
     def runs(self) -> int:
         """Count the runs in the database that is in place."""
