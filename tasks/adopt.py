@@ -85,7 +85,6 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
     words = "\n".join(
         (
             f"unit={settings.unit} release={release} version={sh(guide.version)} python={python}",
-            "export PYTHONPATH=$here",
             *("aside() {", aside.script, "}"),
             switching(),
         )

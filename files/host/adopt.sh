@@ -38,7 +38,7 @@ ln -s "releases/$release" "$next/venv"
 install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
 install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
 # By SQLite itself: a journal that a killed server left is played back.
-python3 -c 'import databases, sys; databases.copy(sys.argv[1], databases.NAMES, sys.argv[2])' "$root" "$next"
+PYTHONPATH=$here python3 -c 'import databases, sys; databases.copy(sys.argv[1], databases.NAMES, sys.argv[2])' "$root" "$next"
 aside
 guide retire
 switch adopt "$former"
