@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks import templates
 from tasks.credentials import Keys
 from tasks.facts import PACKAGES, Facts, Listener, Managed, Unit, parse, parts, probe
 from tasks.settings import Settings
-from tasks.templates import read
 
 
 def read(*lines: str) -> Facts:
@@ -130,7 +130,7 @@ def test_the_probe_names_what_to_look_at_and_quotes_it():
     words = shlex.split(probe(settings, ["/etc/a b", "~/c"]))
     assert words[:2] == ["bash", "-c"]
     assert words[3:] == [
-        "facts", "~/m", "mlflow-server", "6000", "work", read("host/guide.py"), *PACKAGES, "--",
+        "facts", "~/m", "mlflow-server", "6000", "work", templates.read("host/guide.py"), *PACKAGES, "--",
         "/etc/a b", "~/c", "--",
     ]  # fmt: skip
 
@@ -383,3 +383,21 @@ def test_the_profile_s_region_and_endpoint_are_read(home, programs, profile, wan
         "[profile work]\nregion=us-east-2\nendpoint_url = http://minio:9000/a=b\n",
     )
     assert look(home, programs, Settings(profile=profile)).aws_config == wanted
+
+
+def test_a_server_that_the_guide_made_is_recognised_by_its_real_venv(home, programs, server):
+    (server / "venv").unlink()
+    (server / "venv/lib/python3.11/site-packages/mlflow-2.22.1.dist-info").mkdir(parents=True)
+    (server / "start_mlflow_server.sh").write_text(
+        "export AWS_PROFILE=basketworld\nmlflow server \\\n"
+        '  --backend-store-uri "sqlite:///mlflow.db" \\\n'
+        '  --artifacts-destination "s3://bucket/mlflow-artifacts" \\\n  --port 5005\n'
+    )
+    facts = look(home, programs)
+    assert not facts.foreign
+    assert facts.guide is not None
+    found = (facts.guide.version, facts.guide.active, facts.guide.port, facts.guide.profile)
+    assert found == ("2.22.1", False, 5005, "basketworld")
+    assert facts.guide.destination == "s3://bucket/mlflow-artifacts"
+    assert facts.guide.store == f"{server}/mlflow.db"
+    assert facts.guide.auth == f"{server}/basic_auth.db"
