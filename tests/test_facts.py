@@ -130,8 +130,8 @@ def test_the_probe_names_what_to_look_at_and_quotes_it():
     words = shlex.split(probe(settings, ["/etc/a b", "~/c"]))
     assert words[:2] == ["bash", "-c"]
     assert words[3:] == [
-        "facts", "~/m", "mlflow-server", "6000", "work", templates.read("host/guide.py"), *PACKAGES, "--",
-        "/etc/a b", "~/c", "--",
+        "facts", "~/m", "mlflow-server", "6000", "work", templates.read("host/guide.py"),
+        *PACKAGES, "--", "/etc/a b", "~/c", "--",
     ]  # fmt: skip
 
 
