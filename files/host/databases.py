@@ -12,6 +12,9 @@ from contextlib import closing
 TRACKING, AUTH = "mlflow.db", "basic_auth.db"
 NAMES = (TRACKING, AUTH)
 REVISIONS = {TRACKING: "alembic_version", AUTH: "alembic_version_auth"}
+# MLflow before 3.6 wrote no revision into its database of users, and later ones take it for this one
+# (mlflow/server/auth/db/utils.py).
+FIRST_OF_USERS = "8606fa83a998"
 # Where a release keeps its migrations.
 MIGRATIONS = {TRACKING: "store/db_migrations/versions", AUTH: "server/auth/db/migrations/versions"}
 # A file belongs to its database as long as one of these lies beside it.
@@ -109,6 +112,8 @@ def revision(database, name):
     """Return the schema's revision; raises Damaged where there is none."""
     table = REVISIONS[name]
     if not _has(database, table):
+        if name == AUTH and _has(database, "users"):
+            return FIRST_OF_USERS
         raise Damaged("%s holds no MLflow schema: the table %s is missing" % (name, table))
     found = database.execute("select version_num from %s" % table).fetchall()
     if len(found) != 1:
