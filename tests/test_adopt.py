@@ -158,3 +158,17 @@ def test_rollback_to_it_gives_the_guide_s_server_back(capsys):
     assert "release=2.22.1-guide" in steps
     assert "guide start" in steps
     assert "the guide's server serves again, with MLflow 2.22.1" in capsys.readouterr().out
+
+
+def test_the_users_of_mlflow_before_3_6_are_of_the_first_revision(tmp_path, monkeypatch):
+    import sqlite3
+
+    monkeypatch.syspath_prepend(str(install.paths.FILES / "host"))
+    import databases
+
+    with sqlite3.connect(tmp_path / "basic_auth.db") as base:
+        base.execute("create table users (username)")
+        assert databases.revision(base, "basic_auth.db") == "8606fa83a998"
+        base.execute("drop table users")
+        with pytest.raises(databases.Damaged, match="holds no MLflow schema"):
+            databases.revision(base, "basic_auth.db")
