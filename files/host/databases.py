@@ -12,8 +12,8 @@ from contextlib import closing
 TRACKING, AUTH = "mlflow.db", "basic_auth.db"
 NAMES = (TRACKING, AUTH)
 REVISIONS = {TRACKING: "alembic_version", AUTH: "alembic_version_auth"}
-# MLflow before 3.6 wrote no revision into its database of users, and later ones take it for this one
-# (mlflow/server/auth/db/utils.py).
+# MLflow before 3.6 wrote no revision into its database of users, and later ones take it for this
+# one (mlflow/server/auth/db/utils.py).
 FIRST_OF_USERS = "8606fa83a998"
 # Where a release keeps its migrations.
 MIGRATIONS = {TRACKING: "store/db_migrations/versions", AUTH: "server/auth/db/migrations/versions"}
