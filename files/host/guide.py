@@ -88,10 +88,17 @@ def processes():
 
 
 def unit_of(pid):
-    """Return the unit that runs a process, or "" where it is somebody's own."""
-    found = re.search(r"/system\.slice/([^/\n]+)\.service", read(pid, "cgroup"))
-    # An SSH server may be one, and what was started by hand over it is in it.
-    return found.group(1) if found and found.group(1) not in ("ssh", "sshd", "cron") else ""
+    """Return the unit that runs a process, or "" where it is somebody's own.
+
+    What was started by hand in a session lies in the unit that holds the session, such as EC2's
+    Session Manager agent, cron or ssh: to stop or disable that one would lock its owner out.
+    """
+    found = re.search(r"/system\.slice/(?:.*/)?([^/\n]+)\.service", read(pid, "cgroup"))
+    name = found.group(1) if found else ""
+    its = name and (
+        unit_says(name, "MainPID") == str(pid) or "mlflow" in unit_says(name, "ExecStart")
+    )
+    return name if its else ""
 
 
 def unit_says(name, key):
