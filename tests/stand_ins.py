@@ -15,7 +15,7 @@ from typing import Any
 import paramiko
 from invoke import Context, Result
 
-from tasks import deploy, install
+from tasks import deploy, releases
 from tasks.configure import auth_config, proof
 from tasks.facts import PACKAGES, Facts, Managed, Unit
 from tasks.server import Server
@@ -178,11 +178,11 @@ def blank(**values: Any) -> Facts:
 
 def installed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     """That host after `install`."""
-    lock = (install.paths.FILES / "tools.txt").read_text()
-    release = install.release_of(settings)
+    lock = (releases.paths.FILES / "tools.txt").read_text()
+    release = releases.release_of(settings)
     given: dict[str, Any] = {
         "packages": frozenset(PACKAGES),
-        "tools": install.digest(lock),
+        "tools": releases.digest(lock),
         "release": release,
         "complete": frozenset({release}),
     }

@@ -9,12 +9,12 @@ from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, blank, context, deployed, installed
 
 from tasks import install as module
-from tasks import paths
+from tasks import paths, releases
 from tasks.facts import PACKAGES, Facts
 from tasks.install import changes, install
 from tasks.settings import Settings
 
-RELEASE = module.release_of(SETTINGS)
+RELEASE = releases.release_of(SETTINGS)
 
 
 def sentences(facts: Facts, settings: Settings = SETTINGS) -> list[str]:
@@ -96,15 +96,15 @@ def test_a_release_is_named_by_version_and_content_of_its_lock(monkeypatch, tmp_
     assert re.fullmatch(r"3\.17\.2-[0-9a-f]{8}", RELEASE)
     monkeypatch.setattr(paths, "RELEASES", tmp_path)
     (tmp_path / "3.17.2.txt").write_text("other")
-    assert module.release_of(SETTINGS) != RELEASE
+    assert releases.release_of(SETTINGS) != RELEASE
 
 
 def test_the_scripts_get_what_they_need():
     apt, tools, environment, current = changes(SETTINGS, blank())
     assert apt.script.startswith(f"packages='{' '.join(PACKAGES)}'\n")
     assert tools.files["tools.txt"] == (paths.FILES / "tools.txt").read_text()
-    assert tools.script.startswith(f"tools={module.digest(str(tools.files['tools.txt']))}\n")
-    assert environment.files["release.txt"] == module.lock_of(SETTINGS)
+    assert tools.script.startswith(f"tools={releases.digest(str(tools.files['tools.txt']))}\n")
+    assert environment.files["release.txt"] == releases.lock_of(SETTINGS)
     assert environment.script.startswith(f"release={RELEASE}\n")
     assert current.script == (
         f'ln -sfn releases/{RELEASE} "$root/venv.part"\nmv -fT "$root/venv.part" "$root/venv"'
@@ -116,7 +116,7 @@ def test_the_locks_are_whole_and_hashed():
         pins = re.findall(r"^[a-z0-9][a-z0-9._\[\],-]*==.*$", file.read_text(), re.M)
         assert pins
         assert all(pin.endswith("\\") for pin in pins), "a pin without a hash"
-    assert f"mlflow=={SETTINGS.version}" in module.lock_of(SETTINGS)
+    assert f"mlflow=={SETTINGS.version}" in releases.lock_of(SETTINGS)
 
 
 def test_a_blank_host_is_changed_in_one_exec(capsys):
