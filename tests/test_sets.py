@@ -226,14 +226,6 @@ def test_a_refused_manifest_names_the_permissions(back_up, store):
     assert "Allow s3:PutObject, s3:GetObject and s3:ListBucket there" in out
 
 
-def test_another_database_is_named_as_such(back_up, store, monkeypatch):
-    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://u:hidden-word@h/d")
-    code, out = back_up()
-    assert code == 1
-    assert "pg_dump" in out
-    assert "hidden-word" not in out
-
-
 def test_a_full_disk_is_named_before_anything_is_copied(back_up, store, root, monkeypatch):
     import shutil
 
