@@ -34,8 +34,9 @@ def install(c: Host) -> None:
     needed = changes(server.settings, server.facts)
     if not needed:
         server.say(f"install: nothing to change (MLflow {server.facts.release})")
-        if server.facts.release != release_of(server.settings):
-            server.say(f"MLflow {server.settings.version} is locked anew: ./fab upgrade --check")
+        wanted = release_of(server.settings)
+        if server.facts.release != wanted:
+            server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
         return
     server.apply("install", needed)
     server.say(f"✓ installed MLflow {server.settings.version}", "green")
@@ -106,11 +107,12 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
             "Give this server another place: `root:` under `mlflow:` in fabric.yaml."
         )
     release = wanted_release(settings, facts)
-    if facts.schema and facts.release and facts.release not in (release, release_of(settings)):
+    version = (facts.release or "").rpartition("-")[0]
+    # Another lock of the same version reads the same databases.
+    if facts.schema and facts.release != release and version not in ("", settings.version):
         raise Exit(
             f"The environment of {facts.release} on the host is broken, and the settings say "
-            f"{settings.version}. Set `version: {facts.release.rpartition('-')[0]}` in "
-            "fabric.yaml, then type install again."
+            f"{settings.version}. Set `version: {version}` in fabric.yaml, then type install again."
         )
     if release not in facts.complete and facts.free_kb < NEEDED_KB:
         raise Exit(

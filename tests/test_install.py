@@ -109,6 +109,7 @@ OLDER = "3.16.0-0000"
         (deployed(release=OLDER, complete=frozenset({OLDER, RELEASE})), []),
         (deployed(release="3.17.2-0000", complete=frozenset({"3.17.2-0000"})), []),
         (deployed(complete=frozenset()), [ENVIRONMENT]),
+        (deployed(release="3.17.2-0000", complete=frozenset()), [ENVIRONMENT, CURRENT]),
         (deployed(release=None), [CURRENT]),
         # Without databases there is nothing that another release could fail to read.
         (installed(release=OLDER, complete=frozenset({OLDER})), [ENVIRONMENT, CURRENT]),
@@ -124,7 +125,7 @@ def test_a_server_of_another_release_is_told_of_the_upgrade(capsys):
     assert c.recorder.runs == []
     assert capsys.readouterr().out.splitlines() == [
         "install: nothing to change (MLflow 3.16.0-0000)",
-        "MLflow 3.17.2 is locked anew: ./fab upgrade --check",
+        f"The settings want {RELEASE}. What that would do: ./fab upgrade --check",
     ]
 
 
