@@ -64,7 +64,9 @@ class Machine:
     def staged(self) -> Path:
         return self.folder / "staged"
 
-    def command(self, generation: int, task: str = "task", who: str = "me@laptop") -> list[str]:
+    def command(
+        self, generation: int | str, task: str = "task", who: str = "me@laptop"
+    ) -> list[str]:
         script = read("host/receive.sh")
         arguments = ("change.sh", str(self.root), who, task, str(generation))
         return ["bash", "-c", script, "remote-mlflow", *arguments]
@@ -79,7 +81,10 @@ class Machine:
         file.write_text(f"#!/bin/bash\n{body}\n")
         file.chmod(0o755)
 
-    def change(self, script: str, generation: int | None = None, **files: str) -> list[str]:
+    def change(
+        self, script: str, generation: int | str | None = None, **files: str | bytes
+    ) -> list[str]:
+        """Make a change; returns the lines that the host says."""
         if generation is None:
             generation = self.audit.stat().st_size if self.audit.exists() else 0
         done = subprocess.run(
