@@ -42,7 +42,8 @@ def install(c: Host) -> None:
     if not needed:
         server.say(f"install: nothing to change (MLflow {server.facts.release})")
         if is_behind(server.settings, server.facts):
-            server.say("The settings ask for another release: ./fab upgrade --check")
+            wanted = server.settings.version
+            server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
         return
     server.apply("install", needed)
     server.say(f"✓ installed MLflow {server.settings.version}", "green")
@@ -94,11 +95,12 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
             "Give this server another place: `root:` under `mlflow:` in fabric.yaml."
         )
     release = wanted_release(settings, facts)
-    if facts.schema and facts.release and facts.release != release:
+    version = version_of(facts.release)
+    # Another lock of the same version reads the same databases.
+    if facts.schema and facts.release != release and version not in ("", settings.version):
         raise Exit(
             f"The environment of {facts.release} on the host is broken, and the settings say "
-            f"{settings.version}. Set `version: {version_of(facts.release)}` in "
-            "fabric.yaml, then type install again."
+            f"{settings.version}. Set `version: {version}` in fabric.yaml, then type install again."
         )
     if release not in facts.complete and facts.free_kb < NEEDED_KB:
         raise Exit(

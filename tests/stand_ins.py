@@ -24,6 +24,8 @@ from tasks.ssh import Client, Target
 
 SETTINGS = Settings(bucket="my-bucket")
 ROOT = "/home/ubuntu/mlflow-server"
+# What every bundle of changes holds beside the changes' own files.
+RUNNER = {"change.sh", "settle.sh", "words.sh", "steps.sh"}
 
 
 def target(alias: str = "ec2", **values: Any) -> Target:
