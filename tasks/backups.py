@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json as serialised
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.backup import program, programs
 from tasks.commands import sh
-from tasks.console import console
+from tasks.console import console, typed
 from tasks.kinds import Host, remote
 from tasks.server import Change
 from tasks.service import ABSENT
@@ -17,6 +18,7 @@ from tasks.status import age, plain, size
 
 if TYPE_CHECKING:
     from tasks.server import Server
+    from tasks.settings import Settings
 
 LOOK_TIMEOUT = 300  # seconds; every manifest of years of backups is read
 WIDTH = 160  # columns of the table where it goes to a file
@@ -53,7 +55,7 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
     Example: fab -H ec2 backup.list
     """
     server = c.server
-    seen = ask(server, "list_sets.py")
+    seen = ask(server, "backup.list", listing(server.settings))
     now = datetime.fromisoformat(seen["now"])
     if cut_off := seen["incomplete"]:
         server.warn(f"never finished, and no backups: {', '.join(cut_off)}")
@@ -63,14 +65,60 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
     ]
 
 
-def ask(server: Server, name: str, *words: str) -> Any:
-    """Have one of the programs look at the bucket, in one exec; returns what it reports."""
-    step = Change("look at the backups", asking(server, name, *words), programs(name))
-    return serialised.loads(server.look(f"backup of {server.name}", [step], LOOK_TIMEOUT)[-1])
+def ask(server: Server, task: str, step: Change) -> Any:
+    """Have a step look at the bucket, in one exec; returns what it reports."""
+    step = replace(step, script=f"{refusing_absent(server)}\n{step.script}")
+    return serialised.loads(server.look(task, [step], LOOK_TIMEOUT)[-1])
 
 
-def asking(server: Server, name: str, *words: str) -> str:
-    """Spell a script that runs one of the programs where there is a server to run it."""
-    absent = sh(ABSENT.format(host=server.name))
-    guard = f'[ -x "$root/venv/bin/python" ] || fail {absent}'
-    return f"{guard}\n{program(server.settings, name, *words)}"
+def refusing_absent(server: Server) -> str:
+    """Spell what says so where no server is, without a look at the host before."""
+    return f'[ -x "$root/venv/bin/python" ] || fail {sh(ABSENT.format(host=server.name))}'
+
+
+def listing(settings: Settings) -> Change:
+    """Build the look at all backups."""
+    script = program(settings, "list_sets.py")
+    return Change("look at the backups", script, programs("list_sets.py"))
+
+
+# -- thinning them out -------------------------------------------------------------------------
+
+
+@remote(help={"yes": "do it; without, only say what would go"})
+def prune(c: Host, yes: bool = False) -> None:
+    """Delete backups that `keep` in the settings no longer asks for.
+
+    Only says which, without --yes. The newest one, the newest that has runs and the newest that
+    was verified stay whatever the settings say. What a cut-off backup left goes after a day.
+
+    Example: fab -H ec2 backup.prune
+    """
+    server = c.server
+    if yes:
+        change = pruning(server.settings, "delete")
+        seen = serialised.loads(server.apply("backup.prune", [change], decided=False)[-1])
+    else:
+        seen = ask(server, "backup.prune", pruning(server.settings, "look"))
+    if damaged := seen["damaged"]:
+        server.warn(f"not what was sent, and left alone: {', '.join(damaged)}")
+    gone = [*seen["pruned"], *(f"{id} (never finished)" for id in seen["incomplete"])]
+    if not gone:
+        server.say(f"backup.prune: nothing to delete, {seen['kept']} backups stay")
+        return
+    for line in gone:
+        server.say(f"  {line}")
+    what = f"{len(gone)} of {len(gone) + seen['kept']} ({seen['bytes'] / 1e6:.1f} MB)"
+    if yes:
+        server.say(f"✓ deleted {what}", "green")
+    else:
+        again = typed(server.name, server.settings.environment, "backup.prune --yes")
+        server.say(f"would delete {what}; nothing was deleted. Do it: {again}")
+
+
+def pruning(settings: Settings, how: str) -> Change:
+    """Build the change that deletes what need not stay; see files/host/prune_sets.py for `how`."""
+    keep = settings.keep.model_dump_json()
+    script = program(settings, "prune_sets.py", keep, how)
+    files = programs("prune_sets.py", "retention.py")
+    return Change("delete the backups that need not stay", script, files)
