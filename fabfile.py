@@ -24,6 +24,7 @@ from tasks import (
     rehearse,
     restore,
     sandbox,
+    schedule,
     service,
     status,
     tunnel,
@@ -62,7 +63,7 @@ namespace.add_task(backup.backup, name="backup-db")
 
 tunnels = Collection("tunnel", tunnel.close, tunnel.status)
 tunnels.add_task(tunnel.tunnel, name="open", default=True)
-saved = Collection("backup", backup.verify, backups.list_, backups.prune)
+saved = Collection("backup", backup.verify, backups.list_, backups.prune, schedule.schedule)
 saved.add_task(backup.backup, name="now", default=True)
 for collection in (
     tunnels,
