@@ -63,7 +63,9 @@ namespace.add_task(backup.backup, name="backup-db")
 
 tunnels = Collection("tunnel", tunnel.close, tunnel.status)
 tunnels.add_task(tunnel.tunnel, name="open", default=True)
-saved = Collection("backup", backup.verify, backups.list_, backups.prune, schedule.schedule)
+saved = Collection(
+    "backup", backup.verify, backups.list_, backups.prune, backups.download, schedule.schedule
+)
 saved.add_task(backup.backup, name="now", default=True)
 for collection in (
     tunnels,
