@@ -99,10 +99,10 @@ def listing(settings: Settings) -> Change:
 
 @remote(help={"yes": "do it; without, only say what would go"})
 def prune(c: Host, yes: bool = False) -> None:
-    """Delete backups that `keep` in the settings no longer asks for.
+    """Delete the backups that `keep` no longer asks for.
 
-    Only says which, without --yes. The newest one, the newest that has runs and the newest that
-    was verified stay whatever the settings say. What a cut-off backup left goes after a day.
+    It stands in the settings. Only says which, without --yes. The newest one, the newest that has
+    runs and the newest that was verified always stay. What a cut-off backup left goes after a day.
 
     Example: fab -H ec2 backup.prune
     """
@@ -146,7 +146,7 @@ def pruning(settings: Settings, how: str) -> Change:
     }
 )
 def download(c: Host, id: str = "", to: str = ".") -> None:
-    """Bring a backup to this machine, whole and compared.
+    """Download a backup to this machine, whole and compared.
 
     Through the host, so that nothing here needs access to the bucket. Every file is compared with
     the manifest; the folder is there whole or not at all. It holds secrets, and only you may
