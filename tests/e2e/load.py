@@ -12,7 +12,6 @@ import http.client
 import json
 import os
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -156,7 +155,10 @@ class Load:
     def goes_on(self, runs: int = PROCESSES) -> None:
         """Wait until more runs are acknowledged than now."""
         wanted = len(self.acknowledged()) + runs
-        until(lambda: len(self.acknowledged()) >= wanted, "the writers go on", 120)
+        try:
+            until(lambda: len(self.acknowledged()) >= wanted, "the writers go on", 120)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the last failures: {self.failures()[-3:]}") from None
 
 
 @contextmanager
@@ -194,7 +196,6 @@ def writers(
     finally:
         for each in working:
             each.__exit__()
-        shutil.rmtree(folder)
 
 
 # Rows as MLflow makes them, by SQL alone: a Python loop would take ten times as long. Values are
