@@ -17,7 +17,8 @@ if [ "$migrating" = yes ]; then
   stop_server
   lay_out
   cp --reflink=auto "$root/mlflow.db" "$root/basic_auth.db" "$next/"
-  aside 8>&- 9>&-
+  # By a process of its own: one that fails here would keep the lock from the server's start.
+  (aside) 8>&- 9>&-
 else
   lay_out
   say "restart the server (requests wait)"
