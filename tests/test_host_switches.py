@@ -1,0 +1,327 @@
+"""restore.sh, upgrade.sh and rollback.sh: the new state serves, or the former does again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from host_side import PARTS, Place, execute, rows, tracking_database, wholly
+from stand_ins import SETTINGS, blank, deployed
+
+from tasks.deploy import start_script
+from tasks.restore import restoring, switching
+from tasks.templates import read
+from tasks.upgrade import rolling_back
+
+# Starts what the unit would start, notes what that serves, and counts restarts of what is bad.
+SYSTEMCTL = """
+echo "$*" >> "{folder}/systemctl"
+case "$*" in
+  show*) wc -l < "{folder}/restarts"; echo >> "{folder}/restarts" ;;
+  "start "*) "{root}/start_mlflow_server.sh" > "{folder}/served" ;;
+  *is-active*) exit 3 ;;
+esac
+"""
+
+
+@pytest.fixture
+def host(place: Place) -> Place:
+    """A server that runs, until somebody switches it; what is called bad does not answer."""
+    machine, folder = place.machine, place.machine.folder
+    machine.stub("systemctl", SYSTEMCTL.format(folder=folder, root=place.root))
+    machine.stub("curl", f'! grep -q "bad" "{folder}/served"')
+    machine.stub("journalctl", "echo 'sqlite3.OperationalError: no such table'")
+    machine.stub("sudo", 'shift; exec "$@"')
+    for name in ("sync", "sleep"):
+        machine.stub(name)
+    (folder / "restarts").touch()
+    shutil.copytree(place.root / "releases/new", place.root / "releases/bad")
+    (place.root / "mlflow.db-wal").unlink()
+    for release in (place.root / "releases").iterdir():
+        (release / ".complete").touch()
+    return place
+
+
+OLD = wholly("old", tuple(part for part in PARTS if part != "mlflow.db-wal"))
+
+
+def served(host: Place) -> dict[str, str]:
+    text = (host.machine.folder / "served").read_text()
+    return dict(line.split("=", 1) for line in text.splitlines() if "http:" not in line)
+
+
+def left(host: Place) -> set[str]:
+    """What a change leaves beside the state, the lock and the log."""
+    ours = {*PARTS, "releases", ".lock", ".hold", "audit.log"}
+    return set(os.listdir(host.root)) - ours
+
+
+def aside(host: Place) -> list[str]:
+    """The former states that are kept, the oldest first."""
+    folder = host.root / "former"
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def about(host: Place, name: str) -> dict[str, object]:
+    return json.loads((host.root / "former" / name / "about.json").read_text())
+
+
+def failure(lines: list[str]) -> str:
+    assert lines[-1] == "@exit 1"
+    return [line for line in lines if line.startswith("@fail ")][-1]
+
+
+# -- restore -----------------------------------------------------------------------------------
+
+
+def restore(host: Place) -> list[str]:
+    return host.machine.change(restoring(SETTINGS, deployed(), "x")[-1].script)
+
+
+RESTORED = ("mlflow.db", "basic_auth.db", "server.env", ".server-id")
+
+
+def test_a_restore_serves_what_was_restored_and_keeps_what_was_there(host):
+    host.build(parts=RESTORED)
+    lines = restore(host)
+    assert lines[-1] == "@exit 0"
+    assert served(host) == OLD | wholly("new", RESTORED)
+    (name,) = aside(host)
+    assert host.former(name) == {*RESTORED, "about.json"}
+    assert about(host, name) == {"task": "restore", "release": "old", "databases": True}
+    assert f"the former databases are kept in {host.root}/former/{name}" in lines[-2]
+    assert left(host) == {"former"}
+
+
+def test_nothing_is_moved_before_the_server_has_stopped(host):
+    host.build(parts=RESTORED)
+    moved = f'[ "$(cat "{host.root}/mlflow.db")" = old ] || echo moved >> "{host.machine.folder}/x"'
+    stub = host.machine.folder / "bin/systemctl"
+    stub.write_text(stub.read_text() + f'\ncase "$*" in stop*) {moved} ;; esac\n')
+    assert restore(host)[-1] == "@exit 0"
+    calls = (host.machine.folder / "systemctl").read_text().splitlines()
+    assert [call for call in calls if call.startswith(("stop", "start"))] == [
+        "stop mlflow-server.service",
+        "start mlflow-server.socket nginx mlflow-server.service",
+    ]
+    assert not (host.machine.folder / "x").exists()
+
+
+def test_restored_databases_that_do_not_serve_are_taken_back(host):
+    host.build("bad", RESTORED)
+    lines = restore(host)
+    assert failure(lines) == (
+        "@fail The server does not start: sqlite3.OperationalError: no such table. "
+        "See the whole: ./fab logs"
+    )
+    assert "@say the former state serves again, with all data" in lines
+    assert served(host) == OLD
+    assert aside(host) == []
+    assert left(host) == {"former"}
+    assert host.machine.lines[-1][3] == "failed (1)"
+
+
+def test_a_server_that_cannot_be_stopped_is_left_as_it_is(host):
+    host.build(parts=RESTORED)
+    stub = host.machine.folder / "bin/systemctl"
+    stub.write_text(stub.read_text() + '\ncase "$*" in stop*) exit 1 ;; esac\n')
+    assert restore(host)[-1] == "@exit 1"
+    assert served(host) == OLD
+    assert left(host) == set()
+
+
+# -- upgrade -----------------------------------------------------------------------------------
+
+
+COPY = read("host/rehearse_upgrade.sh").partition("copy_databases")[2].partition("\n}\n")[0] + "\n}"
+BOTH = ("mlflow.db", "basic_auth.db")
+
+
+def upgrade(host: Place, release: str = "new", migrating: str = "no", aside: str = "true"):
+    words = f"unit=mlflow-server release={release} current=old migrating={migrating} well=wellness"
+    steps = (
+        f"{words} python={sys.executable}",
+        f"aside() {{\n{aside}\n}}",
+        f"copy_databases{COPY}",
+        switching(),
+        read("host/upgrade.sh"),
+    )
+    start = start_script(SETTINGS, blank(release=release)).text
+    return host.machine.change(
+        "\n".join(steps), start=start, **{"databases.py": read("host/databases.py")}
+    )
+
+
+@pytest.fixture
+def sound(host: Place) -> Place:
+    """That server with databases that can be read."""
+    for name in BOTH:
+        (host.root / name).unlink()
+        tracking_database(host.root / name)
+    return host
+
+
+def runs(file: Path) -> int:
+    return rows(file, "select count(*) from runs")[0][0]
+
+
+def test_a_release_that_reads_the_same_databases_is_a_switch_of_the_release_alone(host):
+    lines = upgrade(host)
+    assert lines[-1] == "@exit 0"
+    assert served(host) == OLD | wholly("new", ("venv", "start_mlflow_server.sh"))
+    (name,) = aside(host)
+    assert name.endswith("Z-old")
+    assert host.former(name) == {"venv", "start_mlflow_server.sh", "about.json"}
+    assert about(host, name) == {"task": "upgrade", "release": "old", "databases": False}
+    assert (host.root / ".well").read_text() == "wellness\n"
+    assert left(host) == {"former", ".well"}
+
+
+def test_a_release_that_does_not_start_gives_way_to_the_former(host):
+    lines = upgrade(host, "bad")
+    assert failure(lines).startswith("@fail The server does not start: sqlite3.OperationalError")
+    assert "@say the former state serves again, with all data" in lines
+    assert served(host) == OLD
+    assert (aside(host), left(host)) == ([], {"former"})
+
+
+MIGRATE = """
+"$python" - "$root/next.part/mlflow.db" <<'PYTHON'
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as base:
+    base.execute("update alembic_version set version_num = 'r2'")
+PYTHON
+"""
+
+
+def test_databases_are_migrated_while_the_server_is_stopped_and_switched_with_it(sound):
+    before = (sound.root / "mlflow.db").stat().st_ino
+    assert upgrade(sound, migrating="yes", aside=MIGRATE)[-1] == "@exit 0"
+    now, former = sound.root, sound.root / "former" / aside(sound)[0]
+    query = "select version_num from alembic_version"
+    assert rows(now / "mlflow.db", query) == [("r2",)]
+    assert rows(former / "mlflow.db", query) == [("r1",)]
+    assert (former / "mlflow.db").stat().st_ino == before, "moved, not copied"
+    assert (runs(now / "mlflow.db"), runs(former / "mlflow.db")) == (3, 3)
+    assert about(sound, former.name)["databases"] is True
+    assert os.readlink(now / "venv") == "releases/new"
+
+
+def test_a_migration_that_fails_changes_nothing(sound):
+    before = {
+        name: (sound.root / name).stat().st_ino for name in PARTS if name in os.listdir(sound.root)
+    }
+    lines = upgrade(sound, migrating="yes", aside=f"{MIGRATE}\nfail 'it broke'")
+    assert failure(lines) == "@fail it broke"
+    assert "@say the former state serves again, with all data" in lines
+    assert {name: (sound.root / name).stat().st_ino for name in before} == before
+    assert rows(sound.root / "mlflow.db", "select version_num from alembic_version") == [("r1",)]
+    assert left(sound) == set()
+
+
+def test_a_migrated_release_that_does_not_start_gives_way_with_its_databases(sound):
+    upgrade(sound, "bad", "yes", MIGRATE)
+    assert rows(sound.root / "mlflow.db", "select version_num from alembic_version") == [("r1",)]
+    assert os.readlink(sound.root / "venv") == "releases/old"
+    assert (aside(sound), left(sound)) == ([], {"former"})
+
+
+def test_what_a_reader_keeps_in_the_log_is_upgraded_as_well(sound):
+    """A stream to the bucket reads all the time: the log cannot be folded into the file."""
+    file = sound.root / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("begin")
+        reader.execute("select count(*) from runs").fetchall()
+        execute(file, "insert into runs values ('late', 2000, 'active')")
+        assert upgrade(sound, migrating="yes", aside=MIGRATE)[-1] == "@exit 0"
+    assert runs(file) == 4
+    assert runs(sound.root / "former" / aside(sound)[0] / "mlflow.db") == 4
+
+
+# -- what is kept ------------------------------------------------------------------------------
+
+
+def keep(host: Place, name: str, task: str, release: str) -> None:
+    folder = host.root / "former" / name
+    folder.mkdir(parents=True)
+    (folder / "about.json").write_text(f'{{"task": "{task}", "release": "{release}"}}')
+    made = host.root / "releases" / release
+    made.mkdir(exist_ok=True)
+    (made.with_name(f"{release}.txt")).write_text("lock")
+
+
+def test_of_each_task_two_former_states_stay_and_the_releases_that_they_need(host):
+    keep(host, "20250101T000000Z-1.0.0-a", "upgrade", "1.0.0-a")
+    keep(host, "20250201T000000Z-2.0.0-b", "upgrade", "2.0.0-b")
+    keep(host, "20250202T000000Z", "restore", "1.5.0-c")
+    keep(host, "20250203T000000Z", "restore", "2.0.0-b")
+    keep(host, "20250204T000000Z", "restore", "2.0.0-b")
+    keep(host, "20250205T000000Z-2.0.0-b", "rollback", "2.0.0-b")
+    (host.root / "releases/bad").rename(host.root / "releases/unused")
+    assert upgrade(host)[-1] == "@exit 0"
+    assert aside(host)[:-1] == [
+        "20250201T000000Z-2.0.0-b",
+        "20250203T000000Z",
+        "20250204T000000Z",
+        "20250205T000000Z-2.0.0-b",
+    ]
+    assert about(host, aside(host)[-1])["release"] == "old"
+    assert set(os.listdir(host.root / "releases")) == {"2.0.0-b", "2.0.0-b.txt", "old", "new"}
+
+
+# -- rollback ----------------------------------------------------------------------------------
+
+
+def rollback(host: Place, name: str, release: str = "old") -> list[str]:
+    former = {"name": name, "task": about(host, name)["task"], "release": release}
+    change = rolling_back(SETTINGS, deployed(release="new"), former)[-1]
+    return host.machine.change(change.script)
+
+
+def test_a_rollback_serves_the_former_state_and_keeps_what_it_replaced(host):
+    host.build()
+    assert host.switch("switch upgrade before")
+    lines = rollback(host, "before")
+    assert lines[-1] == "@exit 0"
+    assert served(host) == OLD
+    (name,) = aside(host)
+    assert about(host, name) == {"task": "rollback", "release": "new", "databases": True}
+    assert f"what was replaced is kept in {host.root}/former/{name}" in lines[-2]
+    assert len((host.root / ".well").read_text().strip()) == 16
+
+
+def test_a_former_state_that_does_not_serve_is_put_aside_again(host):
+    host.build("bad")
+    assert host.switch("switch upgrade first")
+    host.build("new")
+    assert host.switch("switch upgrade second")
+    lines = rollback(host, "second", "bad")
+    assert failure(lines).startswith("@fail The server does not start: sqlite3.OperationalError")
+    assert "@say the former state serves again, with all data" in lines
+    assert served(host) == OLD | wholly("new", tuple(OLD))
+    assert aside(host) == ["first", "second"]
+    assert host.former("second") == {*OLD, "about.json"}
+    assert about(host, "second") == {"task": "upgrade", "release": "bad", "databases": True}
+
+
+def test_a_rollback_to_what_is_gone_stops_before_the_server_does(host):
+    host.build()
+    assert host.switch("switch upgrade before")
+    shutil.rmtree(host.root / "releases/old")
+    assert failure(rollback(host, "before")) == (
+        "@fail The release old, which served that state, is no longer here. "
+        "Type: ./fab upgrade --to old"
+    )
+    (host.root / "former/before").rename(host.root / "former/other")
+    change = rolling_back(
+        SETTINGS, deployed(), {"name": "before", "task": "upgrade", "release": "old"}
+    )
+    said = host.machine.change(change[-1].script)
+    assert failure(said) == "@fail The former state before is gone. Type rollback again."
+    assert "stop" not in (host.machine.folder / "systemctl").read_text()
