@@ -52,8 +52,8 @@ OLD = wholly("old", tuple(part for part in PARTS if part != "mlflow.db-wal"))
 
 
 def served(host: Place) -> dict[str, str]:
-    text = (host.machine.folder / "served").read_text()
-    return dict(line.split("=", 1) for line in text.splitlines() if "http:" not in line)
+    text = (host.machine.folder / "served").read_text(errors="replace")
+    return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
 
 
 def left(host: Place) -> set[str]:
@@ -138,96 +138,124 @@ def test_a_server_that_cannot_be_stopped_is_left_as_it_is(host):
 
 # -- upgrade -----------------------------------------------------------------------------------
 
-
-COPY = read("host/rehearse_upgrade.sh").partition("copy_databases")[2].partition("\n}\n")[0] + "\n}"
-BOTH = ("mlflow.db", "basic_auth.db")
-
-
-def upgrade(host: Place, release: str = "new", migrating: str = "no", aside: str = "true"):
-    words = f"unit=mlflow-server release={release} current=old migrating={migrating} well=wellness"
-    steps = (
-        f"{words} python={sys.executable}",
-        f"aside() {{\n{aside}\n}}",
-        f"copy_databases{COPY}",
-        switching(),
-        read("host/upgrade.sh"),
-    )
-    start = start_script(SETTINGS, blank(release=release)).text
-    return host.machine.change(
-        "\n".join(steps), start=start, **{"databases.py": read("host/databases.py")}
-    )
-
-
-@pytest.fixture
-def sound(host: Place) -> Place:
-    """That server with databases that can be read."""
-    for name in BOTH:
-        (host.root / name).unlink()
-        tracking_database(host.root / name)
-    return host
-
-
-def runs(file: Path) -> int:
-    return rows(file, "select count(*) from runs")[0][0]
-
-
-def test_a_release_that_reads_the_same_databases_is_a_switch_of_the_release_alone(host):
-    lines = upgrade(host)
-    assert lines[-1] == "@exit 0"
-    assert served(host) == OLD | wholly("new", ("venv", "start_mlflow_server.sh"))
-    (name,) = aside(host)
-    assert name.endswith("Z-old")
-    assert host.former(name) == {"venv", "start_mlflow_server.sh", "about.json"}
-    assert about(host, name) == {"task": "upgrade", "release": "old", "databases": False}
-    assert (host.root / ".well").read_text() == "wellness\n"
-    assert left(host) == {"former", ".well"}
-
-
-def test_a_release_that_does_not_start_gives_way_to_the_former(host):
-    lines = upgrade(host, "bad")
-    assert failure(lines).startswith("@fail The server does not start: sqlite3.OperationalError")
-    assert "@say the former state serves again, with all data" in lines
-    assert served(host) == OLD
-    assert (aside(host), left(host)) == ([], {"former"})
-
-
-MIGRATE = """
+MIGRATED = """
 "$python" - "$root/next.part/mlflow.db" <<'PYTHON'
 import sqlite3, sys
 with sqlite3.connect(sys.argv[1]) as base:
     base.execute("update alembic_version set version_num = 'r2'")
 PYTHON
+echo '@report {"migrated": ["mlflow.db"], "seconds": 0.1}'
 """
+SAME = """echo '@report {"migrated": [], "seconds": 0.1}'"""
+
+
+def upgrade(host: Place, release: str = "new", aside: str = SAME) -> list[str]:
+    """Rehearse and switch; `aside` is what migrates and tries the databases in next.part."""
+    words = f"unit=mlflow-server release={release} current=old well=wellness"
+    steps = (
+        f"{words} python={sys.executable}",
+        f"aside() {{\n{aside}\n}}",
+        switching(),
+        read("host/rehearse_upgrade.sh"),
+        read("host/upgrade.sh"),
+    )
+    files = {
+        "start": start_script(SETTINGS, blank(release=release)).text,
+        "databases.py": read("host/databases.py"),
+    }
+    return host.machine.change("\n".join(steps), **files)
+
+
+@pytest.fixture
+def sound(host: Place) -> Place:
+    """That server with databases that can be read."""
+    for name in ("mlflow.db", "basic_auth.db"):
+        (host.root / name).unlink()
+        tracking_database(host.root / name)
+    return host
+
+
+def revision(folder: Path) -> str:
+    return rows(folder / "mlflow.db", "select version_num from alembic_version")[0][0]
+
+
+def runs(folder: Path) -> int:
+    return rows(folder / "mlflow.db", "select count(*) from runs")[0][0]
+
+
+def inodes(folder: Path) -> dict[str, int]:
+    """Tell one file from another that only looks the same."""
+    return {name: os.lstat(folder / name).st_ino for name in OLD if name in os.listdir(folder)}
+
+
+def calls(host: Place) -> list[str]:
+    lines = (host.machine.folder / "systemctl").read_text().splitlines()
+    return [line.split()[0] for line in lines if line.startswith(("start", "stop"))]
+
+
+def test_a_release_that_reads_the_same_databases_is_a_switch_of_the_release_alone(sound):
+    before = inodes(sound.root)
+    assert upgrade(sound)[-1] == "@exit 0"
+    changed = {"venv", "start_mlflow_server.sh"}
+    now = inodes(sound.root)
+    assert {name for name in before if now[name] != before[name]} == changed
+    assert os.readlink(sound.root / "venv") == "releases/new"
+    (name,) = aside(sound)
+    assert name.endswith("Z-old")
+    assert sound.former(name) == {*changed, "about.json"}
+    assert about(sound, name) == {"task": "upgrade", "release": "old", "databases": False}
+    assert (sound.root / ".well").read_text() == "wellness\n"
+    assert left(sound) == {"former", ".well"}
+    assert calls(sound) == ["stop", "start"]
+
+
+def test_a_release_that_does_not_start_gives_way_to_the_former(sound):
+    before = inodes(sound.root)
+    lines = upgrade(sound, "bad")
+    assert failure(lines).startswith("@fail The server does not start: sqlite3.OperationalError")
+    assert "@say the former state serves again, with all data" in lines
+    assert served(sound)["venv"] == "old"
+    del before["start_mlflow_server.sh"]  # copied aside, so that it is there at every moment
+    assert before.items() <= inodes(sound.root).items()
+    assert (aside(sound), left(sound)) == ([], {"former"})
 
 
 def test_databases_are_migrated_while_the_server_is_stopped_and_switched_with_it(sound):
-    before = (sound.root / "mlflow.db").stat().st_ino
-    assert upgrade(sound, migrating="yes", aside=MIGRATE)[-1] == "@exit 0"
-    now, former = sound.root, sound.root / "former" / aside(sound)[0]
-    query = "select version_num from alembic_version"
-    assert rows(now / "mlflow.db", query) == [("r2",)]
-    assert rows(former / "mlflow.db", query) == [("r1",)]
-    assert (former / "mlflow.db").stat().st_ino == before, "moved, not copied"
-    assert (runs(now / "mlflow.db"), runs(former / "mlflow.db")) == (3, 3)
+    before = inodes(sound.root)
+    assert upgrade(sound, aside=MIGRATED)[-1] == "@exit 0"
+    former = sound.root / "former" / aside(sound)[0]
+    assert (revision(sound.root), revision(former)) == ("r2", "r1")
+    assert inodes(former)["mlflow.db"] == before["mlflow.db"], "moved, not copied"
+    assert (runs(sound.root), runs(former)) == (3, 3)
     assert about(sound, former.name)["databases"] is True
-    assert os.readlink(now / "venv") == "releases/new"
+    assert os.readlink(sound.root / "venv") == "releases/new"
+    assert calls(sound) == ["stop", "start"]
 
 
-def test_a_migration_that_fails_changes_nothing(sound):
-    before = {
-        name: (sound.root / name).stat().st_ino for name in PARTS if name in os.listdir(sound.root)
-    }
-    lines = upgrade(sound, migrating="yes", aside=f"{MIGRATE}\nfail 'it broke'")
+def test_a_rehearsal_that_fails_never_stops_the_server(sound):
+    before = inodes(sound.root)
+    lines = upgrade(sound, aside="fail 'it broke'\nsay never")
+    assert lines[-2:] == ["@fail it broke", "@exit 1"]
+    assert not (sound.machine.folder / "systemctl").exists() or calls(sound) == []
+    assert (inodes(sound.root), left(sound), revision(sound.root)) == (before, set(), "r1")
+
+
+SECOND = '[ ! -e "$root/rehearsed" ] || fail "it broke"; touch "$root/rehearsed"'
+
+
+def test_a_migration_that_fails_after_its_rehearsal_changes_nothing(sound):
+    before = inodes(sound.root)
+    lines = upgrade(sound, aside=f"{MIGRATED}\n{SECOND}")
     assert failure(lines) == "@fail it broke"
     assert "@say the former state serves again, with all data" in lines
-    assert {name: (sound.root / name).stat().st_ino for name in before} == before
-    assert rows(sound.root / "mlflow.db", "select version_num from alembic_version") == [("r1",)]
-    assert left(sound) == set()
+    assert served(sound)["venv"] == "old"
+    assert calls(sound) == ["stop", "start"]
+    assert (inodes(sound.root), left(sound), revision(sound.root)) == (before, {"rehearsed"}, "r1")
 
 
 def test_a_migrated_release_that_does_not_start_gives_way_with_its_databases(sound):
-    upgrade(sound, "bad", "yes", MIGRATE)
-    assert rows(sound.root / "mlflow.db", "select version_num from alembic_version") == [("r1",)]
+    upgrade(sound, "bad", MIGRATED)
+    assert (revision(sound.root), runs(sound.root)) == ("r1", 3)
     assert os.readlink(sound.root / "venv") == "releases/old"
     assert (aside(sound), left(sound)) == ([], {"former"})
 
@@ -239,9 +267,17 @@ def test_what_a_reader_keeps_in_the_log_is_upgraded_as_well(sound):
         reader.execute("begin")
         reader.execute("select count(*) from runs").fetchall()
         execute(file, "insert into runs values ('late', 2000, 'active')")
-        assert upgrade(sound, migrating="yes", aside=MIGRATE)[-1] == "@exit 0"
-    assert runs(file) == 4
-    assert runs(sound.root / "former" / aside(sound)[0] / "mlflow.db") == 4
+        assert upgrade(sound, aside=MIGRATED)[-1] == "@exit 0"
+    assert (runs(sound.root), runs(sound.root / "former" / aside(sound)[0])) == (4, 4)
+
+
+def test_an_upgrade_without_room_for_its_copies_says_how_much_it_needs(sound):
+    sound.machine.stub("df", "echo; echo /dev/x 9000000 8000000 51200 90% /")
+    assert failure(upgrade(sound)) == (
+        "@fail Upgrading needs 100 MB of room on the host, and 50 are free. Free some, then type "
+        "upgrade again."
+    )
+    assert left(sound) == set()
 
 
 # -- what is kept ------------------------------------------------------------------------------
@@ -256,7 +292,8 @@ def keep(host: Place, name: str, task: str, release: str) -> None:
     (made.with_name(f"{release}.txt")).write_text("lock")
 
 
-def test_of_each_task_two_former_states_stay_and_the_releases_that_they_need(host):
+def test_of_each_task_two_former_states_stay_and_the_releases_that_they_need(sound):
+    host = sound
     keep(host, "20250101T000000Z-1.0.0-a", "upgrade", "1.0.0-a")
     keep(host, "20250201T000000Z-2.0.0-b", "upgrade", "2.0.0-b")
     keep(host, "20250202T000000Z", "restore", "1.5.0-c")
