@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from host_side import PARTS, Place, execute, rows, tracking_database, wholly
@@ -362,3 +363,118 @@ def test_a_rollback_to_what_is_gone_stops_before_the_server_does(host):
     said = host.machine.change(change[-1].script)
     assert failure(said) == "@fail The former state before is gone. Type rollback again."
     assert "stop" not in (host.machine.folder / "systemctl").read_text()
+
+
+# -- look_at_former.py -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def look_at_former(sound, run_program):
+    def look(name: str = "") -> dict[str, Any]:
+        code, out = run_program("look_at_former.py", sound.root, name)
+        assert (code, out.startswith("@report ")) == (0, True), out
+        return json.loads(out.removeprefix("@report "))
+
+    return look
+
+
+def put_aside(host: Place, name: str, task: str, runs: int | None) -> Path:
+    keep(host, name, task, "old")
+    folder = host.root / "former" / name
+    given = {"task": task, "release": "old", "databases": runs is not None}
+    (folder / "about.json").write_text(json.dumps(given))
+    if runs is not None:
+        tracking_database(folder / "mlflow.db", runs)
+    return folder
+
+
+def test_the_last_upgrade_or_restore_is_what_a_rollback_gives_back(sound, look_at_former):
+    put_aside(sound, "20260101T000000Z-old", "upgrade", None)
+    put_aside(sound, "20260102T000000Z", "restore", 1)
+    put_aside(sound, "20260103T000000Z-old", "rollback", 2)
+    (sound.root / "former/20260104T000000Z").mkdir()  # cut off before it was whole
+    found = look_at_former()
+    replaced = found.pop("replaced")
+    assert found == {
+        "name": "20260102T000000Z", "task": "restore", "release": "old", "databases": True,
+        "runs": 1, "lost": 2,
+    }  # fmt: skip
+    about = sound.root / "former/20260102T000000Z/about.json"
+    assert replaced == int(about.stat().st_mtime)
+    assert look_at_former("20260103T000000Z-old")["task"] == "rollback"
+    assert "runs" not in look_at_former("20260101T000000Z-old")
+
+
+def test_only_runs_that_the_former_database_does_not_know_are_lost(sound, look_at_former):
+    put_aside(sound, "20260102T000000Z", "restore", 5)
+    execute(sound.root / "mlflow.db", "insert into runs values ('late', 2000, 'active')")
+    found = look_at_former()
+    assert (found["runs"], found["lost"]) == (5, 1)
+
+
+def test_what_is_only_in_a_former_log_counts(sound, look_at_former):
+    folder = put_aside(sound, "20260102T000000Z", "restore", 0)
+    with contextlib.closing(sqlite3.connect(sound.root / "mlflow.db")) as base:
+        base.execute("insert into runs values ('late', 2000, 'active')")
+        base.commit()
+        for end in ("", "-wal"):
+            shutil.copy(sound.root / f"mlflow.db{end}", folder / f"mlflow.db{end}")
+    assert (folder / "mlflow.db-wal").stat().st_size > 0
+    assert look_at_former()["runs"] == 4
+
+
+def test_a_present_database_that_cannot_be_read_does_not_bar_the_way_back(sound, look_at_former):
+    put_aside(sound, "20260102T000000Z", "restore", 5)
+    (sound.root / "mlflow.db").write_text("this is no database" * 99)
+    assert look_at_former()["lost"] is None
+    (sound.root / "mlflow.db").unlink()
+    assert look_at_former()["lost"] is None
+    assert not (sound.root / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "said"),
+    [
+        ((), "", "There is nothing to go back to: no upgrade or restore was made here."),
+        (
+            (("20260103T000000Z-old", "rollback"),),
+            "",
+            "There is nothing to go back to: no upgrade or restore was made here. "
+            "What a rollback replaced: rollback --id 20260103T000000Z-old",
+        ),
+        ((), "x", "There is no former state x. Kept are: none"),
+        (
+            (("20260102T000000Z", "restore"), ("20260103T000000Z-old", "rollback")),
+            "x",
+            "There is no former state x. Kept are: 20260103T000000Z-old, 20260102T000000Z",
+        ),
+    ],
+)
+def test_a_state_that_is_not_there_names_those_that_are(sound, run_program, kept, asked, said):
+    for name, task in kept:
+        put_aside(sound, name, task, 1)
+    assert run_program("look_at_former.py", sound.root, asked) == (1, f"@fail {said}\n")
+
+
+def test_a_former_database_that_cannot_be_read_is_refused(sound, run_program):
+    folder = put_aside(sound, "20260102T000000Z", "restore", None)
+    (folder / "about.json").write_text('{"task": "restore", "release": "old", "databases": true}')
+    code, out = run_program("look_at_former.py", sound.root, "")
+    assert code == 1
+    assert out.startswith("@fail The former database in 20260102T000000Z cannot be read: unable")
+
+
+# -- stop_server -------------------------------------------------------------------------------
+
+
+def test_a_stopped_server_s_databases_are_one_file_each_and_a_damaged_one_is_left(sound):
+    file = sound.root / "mlflow.db"
+    (sound.root / "basic_auth.db").write_text("this is no database" * 99)
+    script = f"unit=mlflow-server\n{switching()}\nstop_server\n"
+    with contextlib.closing(sqlite3.connect(file)) as base:
+        base.execute("insert into runs values ('late', 2000, 'active')")
+        base.commit()
+        assert (sound.root / "mlflow.db-wal").stat().st_size > 0
+        assert sound.machine.change(script)[-1] == "@exit 0"
+        assert (sound.root / "mlflow.db-wal").stat().st_size == 0
+    assert (sound.root / "basic_auth.db").read_text() == "this is no database" * 99
