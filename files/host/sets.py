@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import sys
 
 import boto3
@@ -20,6 +21,8 @@ WORD = {MANIFEST: "made", VERIFIED: "at"}  # what each of them says at least
 GONE = ("NoSuchKey", "404")
 BLOCK = 1 << 20
 DAY = 86400  # seconds
+# <UTC time>-<server>. Whatever else lies beside the sets, such as a stream, is none of them.
+ID = re.compile(r"\d{8}T\d{6}Z-.+")
 
 
 def fail(text):
@@ -43,7 +46,7 @@ class Sets:
         for page in pages.paginate(Bucket=self.bucket, Prefix=self.folder):
             for entry in page.get("Contents", ()):
                 id, slash, name = entry["Key"][len(self.folder) :].partition("/")
-                if slash and name and "/" not in name:
+                if ID.fullmatch(id) and slash and name and "/" not in name:
                     found.setdefault(id, {})[name] = entry
         return found
 
