@@ -62,7 +62,7 @@ def sets(bucket, place, since=""):
 
 
 def names(bucket, place, recent):
-    """Go through the sets, the newest first; the older ones are listed only where they are needed."""
+    """Go through the sets, the newest first; older ones are listed only where they are needed."""
     yield from sets(bucket, place, recent)
     yield from (name for name in sets(bucket, place) if name < recent)
 
