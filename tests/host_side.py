@@ -210,7 +210,8 @@ def serverfolder(root: Path, runs: int = 3) -> Path:
         users.executescript(
             "create table alembic_version_auth (version_num);"
             "insert into alembic_version_auth values ('a1');"
-            "create table users (n); insert into users values (1);"
+            "create table users (id integer primary key, username, password_hash, is_admin);"
+            "insert into users values (1, 'admin', 'x', 1);"
         )
     return root
 
