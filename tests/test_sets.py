@@ -361,7 +361,7 @@ def test_one_set_whose_manifest_is_damaged_does_not_hide_the_others(
     put(store, NEW, "manifest.json", body)
     assert [each["id"] for each in backups.complete()] == [made]
     assert capsys.readouterr().out == (
-        f"@warn The backup {NEW} is damaged: its manifest.json cannot be read.\n"
+        f"@warn The backup {NEW} is damaged, and left alone: its manifest.json says nothing.\n"
     )
 
 
