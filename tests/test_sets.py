@@ -231,6 +231,23 @@ def test_a_refused_manifest_names_the_permissions(back_up, store):
     assert "Allow s3:PutObject, s3:GetObject and s3:ListBucket there" in out
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("postgresql+psycopg2://u:hidden-word@127.0.0.1:9/d", "PostgreSQL cannot be asked: "),
+        ("postgresql+nothing://u:hidden-word@h/d", "PostgreSQL cannot be asked: "),
+    ],
+)
+def test_a_postgresql_that_cannot_be_asked_is_one_line(back_up, store, monkeypatch, uri, said):
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
+    code, out = back_up()
+    assert code == 1
+    assert out.startswith(f"@fail Nothing was sent, and earlier backups stay: {said}")
+    assert out.count("\n") == 1
+    assert "hidden-word" not in out
+    assert store.listing() == []
+
+
 def test_a_full_disk_is_named_before_anything_is_copied(back_up, store, root, monkeypatch):
     import shutil
 
