@@ -13,7 +13,7 @@ from tasks import releases
 from tasks.deploy import wellness
 from tasks.facts import Facts
 from tasks.install import NEEDED_KB
-from tasks.releases import find, is_behind, release_of, wanted_release
+from tasks.releases import release_of
 from tasks.settings import Settings
 from tasks.upgrade import lost, rollback, rolling_back, upgrade, upgrading
 
@@ -150,68 +150,6 @@ def test_a_failed_upgrade_never_says_that_it_serves(capsys):
     with pytest.raises(Exit, match="The migration lost rows"):
         upgrade(c)
     assert "serves" not in capsys.readouterr().out
-
-
-# -- which release -----------------------------------------------------------------------------
-
-
-def test_a_version_that_is_shipped_is_named_by_its_lock():
-    lock = releases.shipped("3.17.2")
-    assert find(context(running()).server, "3.17.2") == (RELEASE, lock)
-    assert find(context(running(OLD, RELEASE)).server, "3.17.2") == (RELEASE, None)
-
-
-def test_a_version_that_the_host_has_needs_no_lock():
-    there = ("3.15.0-bbbb", "3.15.0-aaaa")
-    c = context(running(OLD, *there))
-    assert find(c.server, "3.15.0") == ("3.15.0-aaaa", None)
-    assert c.recorder.runs == []
-
-
-def test_another_version_is_resolved_on_the_host():
-    c = context(running())
-    c.recorder.replies = [Reply('@report {"lock": "mlflow==3.15.0"}\n@exit 0\n')]
-    release, lock = find(c.server, "3.15.0")
-    assert lock == "mlflow==3.15.0"
-    assert release == f"3.15.0-{releases.digest(lock)}"
-    (run,) = c.recorder.runs
-    assert set(run.files) == {"look.sh", "words.sh", "steps.sh", "resolve_release.py"}
-    assert '"$root" 3.15.0\n' in run.steps
-
-
-@pytest.mark.parametrize("version", ["3", "latest", "3.15.0; reboot", "3.15.0-x", ""])
-def test_what_is_no_version_is_never_sent(version):
-    c = context(running())
-    with pytest.raises(Exit, match="is no MLflow version"):
-        find(c.server, version)
-    assert c.recorder.runs == []
-
-
-@pytest.mark.parametrize(
-    ("facts", "behind"),
-    [(running(RELEASE), False), (running(OLD), True), (running(RENEWED), True)],
-)
-def test_a_host_is_behind_where_it_runs_another_release(facts, behind):
-    assert is_behind(SETTINGS, facts) is behind
-
-
-def test_a_version_without_a_lock_is_compared_by_its_number():
-    settings = Settings(bucket="my-bucket", version="3.15.0")
-    assert is_behind(settings, running("3.15.0-abcd")) is False
-    assert is_behind(settings, running(OLD)) is True
-
-
-@pytest.mark.parametrize(
-    ("facts", "wanted"),
-    [
-        (running(OLD), OLD),
-        (running(OLD, RELEASE), OLD),
-        (deployed(release=OLD, complete=frozenset()), RELEASE),
-        (running(OLD, schema=None), RELEASE),
-    ],
-)
-def test_a_host_with_databases_keeps_the_release_that_reads_them(facts, wanted):
-    assert wanted_release(SETTINGS, facts) == wanted
 
 
 # -- rollback ----------------------------------------------------------------------------------
