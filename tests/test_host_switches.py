@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -126,6 +127,16 @@ def test_restored_databases_that_do_not_serve_are_taken_back(host):
     assert aside(host) == []
     assert left(host) == {"former"}
     assert host.machine.lines[-1][3] == "failed (1)"
+
+
+def test_a_server_that_never_made_a_backup_does_not_keep_the_id_of_a_set_that_failed(host):
+    """Two servers of one id would thin out each other's backups."""
+    (host.root / ".server-id").unlink()
+    host.build("bad", RESTORED)
+    restore(host)
+    assert re.fullmatch("[0-9a-f]{8}\n", (host.root / ".server-id").read_text())
+    assert served(host)["mlflow.db"] == "old"
+    assert left(host) == {"former"}
 
 
 def test_a_server_that_cannot_be_stopped_is_left_as_it_is(host):
