@@ -16,6 +16,7 @@ import pytest
 from host_side import PARTS, Place, execute, rows, tracking_database, wholly
 from stand_ins import SETTINGS, blank, deployed
 
+from tasks.backup import verifying
 from tasks.deploy import start_script
 from tasks.restore import restoring, switching
 from tasks.templates import read
@@ -489,3 +490,65 @@ def test_a_stopped_server_s_databases_are_one_file_each_and_a_damaged_one_is_lef
         assert sound.machine.change(script)[-1] == "@exit 0"
         assert (sound.root / "mlflow.db-wal").stat().st_size == 0
     assert (sound.root / "basic_auth.db").read_text() == "this is no database" * 99
+
+
+# -- verify_set.sh -----------------------------------------------------------------------------
+
+ID = "20261122T214724Z-926c1729"
+# Plays the Python of a release: says which it is, and reports as the host's programs do.
+PYTHON = """#!/bin/bash
+echo "$(basename "$(dirname "$(dirname "$0")")") $(basename "$1") ${*:2}" >> "$HOME/called"
+case $1 in
+  *fetch_set.py)
+    mkdir -p "$root/backups/verifying"
+    echo '@report {"id": "ID", "runs": 3, "made": "2026", "release": "MADE_BY", "seconds": 1}' ;;
+  *migrate.py) [ ! -e "$HOME/bad" ] || exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def verifier(host: Place) -> Place:
+    for release in (host.root / "releases").iterdir():
+        python = release / "bin/python"
+        python.write_text(PYTHON.replace("ID", ID).replace("$root", str(host.root)))
+        python.chmod(0o755)
+    return host
+
+
+def verify(host: Place, made_by: str) -> tuple[list[str], list[str]]:
+    """Verify a set that a release made; returns what is said, and which programs ran by what."""
+    for release in (host.root / "releases").iterdir():
+        python = release / "bin/python"
+        python.write_text(python.read_text().replace("MADE_BY", made_by))
+    lines = host.machine.change(verifying(SETTINGS, ID).script)
+    called = (host.machine.home / "called").read_text().splitlines()
+    return lines, [" ".join(line.split()[:2]) for line in called]
+
+
+def test_a_set_is_verified_by_the_release_that_made_it(verifier):
+    lines, called = verify(verifier, "new")
+    assert lines[-1] == "@exit 0"
+    assert called == [
+        "venv fetch_set.py", "new migrate.py", "new try_server.py", "venv note_verified.py",
+    ]  # fmt: skip
+    assert f"@say serve {ID} on the side with MLflow new" in lines
+    assert (verifier.machine.home / "called").read_text().splitlines()[-1].split()[-2] == ID
+    assert left(verifier) == {"backups"}
+    assert os.listdir(verifier.root / "backups") == []
+
+
+@pytest.mark.parametrize("stamp", [True, False])
+def test_where_that_is_gone_it_is_the_present_release(verifier, stamp):
+    if stamp:
+        (verifier.root / "releases/new/.complete").unlink()
+    _, called = verify(verifier, "new" if stamp else "gone")
+    assert called[1:3] == ["old migrate.py", "old try_server.py"]
+
+
+def test_a_set_that_fails_is_never_noted_as_verified(verifier):
+    (verifier.machine.home / "bad").touch()
+    lines, called = verify(verifier, "new")
+    assert lines[-1] == "@exit 1"
+    assert called == ["venv fetch_set.py", "new migrate.py"]
+    assert os.listdir(verifier.root / "backups") == []
