@@ -130,6 +130,14 @@ def test_restored_databases_that_do_not_serve_are_taken_back(host):
     assert host.machine.lines[-1][3] == "failed (1)"
 
 
+def test_a_server_that_ends_without_a_word_is_said_not_to_start(host):
+    host.machine.stub("journalctl", "echo Started.")
+    host.build("bad", RESTORED)
+    assert failure(restore(host)) == (
+        "@fail The server does not start: no error in its log. See the whole: ./fab logs"
+    )
+
+
 def test_a_server_that_never_made_a_backup_does_not_keep_the_id_of_a_set_that_failed(host):
     """Two servers of one id would thin out each other's backups."""
     (host.root / ".server-id").unlink()
