@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shlex
 import stat
 import sys
 import threading
@@ -106,12 +108,14 @@ class Index:
     def __init__(self) -> None:
         self.body: bytes = json.dumps({"files": FILES}).encode()
         self.asked: list[tuple[str, str]] = []
+        self.logins: list[str] = []
         self._server = make_server("127.0.0.1", 0, self, request_handler=Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}/simple"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         self.asked.append((environ["PATH_INFO"], environ["HTTP_ACCEPT"]))
+        self.logins.append(environ.get("HTTP_AUTHORIZATION", ""))
         start_response("200 OK", [("Content-Length", str(len(self.body)))])
         return [self.body]
 
@@ -172,9 +176,34 @@ def test_an_index_that_tells_no_times_is_one_line(resolve, index, body):
     assert out.count("\n") == 1
 
 
-def test_what_uv_says_last_is_the_reason(resolve):
-    code, out = resolve("3.15.0", "echo noise >&2; echo 'no solution' >&2; exit 1")
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "error: it failed\n  cause: the index\n  is closed. More.",
+            "the index is closed.",
+        ),
+        ("no solution", "no solution."),
+        ("", "uv said nothing."),
+    ],
+)
+def test_uv_s_first_reason_is_the_one_line(resolve, said, reason):
+    code, out = resolve("3.15.0", f"printf '%s' {shlex.quote(said)} >&2; exit 1")
     assert code == 1
     assert out.splitlines()[-1] == (
-        "@fail The packages of MLflow 3.15.0 cannot be resolved: no solution"
+        f"@fail The packages of MLflow 3.15.0 cannot be resolved: {reason}"
     )
+
+
+def test_an_index_s_login_is_sent_as_a_header_and_never_shown(resolve, index, monkeypatch):
+    login = "somebody:hidden%40word@"
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url.replace("//", f"//{login}"))
+    assert resolve("3.15.0")[0] == 0
+    assert base64.b64decode(index.logins[0].removeprefix("Basic ")) == b"somebody:hidden@word"
+    index.body = b"<html>"
+    assert "hidden" not in resolve("3.15.0")[1]
+
+
+def test_uv_is_given_the_index_that_the_date_came_from(resolve, index, tmp_path):
+    assert resolve("3.15.0", f'echo "$UV_DEFAULT_INDEX" > {tmp_path}/index')[0] == 0
+    assert (tmp_path / "index").read_text().strip() == index.url
