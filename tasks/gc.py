@@ -30,7 +30,7 @@ ORPHANS = ("orphans.py", "owner.py", "artifacts.py", "objects.py", "bucket.py")
 
 def age(text: str) -> int:
     """Return an age such as 30d in seconds; raises Exit where it is none."""
-    found = re.fullmatch(r"(\d{1,5})([hdw])", text)
+    found = re.fullmatch(r"([0-9]{1,5})([hdw])", text)
     if not found:
         raise Exit(
             f"--older-than is {text!r}, which is no age. Give a number with h, d or w for hours, "
@@ -58,11 +58,13 @@ def show(answers: Mapping[str, Any]) -> None:
     for host, answer in answers.items():
         if "backup" in answer:
             console.say(f"backup before: {answer['backup']}", host)
-        say = show_orphans if "report" in answer else show_deleted
-        say(host, answer)
+        if "found" in answer:
+            show_found(host, answer)
+        else:
+            (show_deletion if answer["deleted"] else show_report)(host, answer)
 
 
-def show_deleted(host: str, answer: Mapping[str, Any]) -> None:
+def show_found(host: str, answer: Mapping[str, Any]) -> None:
     """Print what was deleted in MLflow, and what of it is left."""
     found, left = answer["found"], answer["left"]
     age_ = f"deleted more than {answer['older_than']} ago"
@@ -71,8 +73,8 @@ def show_deleted(host: str, answer: Mapping[str, Any]) -> None:
         console.say("left as it is:", host)
         say_rows(host, left, lambda row: f"{named(row)}: {row['why']}")
     if answer["models"]:
-        kept = plural(answer["models"], "logged model")
-        console.say(f"{kept} of these runs stay until deleted in MLflow themselves", host)
+        what = "logged models of these runs that stay until deleted in MLflow themselves"
+        console.say(f"{what}: {answer['models']}", host)
     if not found:
         console.say(f"gc: nothing to remove that was {age_}", host)
     elif answer["removed"]:
@@ -82,25 +84,28 @@ def show_deleted(host: str, answer: Mapping[str, Any]) -> None:
         console.say(f"to remove it: {answer['type']}", host)
 
 
-def show_orphans(host: str, answer: Mapping[str, Any]) -> None:
-    """Print the sum of a report of orphans, or what was deleted from it."""
-    if answer["deleted"]:
-        console.say(f"✓ deleted {volume(answer)} that nothing in MLflow knew", host, "green")
-        if answer["left"]:
-            console.say(f"  {answer['left']} of the report are known, others or gone by now", host)
-        return
+def show_report(host: str, answer: Mapping[str, Any]) -> None:
+    """Print the sum of a report of orphans."""
     say_rows(host, answer["places"], located)
     if answer["recent"]:
         younger = plural(answer["recent"], "unknown object")
-        console.say(
-            f"{younger} of the last 24 hours may be uploads at work, and do not count", host
-        )
+        console.say(f"{younger} of the last 24 hours may be an upload at work: left out", host)
     if not answer["objects"]:
-        console.say("gc --orphans: MLflow knows every object", host)
+        console.say("gc --orphans: nothing to delete", host)
         return
     console.say(f"{volume(answer)} that nothing in MLflow knows. Nothing was deleted.", host)
     console.say(f"each one stands in {answer['report']} on the host", host)
     console.say(f"read it; to delete what stands there: {answer['type']}", host)
+
+
+def show_deletion(host: str, answer: Mapping[str, Any]) -> None:
+    """Print what was deleted of a report of orphans."""
+    if not answer["objects"] + answer["left"]:
+        console.say("gc --orphans: nothing to delete, the last report is empty", host)
+        return
+    console.say(f"✓ deleted {volume(answer)} that nothing in MLflow knew", host, "green")
+    if answer["left"]:
+        console.say(f"  {answer['left']} of the report are known, others or gone by now", host)
 
 
 def say_rows(

@@ -27,8 +27,13 @@ _asking = threading.Lock()
 
 def is_marked(settings: Settings, facts: Facts) -> bool:
     """Tell whether this host noted that it has marked the prefix, as the server that it is now."""
+    return facts.owned == note(settings, facts)
+
+
+def note(settings: Settings, facts: Facts) -> str:
+    """Spell what the host notes once it has marked the prefix, as files/host/owner.py does."""
     where = f"s3://{settings.bucket}/{settings.artifact_prefix} at {settings.endpoint_url or 'AWS'}"
-    return facts.owned == f"{facts.server_id}@{facts.hostname} {where}"
+    return f"{facts.server_id}@{facts.hostname} {where}"
 
 
 def agreed(server: Server, yes: bool) -> str:

@@ -150,7 +150,7 @@ class Tracking:
         runs = self.rows("select run_uuid from runs where experiment_id = :id", id=entry["id"])
         stay = [id for (id,) in runs if id not in gone]
         if stay:
-            return "holds %d runs that are left" % len(stay)
+            return "holds runs that are left: %d" % len(stay)
         paths = []
         for kind, query in HELD.items():
             for held in self._entries(kind, query, experiment=entry["id"]):

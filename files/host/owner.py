@@ -46,7 +46,7 @@ def readable(body):
         told = None
     told = told if isinstance(told, dict) else {}
     return {
-        name: told[name] if re.fullmatch(shape, str(told.get(name))) else "unknown"
+        name: told[name] if re.fullmatch(shape, str(told.get(name, ""))) else "unknown"
         for name, shape in SHAPES.items()
     }
 
