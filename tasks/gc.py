@@ -93,7 +93,10 @@ def show_report(host: str, answer: Mapping[str, Any]) -> None:
     if not answer["objects"]:
         console.say("gc --orphans: nothing to delete", host)
         return
-    console.say(f"{volume(answer)} that nothing in MLflow knows. Nothing was deleted.", host)
+    of = f"of {plural(answer['all'], 'object')}"
+    console.say(f"unknown to MLflow: {volume(answer)}, {of}. Nothing was deleted.", host)
+    if answer["objects"] > answer["all"] / 2:
+        console.warn("That is most of what lies there: is a restore due, before anything?", host)
     console.say(f"each one stands in {answer['report']} on the host", host)
     console.say(f"read it; to delete what stands there: {answer['type']}", host)
 

@@ -22,7 +22,7 @@ FOUND = {"found": [RUN, EXPERIMENT], "left": [LEFT], "objects": 3, "bytes": 3_40
 NOTHING = {"found": [], "left": [], "objects": 0, "bytes": 0, "models": 0}
 BACKUP = {"place": "s3://my-bucket/mlflow-backups/default/x/"}
 SUM = {
-    "objects": 2, "bytes": 900, "recent": 1, "report": "/home/ubuntu/mlflow-server/gc/x.jsonl",
+    "objects": 2, "bytes": 900, "all": 9, "recent": 1, "report": "/home/ubuntu/mlflow-server/gc/x.jsonl",
     "places": [
         {"place": "7", "experiment": "old", "objects": 1, "bytes": 800, "newest": "2026-01-02T"},
         {"place": "x", "experiment": None, "objects": 1, "bytes": 100, "newest": "2026-01-03T"},
@@ -202,10 +202,16 @@ def test_a_report_of_orphans_is_summed_up(capsys):
         "  7 (experiment old): 1 object, 800 B, the newest of 2026-01-02",
         "  x (of no experiment): 1 object, 100 B, the newest of 2026-01-03",
         "1 unknown object of the last 24 hours may be an upload at work: left out",
-        "2 objects, 900 B that nothing in MLflow knows. Nothing was deleted.",
+        "unknown to MLflow: 2 objects, 900 B, of 9 objects. Nothing was deleted.",
         f"each one stands in {SUM['report']} on the host",
         "read it; to delete what stands there: ./fab -H ec2 gc --orphans --yes",
     ]
+
+
+@pytest.mark.parametrize(("all_", "warned"), [(4, False), (3, True)])
+def test_a_bucket_full_of_unknown_files_makes_one_think(capsys, all_, warned):
+    show({"ec2": gc(told([SUM | {"all": all_}]), orphans=True)})
+    assert ("is a restore due" in capsys.readouterr().err) is warned
 
 
 @pytest.mark.parametrize(

@@ -389,7 +389,7 @@ def test_what_nothing_knows_is_reported_and_stays(mlflow, orphans):
     mlflow.put(f"0/models/m-{STRANGER}/artifacts/b", days=50)
     mlflow.put("lonely/ä b.txt")
     found = told(orphans())
-    assert (found["objects"], found["bytes"], found["recent"]) == (3, 25, 0)
+    assert (found["objects"], found["bytes"], found["all"], found["recent"]) == (3, 25, 4, 0)
     zero, lonely = sorted(found["places"], key=lambda place: place["place"])
     assert (zero["place"], zero["experiment"], zero["objects"], zero["bytes"]) == (
         "0", "Default", 2, 15,

@@ -62,8 +62,8 @@ class Known:
         return any("/".join(parts[:n]) in self.paths for n in range(1, len(parts) + 1))
 
 
-def unknown(bucket, known):
-    """List the objects that nobody knows; raises Trouble where another server's are below too."""
+def artifacts(bucket):
+    """List the objects that are somebody's; raises Trouble where another server's are below too."""
     for entry in objects.under(bucket, PREFIX + "/"):
         path = entry["Key"][len(PREFIX) + 1 :]
         if path.endswith("/" + owner.NAME):
@@ -73,7 +73,7 @@ def unknown(bucket, known):
                 "Give each server a `prefix:` beside the others', not below them.",
             )
         ours = path.startswith(OURS) or entry["Key"].startswith(BACKUPS + "/")
-        if path and not path.endswith("/") and not ours and not known.has(path):
+        if path and not path.endswith("/") and not ours:
             yield path, entry
 
 
@@ -93,13 +93,16 @@ def line(entry):
 def find(bucket):
     """Write a report, and return its sum."""
     known = Known()
-    places, recent = {}, 0
+    places, recent, all_ = {}, 0, 0
     began = now(bucket)
     os.makedirs(FOLDER, mode=0o700, exist_ok=True)
     path = os.path.join(FOLDER, began.strftime("%Y%m%dT%H%M%SZ.jsonl"))
     with open(path + ".part", "w") as stream:
         write(stream, dict(WHAT, made=began.isoformat(timespec="seconds")))
-        for below, entry in unknown(bucket, known):
+        for below, entry in artifacts(bucket):
+            all_ += 1
+            if known.has(below):
+                continue
             if began - entry["LastModified"] < IN_FLIGHT:
                 recent += 1
                 continue
@@ -107,10 +110,11 @@ def find(bucket):
             count(places, known.names, below, entry)
         found = sorted(places.values(), key=lambda place: place["bytes"], reverse=True)
         sums = {name: sum(place[name] for place in found) for name in ("objects", "bytes")}
-        write(stream, dict(sums, recent=recent, places=found))
+        sums.update(recent=recent, all=all_, places=found)
+        write(stream, sums)
     os.replace(path + ".part", path)
     prune()
-    return dict(sums, recent=recent, places=found, report=path)
+    return dict(sums, report=path)
 
 
 def write(stream, value):
@@ -175,10 +179,10 @@ def reported(path):
 def delete(bucket):
     """Delete what stands in the last report, but for what became known or another since."""
     path, sums = last(bucket)
-    wanted, batch = reported(path), []
+    known, wanted, batch = Known(), reported(path), []
     deleted, size = 0, 0
-    for _, entry in unknown(bucket, Known()):
-        if wanted.get(entry["Key"]) != line(entry):
+    for below, entry in artifacts(bucket):
+        if wanted.get(entry["Key"]) != line(entry) or known.has(below):
             continue
         batch.append(entry["Key"])
         deleted, size = deleted + 1, size + entry["Size"]
