@@ -22,7 +22,8 @@ FOUND = {"found": [RUN, EXPERIMENT], "left": [LEFT], "objects": 3, "bytes": 3_40
 NOTHING = {"found": [], "left": [], "objects": 0, "bytes": 0, "models": 0}
 BACKUP = {"place": "s3://my-bucket/mlflow-backups/default/x/"}
 SUM = {
-    "objects": 2, "bytes": 900, "all": 9, "recent": 1, "report": "/home/ubuntu/mlflow-server/gc/x.jsonl",
+    "objects": 2, "bytes": 900, "all": 9, "recent": 1,
+    "report": "/home/ubuntu/mlflow-server/gc/x.jsonl",
     "places": [
         {"place": "7", "experiment": "old", "objects": 1, "bytes": 800, "newest": "2026-01-02T"},
         {"place": "x", "experiment": None, "objects": 1, "bytes": 100, "newest": "2026-01-03T"},
