@@ -13,7 +13,8 @@ from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
 from tasks.console import confirm
 from tasks.facts import Facts, Guide
-from tasks.install import refuse_unlike_guide, refuse_without_sudo, release_of
+from tasks.install import refuse_unlike_guide, refuse_without_sudo
+from tasks.releases import release_of
 from tasks.restore import switching
 from tasks.server import Change, Server
 from tasks.templates import read

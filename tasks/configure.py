@@ -13,8 +13,9 @@ from tasks import credentials, paths
 from tasks.commands import sh, when
 from tasks.credentials import Keys, Login
 from tasks.facts import Facts
-from tasks.install import refuse_unlike_guide, refuse_without_sudo, release_of
+from tasks.install import refuse_unlike_guide, refuse_without_sudo
 from tasks.kinds import Host, remote
+from tasks.releases import release_of
 from tasks.server import Change, Server
 from tasks.templates import read, render
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials
+from tasks import credentials, owner
 from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
+from tasks.console import typed
 from tasks.credentials import Login
 from tasks.facts import Facts
-from tasks.install import refuse_without_sudo, release_of
+from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
+from tasks.releases import release_of
 from tasks.server import Change
 from tasks.templates import read, render
 
@@ -37,13 +39,17 @@ class File:
     text: str
 
 
-@remote(then="verify", help={"yes": "do not ask before a server of the guide's is taken over"})
+@remote(
+    then="verify",
+    help={"yes": "take over a server of the guide's, or another server's prefix, without asking"},
+)
 def deploy(c: Host, yes: bool = False) -> None:
     """Ship the files that differ, start, check it is usable.
 
     Restarts only when something changed that the server must see, and loses no request doing so:
     they wait in the socket. Then looks whether login, database and bucket work, and takes the
-    first password off the host. A failure puts the former files and server back.
+    first password off the host. A failure puts the former files and server back. The first time
+    it marks the artifacts' prefix as this server's; another server's mark makes it ask.
 
     A server that the guide made is taken over with all its runs and users, after asking.
 
@@ -56,19 +62,27 @@ def deploy(c: Host, yes: bool = False) -> None:
         adopt(server, yes)
         return
     login = credentials.known(server)
-    needed = changes(server.settings, server.facts, login)
-    if not needed:
+    settings, scheduled = server.settings, is_scheduled(server.settings, server.facts)
+    needed = changes(settings, server.facts, login)
+    if needed:
+        if not owner.is_marked(settings, server.facts):
+            needed = changes(settings, server.facts, login, owner.agreed(server, yes))
+        server.apply("deploy", needed)
+        server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
+        if login is None:
+            server.warn("checked without a login: none of this server's is known (./fab client)")
+    else:
         server.say("deploy: nothing to change, the server is well")
-        return
-    server.apply("deploy", needed)
-    settings = server.settings
-    server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
-    if login is None:
-        server.warn("checked without a login: none for this server is known here (./fab client)")
+    if not scheduled:
+        again = typed(server.name, settings.environment, "backup.schedule")
+        server.say(f"no schedule makes backups yet: {again}")
 
 
-def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
-    """Decide what deploying would do; raises Exit where something must come first."""
+def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "") -> list[Change]:
+    """Decide what deploying would do; raises Exit where something must come first.
+
+    `over` is the server whose mark on the prefix may be replaced.
+    """
     settings.require_bucket()
     refuse_without_sudo(facts)
     if facts.release is None or facts.release not in facts.complete:
@@ -77,6 +91,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
         raise Exit("The server has no first login yet. Type: ./fab configure deploy")
     refuse_taken_port(settings, facts)
 
+    marking = [] if owner.is_marked(settings, facts) else [owner.marking(settings, over)]
     wanted = files(settings, facts)
     after = auth_file(settings, facts)
     if facts.has_users:
@@ -86,7 +101,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
     if not differing and not (idle or elsewhere) and facts.well == stamp and not facts.bootstrap:
-        return []
+        return marking
 
     sentences = [f"put {file.path}" for file in differing]
     sentences += [f"start {name}" for name in idle]
@@ -96,7 +111,8 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
         sentences.append("take the first password off the host")
     sentences.append(CHECK)
     restart = any(file.path not in _only_nginx(settings) for file in differing)
-    return [deploying(settings, "; ".join(sentences), differing, after, stamp, login, restart)]
+    deploying_ = deploying(settings, "; ".join(sentences), differing, after, stamp, login, restart)
+    return [*marking, deploying_]
 
 
 def deploying(
@@ -234,7 +250,14 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/nginx/sites-available/{unit}",
         f"{root}/start_mlflow_server.sh",
         f"{root}/.mlflow_auth_config",
+        *(f"/etc/systemd/system/{name}" for name in schedule_units(settings)),
     ]
+
+
+def schedule_units(settings: Settings) -> list[str]:
+    """Name the units of a schedule of backups."""
+    names = (f"{settings.unit}-backup", f"{settings.unit}-backup-verify")
+    return [f"{name}.{kind}" for name in names for kind in ("service", "timer")]
 
 
 # Told that the server can do multipart, MLflow's clients fetch every file straight from S3 by
@@ -332,6 +355,11 @@ def refuse_taken_port(settings: Settings, facts: Facts) -> None:
 def is_deployed(settings: Settings, facts: Facts) -> bool:
     """Tell whether our nginx site is on the host."""
     return f"/etc/nginx/sites-available/{settings.unit}" in facts.files
+
+
+def is_scheduled(settings: Settings, facts: Facts) -> bool:
+    """Tell whether a timer makes backups."""
+    return facts.unit(f"{settings.unit}-backup.timer").active == "active"
 
 
 def wellness(wanted: Sequence[File], facts: Facts) -> str:

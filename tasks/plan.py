@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import adopt, configure, credentials, deploy, install
+from tasks import adopt, configure, credentials, deploy, install, owner
 from tasks.console import console
 from tasks.kinds import Host, remote
+from tasks.releases import release_of
 from tasks.server import Change, Server
 
 
@@ -50,7 +51,7 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
 
 def _deploying(server: Server, login: credentials.Login) -> list[str]:
     settings, facts = server.settings, server.facts
-    if facts.guide and not (install.release_of(settings) in facts.complete and facts.server_env):
+    if facts.guide and not (release_of(settings) in facts.complete and facts.server_env):
         return ["take over the guide's server, after asking"]
     if facts.guide:
         return _sentences(adopt.changes(settings, facts, login))
@@ -59,7 +60,8 @@ def _deploying(server: Server, login: credentials.Login) -> list[str]:
     # What comes before is not there yet, so every file is new.
     deploy.refuse_taken_port(settings, facts)
     names = [file.path for file in deploy.files(settings, facts)]
-    return [*(f"put {name}" for name in names), "start the server", deploy.CHECK]
+    mark = owner.marking(settings).what
+    return [mark, *(f"put {name}" for name in names), "start the server", deploy.CHECK]
 
 
 def _sentences(changes: list[Change]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import paramiko
 from invoke import Context, Result
 
-from tasks import deploy, install
+from tasks import deploy, owner, releases
 from tasks.configure import auth_config, proof
 from tasks.facts import PACKAGES, Facts, Managed, Unit
 from tasks.server import Server
@@ -24,6 +24,8 @@ from tasks.ssh import Client, Target
 
 SETTINGS = Settings(bucket="my-bucket")
 ROOT = "/home/ubuntu/mlflow-server"
+# What every bundle of changes holds beside the changes' own files.
+RUNNER = {"change.sh", "settle.sh", "words.sh", "steps.sh"}
 
 
 def target(alias: str = "ec2", **values: Any) -> Target:
@@ -163,6 +165,7 @@ def blank(**values: Any) -> Facts:
         "user": "ubuntu",
         "root": ROOT,
         "now": 1_800_000_000,
+        "hostname": "ip-10-0-0-5",
         "sudo": True,
         "os": "debian 12",
         "machine": "x86_64",
@@ -178,11 +181,11 @@ def blank(**values: Any) -> Facts:
 
 def installed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     """That host after `install`."""
-    lock = (install.paths.FILES / "tools.txt").read_text()
-    release = install.release_of(settings)
+    lock = (releases.paths.FILES / "tools.txt").read_text()
+    release = releases.release_of(settings)
     given: dict[str, Any] = {
         "packages": frozenset(PACKAGES),
-        "tools": install.digest(lock),
+        "tools": releases.digest(lock),
         "release": release,
         "complete": frozenset({release}),
     }
@@ -210,6 +213,8 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     names = (f"{settings.unit}.service", f"{settings.unit}.socket", "nginx.service")
     given: dict[str, Any] = {
         "bootstrap": False,
+        "server_id": "1a2b3c4d",
+        "owned": owner.note(settings, replace(before, server_id="1a2b3c4d")),
         "users": 1,
         "schema": "abc",
         "runs": 3,

@@ -12,6 +12,7 @@ from stand_ins import ROOT, SETTINGS, Reply, blank, configured, context
 
 from tasks import adopt, configure, credentials, deploy, install, plan, upgrade
 from tasks.facts import Facts, Guide, Listener
+from tasks.releases import release_of
 
 GUIDE = Guide(
     version="2.22.1",
@@ -70,7 +71,7 @@ def test_install_puts_the_release_beside_it_and_leaves_its_venv_alone():
 def test_configure_proves_the_bucket_with_the_new_release_and_makes_server_env_alone():
     facts = ready(server_env=frozenset(), proved=None)
     (proof,) = configure.aws_changes(SETTINGS, facts, None)
-    release = install.release_of(SETTINGS)
+    release = release_of(SETTINGS)
     assert f'"$root/releases/{release}/bin/python" "$here/prove_bucket.py"' in proof.script
     whats = [change.what for change in configure.auth_changes(SETTINGS, facts, None, None)]
     assert whats == ["make server.env with a secret key"]
