@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
-from tasks import credentials, deploy
+from tasks import credentials, deploy, owner
 from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
 from tasks.console import confirm
@@ -34,6 +34,9 @@ def adopt(server: Server, yes: bool) -> None:
     question = f"Take over the guide's server on {server.name}?"
     if not confirm(question, yes, PLAN.format(version=settings.version)):
         raise Exit("Nothing was changed: the guide's server runs on.")
+    if not owner.is_marked(settings, facts):
+        over = owner.agreed(server, yes, python_of(release_of(settings)))
+        needed = changes(settings, facts, login, over)
     reports = [json.loads(report) for report in server.apply("deploy", needed)]
     server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
     if login is not None:
@@ -66,8 +69,16 @@ def described(guide: Guide, facts: Facts) -> str:
     )
 
 
-def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
-    """Build what takes the guide's server over; raises Exit where something must come first."""
+def python_of(release: str) -> str:
+    """Spell a release's Python as a word for a script."""
+    return f'"$root/releases/{release}/bin/python"'
+
+
+def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "") -> list[Change]:
+    """Build what takes the guide's server over; raises Exit where something must come first.
+
+    `over` is the server whose mark on the prefix may be replaced.
+    """
     settings.require_bucket()
     refuse_without_sudo(facts)
     refuse_unlike_guide(settings, facts)
@@ -81,7 +92,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
     after = replace(facts, release=release, guide=None)
     login_file = deploy.auth_file(settings, after)
     wanted = [*deploy.files(settings, after), login_file]
-    python = f'"$root/releases/{release}/bin/python"'
+    python = python_of(release)
     aside = serving_aside(settings, '"$root/next.part"', python)
     words = "\n".join(
         (
@@ -102,6 +113,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
             aside.files,
         ),
         backing_up(settings, python),
+        *([] if owner.is_marked(settings, facts) else [owner.marking(settings, over, python)]),
         Change(
             "stop the guide's server; adopt its databases and users",
             read("host/adopt.sh"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
 
 PROGRAMS = ("owner.py", "bucket.py")
+PYTHON = '"$root/venv/bin/python"'  # of the release that serves
 _asking = threading.Lock()
 
 
@@ -36,14 +37,14 @@ def note(settings: Settings, facts: Facts) -> str:
     return f"{facts.server_id}@{facts.hostname} {where}"
 
 
-def agreed(server: Server, yes: bool) -> str:
+def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
     """Look whose the prefix is, and ask before it is taken from another server.
 
-    Returns whose mark may be replaced, as server@host, or "" where there is none. Raises Exit where
+    `python` is a word for the script. Returns whose mark may be replaced, as server@host, or "" where there is none. Raises Exit where
     that is not wanted.
     """
     settings = server.settings
-    step = Change("look whose the prefix is", owning(settings, "look"), programs())
+    step = Change("look whose the prefix is", owning(settings, python, "look"), programs())
     mark = json.loads(server.look("deploy", [step])[-1])
     if mark is None:
         return ""
@@ -60,16 +61,16 @@ def agreed(server: Server, yes: bool) -> str:
     return f"{mark['server']}@{mark['host']}"
 
 
-def marking(settings: Settings, over: str = "") -> Change:
+def marking(settings: Settings, over: str = "", python: str = PYTHON) -> Change:
     """Build the change that marks the prefix; `over` is whose mark may be replaced."""
     what = f"mark s3://{settings.require_bucket()}/{settings.artifact_prefix}/ as this server's"
-    return Change(what, owning(settings, "claim", over), programs())
+    return Change(what, owning(settings, python, "claim", over), programs())
 
 
-def owning(settings: Settings, action: str, *words: str) -> str:
+def owning(settings: Settings, python: str, action: str, *words: str) -> str:
     """Spell a script that runs files/host/owner.py."""
-    python = f'"$root/venv/bin/python" "$here/owner.py" {action} "$root"'
-    return f"{environment(settings)}\n{python} {sh(*place(settings), *words)}"
+    program = f'{python} "$here/owner.py" {action} "$root"'
+    return f"{environment(settings)}\n{program} {sh(*place(settings), *words)}"
 
 
 def place(settings: Settings) -> tuple[str, ...]:
