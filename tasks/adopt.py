@@ -31,9 +31,11 @@ def adopt(server: Server, yes: bool) -> None:
     needed = changes(settings, facts, login)
     assert facts.guide is not None
     server.say(described(facts.guide, facts))
+    for difference in differences(settings, facts.guide):
+        server.warn(difference)
     question = f"Take over the guide's server on {server.name}?"
     if not confirm(question, yes, PLAN.format(version=settings.version)):
-        raise Exit("Nothing was changed: the guide's server runs on.")
+        raise Exit(f"Nothing was changed: {left_as_it_is(facts.guide)}")
     if not owner.is_marked(settings, facts):
         over = owner.agreed(server, yes, python_of(release_of(settings)))
         needed = changes(settings, facts, login, over)
@@ -59,7 +61,7 @@ PLAN = (
 
 def described(guide: Guide, facts: Facts) -> str:
     """Say what was found."""
-    how = "stopped"
+    how = "stopped by a task that was cut off" if guide.cut_off else "stopped"
     if guide.active:
         how = f"run by the unit {guide.unit}" if guide.unit else f"run by process {guide.pid}"
     return (
@@ -67,6 +69,30 @@ def described(guide: Guide, facts: Facts) -> str:
         f"{facts.runs} runs, {facts.users} users; artifacts in {guide.destination}, "
         f"AWS profile {guide.profile}"
     )
+
+
+def left_as_it_is(guide: Guide) -> str:
+    """Say how the guide's server is left where the answer was no."""
+    if guide.cut_off:
+        return "the guide's server stays stopped. It runs again after: ./fab rollback"
+    return f"the guide's server {'runs on' if guide.active else 'stays stopped'}."
+
+
+def differences(settings: Settings, guide: Guide) -> list[str]:
+    """Say what clients would find changed, and which setting keeps it as it was."""
+    found = []
+    if guide.host not in ("127.0.0.1", "localhost", settings.bind) and settings.bind != "0.0.0.0":
+        found.append(
+            f"It listens on {guide.host}; the new one will on {settings.bind}, where the host's "
+            f"own programs and ./fab tunnel come in. To keep it: `bind: {guide.host}` under "
+            "`mlflow:` in fabric.yaml."
+        )
+    if guide.port != settings.port:
+        found.append(
+            f"It listens on port {guide.port}; the new one will on {settings.port}. To keep it: "
+            f"`port: {guide.port}` under `mlflow:` in fabric.yaml."
+        )
+    return found
 
 
 def python_of(release: str) -> str:
@@ -99,12 +125,12 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
             f"unit={settings.unit} release={release} version={sh(guide.version)} python={python}",
             *("aside() {", aside.script, "}"),
             switching(),
+            read("host/guide.sh"),
         )
     )
-    staged: dict[str, str | bytes] = {
+    staged = guide_program() | {
         "start": deploy.start_script(settings, after).text,
         "auth": login_file.text,
-        "guide.py": read("host/guide.py"),
     }
     return [
         Change(
@@ -141,11 +167,30 @@ def giving_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
     """Build what has the guide's server serve again."""
     script = "\n".join(
         (
-            f"unit={settings.unit} port={settings.port} current={facts.release}",
+            f"unit={settings.unit} current={facts.release}",
             f"former={sh(former['name'])} release={sh(former['release'])}",
             switching(),
+            read("host/guide.sh"),
             read("host/give_up.sh"),
         )
     )
-    files: dict[str, str | bytes] = {"guide.py": read("host/guide.py")}
-    return [Change(f"give the guide's server back, as of {former['name']}", script, files)]
+    what = f"give the guide's server back, as of {former['name']}"
+    return [Change(what, script, guide_program()), starting_again(settings)]
+
+
+def starting_again(settings: Settings) -> Change:
+    """Build the end of that, which is all that is left to do where it was cut off."""
+    script = "\n".join(
+        (
+            f"unit={settings.unit} port={settings.port}",
+            switching(),
+            read("host/guide.sh"),
+            read("host/guide_again.sh"),
+        )
+    )
+    return Change("have the guide's server run as it ran", script, guide_program())
+
+
+def guide_program() -> dict[str, str | bytes]:
+    """Return the program that knows the guide's server."""
+    return {"guide.py": read("host/guide.py")}

@@ -30,6 +30,11 @@ def backup(c: Host) -> None:
     Example: fab -H ec2 backup
     """
     server = c.server
+    if server.facts.guide and not server.facts.server_env:
+        raise Exit(
+            "The guide's server is backed up once it was taken over. Type: "
+            f"./fab -H {server.name} install configure deploy"
+        )
     if not (server.settings.backend_store_uri or server.facts.schema):
         raise Exit(ABSENT.format(host=server.name))
     reports = server.apply("backup", [backing_up(server.settings)], decided=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tasks.commands import sh
@@ -69,7 +69,8 @@ class Guide:
     """A server that the guide made, as files/host/guide.py sees it.
 
     `unit` is empty where it was started by hand; `store` and `auth` are its databases' files, empty
-    for others than SQLite; `destination` is where artifacts lie.
+    for others than SQLite; `destination` is where artifacts lie. `cut_off` says that it was stopped
+    by a task that did not come to its end.
     """
 
     version: str
@@ -77,12 +78,14 @@ class Guide:
     active: bool
     enabled: bool
     pid: int
+    host: str
     port: int
     store: str
     destination: str
     profile: str
     auth: str
     permission: str
+    cut_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,20 @@ def probe(settings: Settings, files: Sequence[str]) -> str:
     return sh(
         "bash", "-c", read("host/facts.sh"), "facts",
         settings.root_path, settings.unit, settings.port, settings.profile,
-        read("host/guide.py"), *PACKAGES, "--", *files, "--",
+        *PACKAGES, "--", *files, "--",
     )  # fmt: skip
+
+
+def guide_probe(settings: Settings, facts: Facts) -> str:
+    """Spell the command that looks whether the guide made what lies at our environment's place."""
+    return sh("python3", "-c", read("host/guide.py"), "look", facts.root, settings.unit)
+
+
+def with_guide(facts: Facts, text: str) -> Facts:
+    """Add what that command printed: nothing where the guide made no server there."""
+    if not text.strip():
+        return facts
+    return replace(facts, foreign=False, guide=Guide(**json.loads(text)))
 
 
 def parts(text: str, count: int) -> list[str]:
@@ -200,7 +215,6 @@ def parse(text: str) -> Facts:
         aws="aws" in found,
         release=one("release"),
         foreign="foreign" in found,
-        guide=_guide(one("guide")),
         complete=frozenset(found.get("complete", [])),
         tools=one("tools"),
         files=_managed(found.get("file", [])),
@@ -237,10 +251,6 @@ def parse(text: str) -> Facts:
 def _installed(lines: list[str]) -> frozenset[str]:
     # "ii" is dpkg's abbreviation for wanted and wholly installed; "iF" is half configured.
     return frozenset(line.split()[0] for line in lines if line.split()[1:2] == ["ii"])
-
-
-def _guide(line: str | None) -> Guide | None:
-    return Guide(**json.loads(line)) if line else None
 
 
 def _managed(lines: list[str]) -> dict[str, Managed]:

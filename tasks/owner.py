@@ -40,8 +40,8 @@ def note(settings: Settings, facts: Facts) -> str:
 def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
     """Look whose the prefix is, and ask before it is taken from another server.
 
-    `python` is a word for the script. Returns whose mark may be replaced, as server@host, or "" where there is none. Raises Exit where
-    that is not wanted.
+    `python` is a word for the script. Returns whose mark may be replaced, as server@host, or ""
+    where there is none. Raises Exit where that is not wanted.
     """
     settings = server.settings
     step = Change("look whose the prefix is", owning(settings, python, "look"), programs())

@@ -218,7 +218,15 @@ class Server:
                 f"says: {said}. Log in as another user: -H USER@HOST."
             ) from None
         for server, facts in zip(servers, found, strict=True):
-            server._facts = facts
+            server._facts = self._asked_of_guide(server.settings, facts)
+
+    def _asked_of_guide(self, settings: Settings, facts: Facts) -> Facts:
+        """Look again where somebody else's environment lies: few hosts need this second exec."""
+        if not facts.foreign:
+            return facts
+        return probing.with_guide(
+            facts, self.read(probing.guide_probe(settings, facts), check=False)
+        )
 
     def forget(self) -> None:
         """Look again at the next question."""

@@ -146,6 +146,10 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     Example: fab -H ec2 rollback
     """
     server = c.server
+    if server.facts.guide and server.facts.guide.cut_off:
+        server.apply("rollback", [adopt.starting_again(server.settings)], decided=False)
+        say_given_back(server, server.facts.guide.version)
+        return
     refuse_absent(server)
     script = f'python3 "$here/look_at_former.py" "$root" {sh(id)}'
     names = ("look_at_former.py", "databases.py")
@@ -157,11 +161,16 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     if former["task"] == "adopt":
         changes = adopt.giving_back(server.settings, server.facts, former)
         server.apply("rollback", changes, decided=False)
-        server.say(f"✓ the guide's server serves again, with MLflow {version}", "green")
+        say_given_back(server, version)
         return
     server.apply("rollback", rolling_back(server.settings, server.facts, former), decided=False)
     server.say(f"✓ MLflow {version} serves, as before the {former['task']}", "green")
     say_version(server, version)
+
+
+def say_given_back(server: Server, version: str) -> None:
+    """Say that the guide's server is there again."""
+    server.say(f"✓ the guide's server serves again, with MLflow {version}", "green")
 
 
 def lost(former: Any) -> str:

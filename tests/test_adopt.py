@@ -10,9 +10,10 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, blank, configured, context
 
-from tasks import adopt, configure, credentials, deploy, install, plan, upgrade
+from tasks import adopt, backup, configure, credentials, deploy, install, owner, plan, upgrade
 from tasks.facts import Facts, Guide, Listener
 from tasks.releases import release_of
+from tasks.settings import Settings
 
 GUIDE = Guide(
     version="2.22.1",
@@ -20,6 +21,7 @@ GUIDE = Guide(
     active=True,
     enabled=False,
     pid=77,
+    host="127.0.0.1",
     port=5000,
     store=f"{ROOT}/mlflow.db",
     destination="s3://my-bucket/mlflow-artifacts/",
@@ -108,7 +110,14 @@ def test_what_must_come_first_is_named(values, wanted):
 
 def test_it_is_rehearsed_and_backed_up_before_it_is_stopped_and_served_last():
     whats = [change.what for change in adopt.changes(SETTINGS, ready(), None)]
-    assert [what.split()[0] for what in whats] == ["rehearse", "back", "stop", "put", "look"]
+    assert [what.split()[0] for what in whats] == [
+        "rehearse",
+        "back",
+        "mark",
+        "stop",
+        "put",
+        "look",
+    ]
     steps = "\n".join(change.script for change in adopt.changes(SETTINGS, ready(), None))
     assert steps.index("back_up.py") < steps.index("guide stop\n")
     assert steps.index("guide stop\n") < steps.index("guide retire\n") < steps.index("switch adopt")
@@ -131,7 +140,7 @@ def test_no_is_the_answer_that_changes_nothing(terminal):
 
 
 def test_a_password_that_mlflow_refuses_from_now_on_is_named(capsys):
-    c = context(ready())
+    c = context(ready(owned=owner.note(SETTINGS, ready())))
     said = '@report {"migrated": []}\n@report {"well_known": ["admin"]}\n@exit 0\n'
     c.recorder.replies.append(Reply(said))
     deploy.deploy(c, yes=True)
@@ -173,3 +182,51 @@ def test_the_users_of_mlflow_before_3_6_are_of_the_first_revision(tmp_path, monk
         base.execute("drop table users")
         with pytest.raises(databases.Damaged, match="holds no MLflow schema"):
             databases.revision(base, "basic_auth.db")
+
+
+@pytest.mark.parametrize(
+    ("values", "bind", "said"),
+    [
+        ({"host": "0.0.0.0"}, "127.0.0.1", ["bind: 0.0.0.0"]),
+        ({"host": "0.0.0.0"}, "0.0.0.0", []),
+        ({"host": "10.0.0.5"}, "0.0.0.0", []),
+        ({"host": "localhost"}, "127.0.0.1", []),
+        ({"host": "0.0.0.0", "port": 8080}, "127.0.0.1", ["bind: 0.0.0.0", "port: 8080"]),
+    ],
+)
+def test_what_clients_would_find_elsewhere_is_said_with_the_setting_that_keeps_it(
+    values, bind, said
+):
+    found = adopt.differences(Settings(bucket="my-bucket", bind=bind), guide(**values))
+    assert [re.findall("`(.*?)`", text)[0] for text in found] == said
+
+
+def test_it_is_said_before_the_question(terminal, capsys):
+    terminal.append("")
+    with pytest.raises(Exit, match="runs on"):
+        deploy.deploy(context(ready(guide=guide(host="0.0.0.0"))))
+    captured = capsys.readouterr()
+    assert "`bind: 0.0.0.0`" in captured.err + captured.out
+
+
+CUT_OFF = {"active": False, "cut_off": True, "pid": 0, "unit": "mlflow-server"}
+
+
+def test_one_whose_takeover_was_cut_off_is_taken_over_to_the_end_or_runs_again(terminal, capsys):
+    terminal.append("")
+    c = context(ready(guide=guide(**CUT_OFF)))
+    with pytest.raises(Exit, match=re.escape("It runs again after: ./fab rollback")):
+        deploy.deploy(c)
+    assert "stopped by a task that was cut off" in capsys.readouterr().out
+    upgrade.rollback(c)
+    steps = c.recorder.changes[-1].steps
+    assert "guide start" in steps
+    assert "give_back rollback" not in steps
+    assert "the guide's server serves again, with MLflow 2.22.1" in capsys.readouterr().out
+
+
+def test_a_backup_before_it_is_taken_over_names_deploy():
+    c = context(ready(server_env=frozenset()))
+    with pytest.raises(Exit, match=re.escape("Type: ./fab -H ec2 install configure deploy")):
+        backup.backup(c)
+    assert c.recorder.runs == []

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shlex
 import sqlite3
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from tasks import templates
 from tasks.credentials import Keys
-from tasks.facts import PACKAGES, Facts, Listener, Managed, Unit, parse, parts, probe
+from tasks.facts import (
+    PACKAGES,
+    Facts,
+    Guide,
+    Listener,
+    Managed,
+    Unit,
+    guide_probe,
+    parse,
+    parts,
+    probe,
+    with_guide,
+)
 from tasks.settings import Settings
 
 
@@ -134,9 +147,15 @@ def test_the_probe_names_what_to_look_at_and_quotes_it():
     words = shlex.split(probe(settings, ["/etc/a b", "~/c"]))
     assert words[:2] == ["bash", "-c"]
     assert words[3:] == [
-        "facts", "~/m", "mlflow-server", "6000", "work", templates.read("host/guide.py"),
+        "facts", "~/m", "mlflow-server", "6000", "work",
         *PACKAGES, "--", "/etc/a b", "~/c", "--",
     ]  # fmt: skip
+
+
+def test_the_probes_of_many_environments_fit_in_one_command():
+    managed = [f"/etc/systemd/system/mlflow-server-staging-{n}.service" for n in range(10)]
+    command = "; ".join(probe(Settings(root=f"~/mlflow-server-{n}"), managed) for n in range(10))
+    assert len(command) < 128 * 1024  # Linux's limit of one argument, which sshd makes of it
 
 
 # -- with bash itself --------------------------------------------------------------------------
@@ -160,16 +179,24 @@ def programs(tmp_path: Path) -> Path:
 
 
 def look(home: Path, programs: Path, settings: Settings | None = None, *files: str) -> Facts:
+    settings = settings or Settings()
+    facts = parse(ask(home, programs, probe(settings, files)))
+    if facts.foreign:
+        facts = with_guide(facts, ask(home, programs, guide_probe(settings, facts)))
+    return facts
+
+
+def ask(home: Path, programs: Path, command: str) -> str:
     path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
-        ["bash", "-c", probe(settings or Settings(), files)],
+        ["bash", "-c", command],
         env={"HOME": str(home), "PATH": path},
         capture_output=True,
         text=True,
         check=True,
     )
     assert done.stderr == ""
-    return parse(done.stdout)
+    return done.stdout
 
 
 def everything(home: Path) -> dict[str, tuple[int, bytes]]:
@@ -393,7 +420,9 @@ def test_the_profile_s_region_and_endpoint_are_read(home, programs, profile, wan
     assert look(home, programs, Settings(profile=profile)).aws_config == wanted
 
 
-def test_a_server_that_the_guide_made_is_recognised_by_its_real_venv(home, programs, server):
+@pytest.fixture
+def guides(server: Path) -> Path:
+    """The folder of a server that the guide made, which does not run."""
     (server / "venv").unlink()
     (server / "venv/lib/python3.11/site-packages/mlflow-2.22.1.dist-info").mkdir(parents=True)
     (server / "start_mlflow_server.sh").write_text(
@@ -401,6 +430,11 @@ def test_a_server_that_the_guide_made_is_recognised_by_its_real_venv(home, progr
         '  --backend-store-uri "sqlite:///mlflow.db" \\\n'
         '  --artifacts-destination "s3://bucket/mlflow-artifacts" \\\n  --port 5005\n'
     )
+    return server
+
+
+def test_a_server_that_the_guide_made_is_recognised_by_its_real_venv(home, programs, guides):
+    server = guides
     facts = look(home, programs)
     assert not facts.foreign
     assert facts.guide is not None
@@ -409,3 +443,34 @@ def test_a_server_that_the_guide_made_is_recognised_by_its_real_venv(home, progr
     assert facts.guide.destination == "s3://bucket/mlflow-artifacts"
     assert facts.guide.store == f"{server}/mlflow.db"
     assert facts.guide.auth == f"{server}/basic_auth.db"
+
+
+def noted(guides: Path) -> Guide:
+    """Leave what a takeover has left once it stopped the server; returns what ran before."""
+    (guides / "venv/.guide").mkdir()
+    ran = Guide("2.22.1", "mlflow", True, True, 77, "0.0.0.0", 5005, "a", "s3://b/c", "p", "b", "R")
+    (guides / "venv/.guide/ran.json").write_text(json.dumps({"argv": ["x"], **asdict(ran)}))
+    (guides / "venv/.guide/stopped").touch()
+    return ran
+
+
+@pytest.mark.parametrize("moved", ["not yet", "without its name", "with its name"])
+def test_how_it_ran_is_known_wherever_its_takeover_was_cut_off(home, programs, guides, moved):
+    ran = noted(guides)
+    if moved != "not yet":
+        (guides / "releases").mkdir(exist_ok=True)
+        (guides / "venv").rename(guides / "releases/2.22.1-guide")
+    if moved == "with its name":
+        (guides / "venv").symlink_to("releases/2.22.1-guide")
+    facts = look(home, programs)
+    assert (facts.foreign, facts.release) == (False, None)
+    assert facts.guide == replace(ran, active=False, pid=0, cut_off=True)
+
+
+def test_once_taken_over_it_is_no_longer_the_guide_s(home, programs, guides):
+    noted(guides)
+    (guides / "releases").mkdir(exist_ok=True)
+    (guides / "venv").rename(guides / "releases/2.22.1-guide")
+    (guides / "venv").symlink_to("releases/3.17.2-abc")
+    facts = look(home, programs)
+    assert (facts.foreign, facts.guide, facts.release) == (False, None, "3.17.2-abc")

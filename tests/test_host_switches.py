@@ -321,16 +321,21 @@ def test_of_each_task_two_former_states_stay_and_the_releases_that_they_need(sou
     keep(host, "20250203T000000Z", "restore", "2.0.0-b")
     keep(host, "20250204T000000Z", "restore", "2.0.0-b")
     keep(host, "20250205T000000Z-2.0.0-b", "rollback", "2.0.0-b")
+    keep(host, "20250101T000000Z-guide-2.22.1", "adopt", "2.22.1-guide")
     (host.root / "releases/bad").rename(host.root / "releases/unused")
     assert upgrade(host)[-1] == "@exit 0"
     assert aside(host)[:-1] == [
+        "20250101T000000Z-guide-2.22.1",
         "20250201T000000Z-2.0.0-b",
         "20250203T000000Z",
         "20250204T000000Z",
         "20250205T000000Z-2.0.0-b",
     ]
     assert about(host, aside(host)[-1])["release"] == "old"
-    assert set(os.listdir(host.root / "releases")) == {"2.0.0-b", "2.0.0-b.txt", "old", "new"}
+    assert set(os.listdir(host.root / "releases")) == {
+        *("2.0.0-b", "2.0.0-b.txt", "old", "new"),
+        *("2.22.1-guide", "2.22.1-guide.txt"),
+    }
 
 
 # -- rollback ----------------------------------------------------------------------------------

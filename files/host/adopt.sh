@@ -1,10 +1,9 @@
 # Take over the server that the guide made, already rehearsed and backed up. Needs: root, unit, release
 # (the new one), version (the old one's), aside (a function: migrate and try what lies in next.part),
-# switch.sh, and "$here"/start, auth and guide.py. Steps that follow and fail give it back as well.
+# switch.sh, guide (from guide.sh), and "$here"/start and auth. Steps that follow and fail give it back as well.
 next=$root/next.part
 theirs=$version-guide
 former=$(date -u +%Y%m%dT%H%M%SZ)-guide-$version
-guide() { python3 "$here/guide.py" "$1" "$root" "$unit" "$(readlink -f "$root/venv")" 8>&- 9>&-; }
 
 old_server_back() {
   if [ -e "$root/former/$former/about.json" ]; then
@@ -29,8 +28,8 @@ if [ ! -L "$root/venv" ]; then
   ln -sfn "releases/$theirs" "$root/venv.part"
   rm -rf "${root:?}/releases/$theirs"
   mv -T "$root/venv" "$root/releases/$theirs"
+  # Cut off here, the mark in it tells the next who comes whose it is.
   mv -fT "$root/venv.part" "$root/venv"
-  touch "$root/releases/$theirs/.complete"
 fi
 rm -rf "$next"
 mkdir -m 0700 "$next"

@@ -1,10 +1,9 @@
 # Read everything that tasks decide on, in one go, and change nothing.
-# Arguments: <root> <unit> <port> <profile> <the program guide.py> then the packages and files to look at, each list
-# ended by "--". Prints key<TAB>value lines; a value that cannot be had is simply not printed.
+# Arguments: <root> <unit> <port> <profile> then the packages and files to look at, each list ended by "--". Prints key<TAB>value lines; a value that cannot be had is simply not printed.
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
-root=${1/#\~/$HOME} unit=$2 port=$3 profile=$4 guide=$5
-shift 5
+root=${1/#\~/$HOME} unit=$2 port=$3 profile=$4
+shift 4
 packages=() files=()
 while [ "$1" != -- ]; do packages+=("$1"); shift; done
 shift
@@ -36,18 +35,20 @@ df -Pk "$existing" | awk 'NR == 2 {printf "disk_kb\t%s\nfree_kb\t%s\n", $2, $4}'
 dpkg-query -W -f 'package\t${Package} ${db:Status-Abbrev}\n' "${packages[@]}" 2>/dev/null
 if command -v aws >/dev/null; then fact aws yes; fi
 
-# A real folder, or one of its own among the releases, that rollback gave back.
+# Not ours are a real folder, one of the guide's that rollback gave back, and one that lost its name
+# where its taking over was cut off. Who made it, files/host/guide.py tells: it is asked only then.
 current=
 if [ -L "$root/venv" ]; then current=$(basename "$(readlink "$root/venv")"); fi
-if [ -d "$root/venv" ] && [[ -z $current || $current = *-guide ]]; then
-  found=$(python3 -c "$guide" look "$root" "$unit" 2>/dev/null)
-  if [ -n "$found" ]; then fact guide "$found"; else fact foreign venv; fi
+if [[ $current = *-guide || ( -z $current && -d $root/venv ) ]]; then
+  fact foreign venv
 elif [ -n "$current" ]; then
   fact release "$current"
+elif compgen -G "$root/releases/*-guide/.guide/stopped" > /dev/null; then
+  fact foreign venv
 fi
 for stamp in "$root"/releases/*/.complete; do
   # Without its Python, such as after an upgrade of the system, it has to be made anew.
-  if [[ $stamp != *-guide/.complete ]] && [ -e "$stamp" ] && [ -x "$(dirname "$stamp")/bin/python" ]; then fact complete "$(basename "$(dirname "$stamp")")"; fi
+  if [ -e "$stamp" ] && [ -x "$(dirname "$stamp")/bin/python" ]; then fact complete "$(basename "$(dirname "$stamp")")"; fi
 done
 if [ -e "$root/tools/.complete" ]; then fact tools "$(cat "$root/tools/.complete")"; fi
 

@@ -1,11 +1,9 @@
-# Take our server away and have the one that the guide made serve again. Needs: root, unit, port,
-# former (the state's name), release (the guide's, in releases), current (ours), switch.sh, health.sh
-# and "$here"/guide.py.
+# Stop our server and put the state of the one that the guide made back. guide_again.sh follows, and does
+# the rest by itself where this was cut off. Needs: what that needs, current (our release), former (the
+# state's name), release (the guide's, in releases), switch.sh and health.sh.
 aside=$(date -u +%Y%m%dT%H%M%SZ)-$current
-ours=("/etc/systemd/system/$unit.service" "/etc/systemd/system/$unit.socket" "/etc/tmpfiles.d/$unit.conf" "/etc/nginx/sites-available/$unit")
 if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type rollback again."; fi
 if [ ! -e "$root/releases/$release/.guide/ran.json" ]; then fail "The guide's environment $release is no longer on the host. Its databases are in $root/former/$former."; fi
-guide() { python3 "$here/guide.py" "$1" "$root" "$unit" "$root/releases/$release" 8>&- 9>&-; }
 
 ours_again() {
   hold
@@ -24,22 +22,10 @@ ours_again() {
 mkdir "$here/ours"
 for path in "${ours[@]}"; do as_root cp -p "$path" "$here/ours/${path//\//_}"; done
 say "stop the server"
-paused=$SECONDS
 hold
 on_failure() { ours_again; }
 as_root systemctl disable --quiet --now "$unit.socket" "$unit.service" 8>&- 9>&-
 stop_server
-as_root rm -f "/etc/nginx/sites-enabled/$unit" "/run/$unit.sock" "${ours[@]}"
-as_root systemctl daemon-reload
-as_root systemctl reload nginx
-for _ in $(seq 100); do
-  if ! as_root ss -Hltnp "sport = :$port" | grep -q nginx; then break; fi
-  sleep 0.1
-done
 give_back rollback "$former" "$aside"
 release_hold
-guide start
-on_failure() { :; }
-say "nobody served for $((SECONDS - paused)) s; what was replaced is kept in $root/former/$aside"
-rm -f "$root/.well"
-forget_old_states
+say "what was replaced is kept in $root/former/$aside"

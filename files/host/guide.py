@@ -1,10 +1,11 @@
 """Know a server that the guide made: how it runs, how to stop it, how to have it run so again.
 
-Runs on the host's own Python. Arguments: a verb, root, the unit's name, and for all but `look` the
-environment that the server runs from.
-look    prints {"version", "unit", "active", "enabled", "pid", "port", "store", "destination",
-        "profile", "auth", "permission"} as one line; nothing where the guide made no server here.
-note    writes that down beside the environment, and what else a new start needs.
+Runs on the host's own Python. Arguments: a verb, root, and the unit's name.
+look    prints {"version", "unit", "active", "enabled", "pid", "host", "port", "store",
+        "destination", "profile", "auth", "permission", "cut_off"} as one line; nothing where the
+        guide made no server here.
+note    writes that down beside the environment, and what else a new start needs. Until that start
+        what was noted holds, whatever stops the server and is itself cut off.
 stop    ends the server: its unit, or its process with all children.
 retire  has the unit not start any more, and takes its file away where ours has the same name.
 start   runs it as was noted, and waits until it answers.
@@ -24,7 +25,7 @@ import time
 import urllib.error
 import urllib.request
 
-verb, root, ours = sys.argv[1:4]
+verb, root, ours = sys.argv[1:]
 root = os.path.realpath(root)
 SCRIPT = "start_mlflow_server.sh"
 UNITS = "/etc/systemd/system"
@@ -109,7 +110,28 @@ def unit_says(name, key):
     return done.stdout.strip()
 
 
+def is_loaded(name):
+    return unit_says(name, "LoadState") == "loaded"
+
+
 # -- what it is ----------------------------------------------------------------------------------
+
+
+def environment():
+    """Return the folder that the server runs from, and whether it lost its name.
+
+    That is so where its taking over was cut off between two renames.
+    """
+    place = os.path.join(root, "venv")
+    if not os.path.lexists(place):
+        for mark in glob.glob(root + "/releases/*-guide/.guide/stopped"):
+            return os.path.dirname(os.path.dirname(mark)), True
+    return os.path.realpath(place), False
+
+
+def name_again(venv):
+    """Give it back the name that its own programs know it by."""
+    os.symlink(os.path.relpath(venv, root), os.path.join(root, "venv"))
 
 
 def version(venv):
@@ -176,13 +198,19 @@ def look(venv):
         unit = ours
     argv, variables = told(pid)
     auth, permission = login_file(variables)
-    return {
+    seen = {
         "version": made,
         "unit": unit,
         "active": bool(pid),
         "enabled": bool(unit) and unit_says(unit, "UnitFileState") == "enabled",
         "pid": pid,
-        "port": int(option(argv, "--port") or option(argv, "-p") or 5000),
+        "host": option(argv, "--host")
+        or option(argv, "-h")
+        or variables.get("MLFLOW_HOST")
+        or "127.0.0.1",
+        "port": int(
+            option(argv, "--port") or option(argv, "-p") or variables.get("MLFLOW_PORT") or 5000
+        ),
         # Never the whole of one that may hold a password.
         "store": file_of(option(argv, "--backend-store-uri")),
         "destination": option(argv, "--artifacts-destination")
@@ -191,6 +219,11 @@ def look(venv):
         "auth": auth,
         "permission": permission,
     }
+    if pid or not os.path.exists(venv + "/.guide/stopped"):
+        return seen
+    kept = noted(venv)
+    seen = {key: kept.get(key, seen[key]) for key in seen}
+    return dict(seen, active=False, pid=0, cut_off=True)
 
 
 # -- its end and its return --------------------------------------------------------------------
@@ -199,6 +232,8 @@ def look(venv):
 def note(venv):
     """Write down how it runs, where only this user reads it: an environment may hold secrets."""
     how = look(venv)
+    if how.get("cut_off"):
+        return
     pid = how["pid"]
     if pid and not how["unit"]:
         how["argv"], how["cwd"] = words(pid), os.readlink("/proc/%d/cwd" % pid)
@@ -210,8 +245,14 @@ def note(venv):
     file = "%s/%s.service" % (UNITS, how["unit"])
     if how["unit"] and os.path.exists(file):
         shutil.copy(file, os.path.join(folder, "unit"))
-    with open(os.path.join(folder, "ran.json"), "w") as stream:
+    file = os.path.join(folder, "ran.json")
+    with open(file + ".part", "w") as stream:
         json.dump(how, stream, indent=2)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(file + ".part", file)
+    with open(os.path.join(folder, "stopped"), "w"):
+        pass
 
 
 def noted(venv):
@@ -231,7 +272,7 @@ def send(number, pids):
 
 def stop(venv):
     how = noted(venv)
-    if how["unit"]:
+    if how["unit"] and is_loaded(how["unit"]):
         as_root("systemctl", "stop", how["unit"] + ".service", check=True)
     _, every = processes()
     send(signal.SIGTERM, every)
@@ -247,7 +288,7 @@ def stop(venv):
 
 def retire(venv):
     how = noted(venv)
-    if how["unit"]:
+    if how["unit"] and is_loaded(how["unit"]):
         as_root("systemctl", "disable", "--quiet", how["unit"] + ".service", check=True)
     if how["unit"] == ours:
         as_root("rm", "-f", "%s/%s.service" % (UNITS, ours), check=True)
@@ -264,15 +305,16 @@ def start(venv):
             as_root("systemctl", "daemon-reload", check=True)
         if how["enabled"]:
             as_root("systemctl", "enable", "--quiet", how["unit"] + ".service", check=True)
-    if not how["active"]:
+    if how["active"]:
+        if how["unit"]:
+            as_root("systemctl", "reset-failed", how["unit"] + ".service", capture_output=True)
+            as_root("systemctl", "start", how["unit"] + ".service", check=True)
+        elif not processes()[0]:
+            by_hand(how)
+        await_health(how["port"])
+    else:
         print("@say the guide's server is as it was: stopped")
-        return
-    if how["unit"]:
-        as_root("systemctl", "reset-failed", how["unit"] + ".service", capture_output=True)
-        as_root("systemctl", "start", how["unit"] + ".service", check=True)
-    elif not processes()[0]:
-        by_hand(how)
-    await_health(how["port"])
+    os.remove(os.path.join(venv, ".guide/stopped"))
 
 
 def by_hand(how):
@@ -304,10 +346,15 @@ def await_health(port):
     fail("The guide's server does not answer on port %d. See its log." % port)
 
 
+def show(venv):
+    seen = look(venv)
+    if seen:
+        print(json.dumps(seen))
+
+
 if __name__ == "__main__":
-    if verb == "look":
-        seen = look(os.path.join(root, "venv"))
-        if seen:
-            print(json.dumps(seen))
-    else:
-        {"note": note, "stop": stop, "retire": retire, "start": start}[verb](sys.argv[4])
+    verbs = {"look": show, "note": note, "stop": stop, "retire": retire, "start": start}
+    its, nameless = environment()
+    if nameless and verb != "look":
+        name_again(its)
+    verbs[verb](its)

@@ -75,7 +75,7 @@ give_back() {
 # releases that they need.
 forget_old_states() {
   local task kept about used folder name
-  for task in upgrade restore rollback adopt; do
+  for task in $(sed -n 's/.*"task": "\([a-z]*\)".*/\1/p' "$root"/former/*/about.json 2> /dev/null | sort -u); do
     kept=$(grep -l "\"task\": \"$task\"" "$root"/former/*/about.json 2> /dev/null | sort -r || true)
     tail -n +3 <<< "$kept" | while read -r about; do rm -rf "$(dirname "$about")"; done
   done
