@@ -15,6 +15,7 @@ from tasks.releases import (
     installing,
     is_behind,
     lock_of,
+    release_of,
     version_of,
     wanted_release,
 )
@@ -42,7 +43,8 @@ def install(c: Host) -> None:
     if guide := server.facts.guide:
         server.say(f"the guide's server (MLflow {guide.version}) is left as it is")
     if not needed:
-        server.say(f"install: nothing to change (MLflow {server.facts.release})")
+        release = server.facts.release or release_of(server.settings)
+        server.say(f"install: nothing to change (MLflow {release})")
         if is_behind(server.settings, server.facts) and not guide:
             wanted = f"MLflow {server.settings.version}"
             server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
