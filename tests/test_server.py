@@ -365,3 +365,28 @@ def test_a_look_that_fails_says_why(c):
     c.recorder.replies = [Reply("@fail It is dark. Switch on the light.\n@exit 1\n")]
     with pytest.raises(Exit, match=r"It is dark\. Switch on the light\."):
         c.server.look("doctor", [])
+
+
+GUIDES = {
+    "version": "2.22.1", "unit": "", "active": True, "enabled": False, "pid": 7, "host": "0.0.0.0",
+    "port": 5000, "store": "", "destination": "s3://b/p", "profile": "default", "auth": "",
+    "permission": "READ",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "execs", "version", "foreign"),
+    [
+        ("release\t3.17.2-abc\nend\tyes\n", 1, None, False),
+        ("foreign\tvenv\nroot\t/r\nend\tyes\n", 2, "2.22.1", False),
+        ("foreign\tvenv\nroot\t/r\nend\tyes\n", 2, None, True),
+    ],
+)
+def test_only_a_host_with_somebody_else_s_environment_is_asked_whose_it_is(
+    unseen, said, execs, version, foreign
+):
+    unseen.recorder.replies = [Reply(said), Reply(json.dumps(GUIDES) if version else "")]
+    facts = unseen.server.facts
+    assert unseen.server.execs == execs
+    assert (facts.guide and facts.guide.version, facts.foreign) == (version, foreign)
+    assert all("/proc/%s" in command for command in unseen.recorder.commands[1:])
