@@ -156,7 +156,7 @@ class Guide:
         """Assert that the old server itself serves, run as it ran, with all that was logged."""
         host = self.host
         until(lambda: host.status("/health") == 200, "the guide's server answers", 120)
-        listening = host.run("ss -Hltnp 'sport = :5000'")
+        listening = self.listening()
         assert "0.0.0.0:5000" in listening
         assert "nginx" not in listening
         assert self.its_version() == self.version
@@ -168,6 +168,10 @@ class Guide:
             words = host.run(f"tr '\\0' ' ' < /proc/$(cat {ROOT}/mlflow.pid)/cmdline")
             assert "start_mlflow_server.sh" in words
         self.holds_its_runs()
+
+    def listening(self) -> str:
+        """Return who listens on the server's port: address, program and process id."""
+        return " ".join(self.host.run("ss -Hltnp 'sport = :5000'").split()[3:])
 
     def its_version(self) -> str:
         script = "import mlflow; print(mlflow.__version__)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from guide import PROFILE, Guide
-from lab import ROOT, SEARCH, UNIT, Host
+from lab import ROOT, SEARCH, UNIT, Host, until
 
 AIM = {"FABRIC_MLFLOW_PROFILE": PROFILE}
 
@@ -46,14 +46,15 @@ def by_unit(blank: Host) -> Guide:
 
 def test_one_that_runs_by_nohup_is_taken_over_and_given_back(by_nohup: Guide) -> None:
     guide, host = by_nohup, by_nohup.host
+    listening = guide.listening()
     host.refused("install", because=(f"profile: {PROFILE}", "fabric.yaml"))
+    host.refused("backup", because=("deploy",), **AIM)
     host.fab("install", "configure", timeout=600, **AIM)
-    guide.serves_as_before()
-
     done = host.refused("deploy", because=("--yes",), **AIM)
     assert "MLflow 3.16.0, run by process" in done.out
     assert "3 runs, 2 users" in done.out
-    guide.serves_as_before()
+    assert "bind: 0.0.0.0" in done.err
+    assert guide.listening() == listening
 
     # Nothing can listen where a folder lies: seen only once the old server is stopped.
     host.run(f"mkdir -p /run/{UNIT}.sock/in-the-way")
@@ -62,6 +63,10 @@ def test_one_that_runs_by_nohup_is_taken_over_and_given_back(by_nohup: Guide) ->
     guide.serves_as_before()
     host.run(f"rm -r /run/{UNIT}.sock; ! ls /etc/systemd/system/{UNIT}.*")
 
+    # What is killed is the operator's side, once the old server is gone; the host's goes on.
+    with host.start("deploy", "--yes", **AIM) as working:
+        until(lambda: "it ended" in working.so_far, "the old server is stopped", 240)
+        working.kill()
     adopted(guide)
     guide.holds_its_runs()
     assert "0.0.0.0:5000" not in host.run("ss -Hltn 'sport = :5000'")
