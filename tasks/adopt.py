@@ -11,6 +11,7 @@ from invoke import Exit
 from tasks import credentials, deploy, owner
 from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
+from tasks.configure import python_of
 from tasks.console import confirm
 from tasks.facts import Facts, Guide
 from tasks.install import refuse_unlike_guide, refuse_without_sudo
@@ -37,7 +38,7 @@ def adopt(server: Server, yes: bool) -> None:
     if not confirm(question, yes, PLAN.format(version=settings.version)):
         raise Exit(f"Nothing was changed: {left_as_it_is(facts.guide)}")
     if not owner.is_marked(settings, facts):
-        over = owner.agreed(server, yes, python_of(release_of(settings)))
+        over = owner.agreed(server, yes, python_of(settings, facts))
         needed = changes(settings, facts, login, over)
     reports = [json.loads(report) for report in server.apply("deploy", needed)]
     server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
@@ -95,11 +96,6 @@ def differences(settings: Settings, guide: Guide) -> list[str]:
     return found
 
 
-def python_of(release: str) -> str:
-    """Spell a release's Python as a word for a script."""
-    return f'"$root/releases/{release}/bin/python"'
-
-
 def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "") -> list[Change]:
     """Build what takes the guide's server over; raises Exit where something must come first.
 
@@ -118,7 +114,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     after = replace(facts, release=release, guide=None)
     login_file = deploy.auth_file(settings, after)
     wanted = [*deploy.files(settings, after), login_file]
-    python = python_of(release)
+    python = python_of(settings, facts)
     aside = serving_aside(settings, '"$root/next.part"', python)
     words = "\n".join(
         (

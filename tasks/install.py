@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -134,6 +135,12 @@ def refuse_unlike_guide(settings: Settings, facts: Facts) -> None:
             f"The databases of the guide's server in {facts.root} cannot be read ({why}). Start it "
             "once, then type the same again."
         )
+    if minor(guide.version) > minor(settings.version):
+        raise Exit(
+            f"The guide's server runs MLflow {guide.version}, whose databases the older "
+            f"{settings.version} cannot read. Set `version: {guide.version}` under `mlflow:` in "
+            "fabric.yaml, then type the same again."
+        )
     bucket, _, prefix = guide.destination.removeprefix("s3://").rstrip("/").partition("/")
     if not (guide.destination.startswith("s3://") and prefix):
         raise Exit(
@@ -153,6 +160,11 @@ def refuse_unlike_guide(settings: Settings, facts: Facts) -> None:
             f"The guide's server has other settings than fabric.yaml. Set {' and '.join(unlike)} "
             "under `mlflow:` there, then type the same again."
         )
+
+
+def minor(version: str) -> tuple[int, ...]:
+    """Return the part of a version that schemas change with: (3, 17) of 3.17.2."""
+    return tuple(int(part) for part in re.findall("[0-9]+", version)[:2])
 
 
 def refuse_without_sudo(facts: Facts) -> None:

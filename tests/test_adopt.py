@@ -52,6 +52,8 @@ def guide(**values: object) -> Guide:
         ({"guide": guide(destination="./mlruns")}, "keeps artifacts in ./mlruns"),
         ({"guide": guide(store="")}, "keeps its databases elsewhere"),
         ({"guide": guide(auth="/elsewhere/basic_auth.db")}, "keeps its databases elsewhere"),
+        ({"guide": guide(version="3.18.0rc1")}, "Set `version: 3.18.0rc1`"),
+        ({"guide": guide(version="4.0.0")}, "whose databases the older 3.17.2 cannot read"),
         ({"users": None}, "Start it once"),
         ({"schema": None, "schema_error": "file is not a database"}, "file is not a database"),
     ],
