@@ -84,13 +84,13 @@ def differences(settings: Settings, guide: Guide) -> list[str]:
     found = []
     if guide.host not in ("127.0.0.1", "localhost", settings.bind) and settings.bind != "0.0.0.0":
         found.append(
-            f"It listens on {guide.host}; the new one will on {settings.bind}, where the host's "
-            f"own programs and ./fab tunnel come in. To keep it: `bind: {guide.host}` under "
+            f"It listens on {guide.host}, the new one will listen on {settings.bind} alone: clients "
+            f"come in by ./fab tunnel. To keep it open as it is: `bind: {guide.host}` under "
             "`mlflow:` in fabric.yaml."
         )
     if guide.port != settings.port:
         found.append(
-            f"It listens on port {guide.port}; the new one will on {settings.port}. To keep it: "
+            f"It has port {guide.port}, the new one will have {settings.port}. To keep it: "
             f"`port: {guide.port}` under `mlflow:` in fabric.yaml."
         )
     return found
@@ -179,7 +179,6 @@ def starting_again(settings: Settings) -> Change:
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port}",
-            switching(),
             read("host/guide.sh"),
             read("host/guide_again.sh"),
         )

@@ -29,3 +29,4 @@ stop_server
 give_back rollback "$former" "$aside"
 release_hold
 say "what was replaced is kept in $root/former/$aside"
+forget_old_states

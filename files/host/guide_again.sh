@@ -1,5 +1,5 @@
 # Take our units and site away, and have the server that the guide made run as it ran.
-# Needs: root, unit, port, switch.sh, guide and ours (from guide.sh).
+# Needs: root, unit, port, guide and ours (from guide.sh).
 as_root systemctl stop "$unit.socket" "$unit.service" 2> /dev/null || true
 as_root rm -f "/etc/nginx/sites-enabled/$unit" "/run/$unit.sock" "${ours[@]}"
 as_root systemctl daemon-reload
@@ -11,4 +11,3 @@ done
 guide start
 on_failure() { :; }
 rm -f "$root/.well"
-forget_old_states
