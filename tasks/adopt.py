@@ -84,8 +84,8 @@ def differences(settings: Settings, guide: Guide) -> list[str]:
     found = []
     if guide.host not in ("127.0.0.1", "localhost", settings.bind) and settings.bind != "0.0.0.0":
         found.append(
-            f"It listens on {guide.host}, the new one will listen on {settings.bind} alone: clients "
-            f"come in by ./fab tunnel. To keep it open as it is: `bind: {guide.host}` under "
+            f"It listens on {guide.host}, the new one will listen on {settings.bind} alone: "
+            f"clients come in by ./fab tunnel. To keep it open: `bind: {guide.host}` under "
             "`mlflow:` in fabric.yaml."
         )
     if guide.port != settings.port:
