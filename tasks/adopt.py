@@ -54,9 +54,9 @@ def adopt(server: Server, yes: bool) -> None:
 
 
 PLAN = (
-    "It is rehearsed with MLflow {version} on a copy while the old server runs, both databases are "
-    "backed up, then the old server is stopped for about half a minute. Whatever fails gives it "
-    "back; `rollback` does so later."
+    "MLflow {version} is tried on a copy while the old server runs, and both databases are backed "
+    "up; then the old server is stopped for about half a minute. Whatever fails gives it back, and "
+    "`rollback` does so later."
 )
 
 

@@ -11,7 +11,7 @@ from tasks.commands import sh
 from tasks.deploy import as_the_server
 from tasks.kinds import Host, remote
 from tasks.server import Change
-from tasks.service import ABSENT
+from tasks.service import absent
 from tasks.templates import read
 
 if TYPE_CHECKING:
@@ -31,12 +31,9 @@ def backup(c: Host) -> None:
     """
     server = c.server
     if server.facts.guide and not server.facts.server_env:
-        raise Exit(
-            "The guide's server is backed up once it was taken over. Type: "
-            f"./fab -H {server.name} install configure deploy"
-        )
+        raise Exit(absent(server))
     if not (server.settings.backend_store_uri or server.facts.schema):
-        raise Exit(ABSENT.format(host=server.name))
+        raise Exit(absent(server))
     reports = server.apply("backup", [backing_up(server.settings)], decided=False)
     done = json.loads(reports[-1])
     server.say(f"  {done['runs']} runs, {done['users']} users, {done['bytes'] / 1e6:.1f} MB sent")
@@ -54,7 +51,7 @@ def verify(c: Host, id: str = "") -> None:
     """
     server = c.server
     if not server.facts.release:
-        raise Exit(ABSENT.format(host=server.name))
+        raise Exit(absent(server))
     reports = server.apply("backup.verify", [verifying(server.settings, id)], decided=False)
     done = json.loads(reports[-1])
     held = next(json.loads(text) for text in reports if "users" in json.loads(text))

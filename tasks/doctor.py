@@ -88,7 +88,7 @@ def examined(server: Server) -> Case:
     started = time.time()
     facts = server.facts
     if not (is_deployed(server.settings, facts) or facts.server_env or facts.release):
-        raise Exit(service.ABSENT.format(host=server.name))
+        raise Exit(service.absent(server))
     logins = known_logins(server)
     tried = [
         {"source": source, "username": login.username, "password": login.password}

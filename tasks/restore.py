@@ -16,7 +16,7 @@ from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
-from tasks.service import ABSENT
+from tasks.service import absent
 from tasks.templates import read
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def restore(c: Host, id: str = "", yes: bool = False) -> None:
 def refuse_absent(server: Server) -> None:
     """Raise Exit where no server is deployed that could be switched."""
     if not is_deployed(server.settings, server.facts):
-        raise Exit(ABSENT.format(host=server.name))
+        raise Exit(absent(server))
     refuse_without_sudo(server.facts)
 
 

@@ -18,7 +18,7 @@ from tasks.deploy import File, is_deployed
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.server import Change, bundle
-from tasks.service import ABSENT
+from tasks.service import absent
 from tasks.templates import read, render
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def schedule(c: Host, every: str = "", verify: str = "", off: bool = False) -> N
         server.say("✓ no schedule any more; the backups in the bucket stay", "green")
         return
     if not is_deployed(settings, facts):
-        raise Exit(ABSENT.format(host=server.name))
+        raise Exit(absent(server))
     refuse_without_sudo(facts)
     plan = chosen(facts, every, verify)
     what = f"a backup every {plan.every}, verified {plan.verify}".replace(

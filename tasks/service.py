@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 TIMED = ("backup", "backup-verify")  # what timers begin, as their units are called
 ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
+GUIDES = (
+    "The server on {host} is one that the guide made, and not taken over yet. "
+    "Type: ./fab -H {host} install configure deploy"
+)
+
+
+def absent(server: Server) -> str:
+    """Say that there is no server of ours, and what makes one."""
+    return (GUIDES if server.facts.guide else ABSENT).format(host=server.name)
 
 
 def failed_by_timer(settings: Settings, facts: Facts) -> tuple[str, ...]:
@@ -100,7 +109,7 @@ def awaiting(settings: Settings, *commands: str) -> str:
 
 def _deployed(server: Server) -> Server:
     if not is_deployed(server.settings, server.facts):
-        raise Exit(ABSENT.format(host=server.name))
+        raise Exit(absent(server))
     refuse_without_sudo(server.facts)
     return server
 
@@ -113,6 +122,8 @@ def is_up(settings: Settings, facts: Facts) -> bool:
 
 def state(settings: Settings, facts: Facts) -> str:
     """Spell what the units do, in words that say what comes next."""
+    if facts.guide:
+        return "the guide's (./fab deploy takes it over)"
     if not is_deployed(settings, facts):
         return "not deployed"
     service = facts.unit(f"{settings.unit}.service")

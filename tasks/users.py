@@ -28,7 +28,7 @@ from tasks.credentials import Login
 from tasks.deploy import is_deployed, stage_login, workers
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
-from tasks.service import ABSENT, awaiting
+from tasks.service import absent, awaiting
 from tasks.templates import read
 
 if TYPE_CHECKING:
@@ -404,7 +404,7 @@ def _one_line(task: str) -> str:
 
 def _deployed(server: Server) -> Server:
     if not is_deployed(server.settings, server.facts):
-        raise Exit(ABSENT.format(host=server.name))
+        raise Exit(absent(server))
     return server
 
 

@@ -19,7 +19,7 @@ from tasks.configure import environment, proof, proving
 from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
-from tasks.service import ABSENT, is_up, state
+from tasks.service import absent, is_up, state
 from tasks.templates import read
 from tasks.tunnel import forwarded, free_port, url
 
@@ -43,7 +43,7 @@ def verify(c: Host) -> None:
     login = credentials.required(server)
     if not is_up(server.settings, server.facts):
         if not server.facts.complete:
-            raise Exit(ABSENT.format(host=server.name))
+            raise Exit(absent(server))
         raise Exit(f"{server.name} is {state(server.settings, server.facts)}.")
     made: dict[str, str] = {}
     failure = None

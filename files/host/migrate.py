@@ -58,7 +58,8 @@ def migrated(name, migrate):
         return False
     if before["revision"] not in known:
         raise databases.Damaged(
-            "%s was made by a newer MLflow than %s" % (name, os.path.basename(sys.prefix))
+            "%s was made by a newer MLflow than %s; set that one's `version:` in fabric.yaml"
+            % (name, os.path.basename(sys.prefix).partition("-")[0])
         )
     migrate("sqlite:///" + path)
     after = databases.examine(path)
