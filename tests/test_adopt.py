@@ -10,7 +10,19 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, blank, configured, context
 
-from tasks import adopt, backup, configure, credentials, deploy, install, owner, plan, upgrade
+from tasks import (
+    adopt,
+    backup,
+    configure,
+    credentials,
+    deploy,
+    doctor,
+    install,
+    owner,
+    plan,
+    service,
+    upgrade,
+)
 from tasks.facts import Facts, Guide, Listener
 from tasks.releases import release_of
 from tasks.settings import Settings
@@ -228,8 +240,14 @@ def test_one_whose_takeover_was_cut_off_is_taken_over_to_the_end_or_runs_again(t
     assert "the guide's server serves again, with MLflow 2.22.1" in capsys.readouterr().out
 
 
-def test_a_backup_before_it_is_taken_over_names_deploy():
+@pytest.mark.parametrize("task", [backup.backup, service.restart, upgrade.upgrade, doctor.doctor])
+def test_what_needs_our_server_says_that_it_is_the_guide_s_yet(task):
     c = context(ready(server_env=frozenset()))
-    with pytest.raises(Exit, match=re.escape("Type: ./fab -H ec2 install configure deploy")):
-        backup.backup(c)
+    wanted = "is one that the guide made, and not taken over yet. Type: ./fab -H ec2 install"
+    with pytest.raises(Exit, match=re.escape(wanted)):
+        task(c)
     assert c.recorder.runs == []
+
+
+def test_status_says_whose_it_is():
+    assert service.state(SETTINGS, ready()) == "the guide's (./fab deploy takes it over)"
