@@ -153,6 +153,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
         ),
         Change(
             "look for a password that everybody knows",
+            'say "nobody was served for $((SECONDS - paused)) s"\n'
             '"$root/venv/bin/python" "$here/well_known.py" "$root/basic_auth.db"',
             {"well_known.py": read("host/well_known.py")},
         ),
