@@ -104,7 +104,7 @@ class Older:
         host.variables |= {"FABRIC_MLFLOW_BIND": "0.0.0.0", "FABRIC_MLFLOW_VERSION": OLDER}
         host.fab(*CHAIN, timeout=600)
         self.login = host.login()
-        self._as_user(ROWS, f"{ROOT}/mlflow.db", "300", "3")
+        self.as_user("python3", "-c", ROWS, f"{ROOT}/mlflow.db", "300", "3")
         self.backup = set_id(host.fab("backup").out)
         pair = base64.b64encode(":".join(self.login).encode()).decode()
         host.python(MARK, stdin=pair)
@@ -141,13 +141,15 @@ class Older:
 
     def state(self, runs: Collection[str] = ()) -> State:
         """Look at the server's files; every database must be whole."""
-        said: dict[str, Any] = json.loads(self._as_user(LOOK, ROOT, WHOLE, stdin="\n".join(runs)))
+        said: dict[str, Any] = json.loads(
+            self.as_user("python3", "-c", LOOK, ROOT, WHOLE, stdin="\n".join(runs))
+        )
         return State(**said | {"served": set(said["served"]), "aside": set(said["aside"])})
 
     def fill(self, runs: int) -> None:
         """Put runs into the database of the server, which is stopped meanwhile."""
         self.host.run(f"systemctl stop {UNIT}.socket {UNIT}.service")
-        self._as_user(ROWS, f"{ROOT}/mlflow.db", str(runs), "3")
+        self.as_user("python3", "-c", ROWS, f"{ROOT}/mlflow.db", str(runs), "3")
         self.host.run(f"systemctl start {UNIT}.socket {UNIT}.service")
         self.serves()
 
@@ -167,10 +169,7 @@ class Older:
         lab, folder = self.host.lab, f"/home/ubuntu/fetched-{id}"
         settings = Settings(bucket=lab.bucket, endpoint_url=lab.endpoint)
         script = f"here={PROGRAMS} root={ROOT}\n{program(settings, 'fetch_set.py', id)} {folder}"
-        done = lab.rehearsal.run(
-            self.host.alias, "runuser", "-u", "ubuntu", "--", "bash", "-euc", script
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        self.as_user("bash", "-euc", script)
         try:
             for name in ("mlflow.db", "basic_auth.db"):
                 with closing(sqlite3.connect(self._disk(f"{folder}/{name}"))) as base:
@@ -186,10 +185,11 @@ class Older:
         machines = {machine.alias: machine for machine in self.host.lab.rehearsal.machines()}
         return machines[self.host.alias].root / path.lstrip("/")
 
-    def _as_user(self, script: str, *words: str, stdin: str = "") -> str:
-        command = ("runuser", "-u", "ubuntu", "--", "python3", "-c", script, *words)
+    def as_user(self, *words: str, stdin: str = "") -> str:
+        """Run a program on the host as the login user; returns what it prints."""
+        command = ("runuser", "-u", "ubuntu", "--", *words)
         done = self.host.lab.rehearsal.run(self.host.alias, *command, stdin=stdin)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
 
