@@ -15,8 +15,9 @@ from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
 from tasks.credentials import Login
 from tasks.facts import Facts
-from tasks.install import refuse_without_sudo, release_of
+from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
+from tasks.releases import release_of
 from tasks.server import Change
 from tasks.templates import read, render
 

@@ -10,6 +10,7 @@ from typing import Any
 from tasks import tunnel
 from tasks.console import console
 from tasks.kinds import Host, remote
+from tasks.releases import version_of
 from tasks.server import Server
 from tasks.service import state
 
@@ -185,7 +186,7 @@ def row(server: Server) -> dict[str, Any]:
     port, alive = tunnel_column(server)
     return {
         "environment": settings.label,
-        "version": (facts.release or "").rpartition("-")[0] or None,
+        "version": version_of(facts.release) or None,
         "state": state(settings, facts),
         "running": running,
         "since_seconds": facts.now - since if since else None,

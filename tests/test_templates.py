@@ -105,12 +105,14 @@ def test_a_second_environment_shares_no_path_port_or_prefix_with_the_first():
     assert "s3://my-bucket/mlflow-artifacts-staging\n" in second[f"{root}/start_mlflow_server.sh"]
 
 
-def test_the_login_file_is_an_ini_that_holds_no_password():
+@pytest.mark.parametrize("password", ["", " s3cr3t-phrase"])
+def test_the_login_file_is_an_ini_whose_password_is_empty_yet_there(password):
     text = render(
         "mlflow_auth_config.ini",
         default_permission="READ",
         database_uri="sqlite:////root/basic_auth.db",
         username="admin",
+        password=password,
     )
     config = configparser.ConfigParser()
     config.read_string(text)
@@ -120,4 +122,5 @@ def test_the_login_file_is_an_ini_that_holds_no_password():
         "admin_username": "admin",
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "auth_cache_ttl_seconds": "60",
+        "admin_password": password.strip(),
     }

@@ -24,7 +24,8 @@ fi
 . "$here/settle.sh"
 # Finished here, a switch that was cut off makes what the task decided on outdated.
 if [ -d "$root/next" ]; then
-  (exec 8>> "$root/.hold"; flock 8; settle) && audit "finished a switch that was cut off"
+  (exec 8>> "$root/.hold"; flock 8; settle)
+  audit "finished a switch that was cut off"
 fi
 seen=$(stat -c %s "$root/audit.log" 2>/dev/null || echo 0)
 if [ "$generation" != - ] && [ "$seen" != "$generation" ]; then exit 76; fi
