@@ -114,7 +114,7 @@ class Older:
             "cp -a mlflow.db* basic_auth.db* venv server.env .server-id .mlflow_auth_config "
             f"start_mlflow_server.sh {KEPT}/"
         )
-        shutil.copytree(paths.FILES / "host", self._disk(PROGRAMS))
+        shutil.copytree(paths.FILES / "host", self.disk(PROGRAMS))
 
     def reset(self) -> None:
         """Serve the older release with the marks again, whatever the last test left."""
@@ -146,10 +146,10 @@ class Older:
         )
         return State(**said | {"served": set(said["served"]), "aside": set(said["aside"])})
 
-    def fill(self, runs: int) -> None:
+    def fill(self, runs: int, metrics: int = 3) -> None:
         """Put runs into the database of the server, which is stopped meanwhile."""
         self.host.run(f"systemctl stop {UNIT}.socket {UNIT}.service")
-        self.as_user("python3", "-c", ROWS, f"{ROOT}/mlflow.db", str(runs), "3")
+        self.as_user("python3", "-c", ROWS, f"{ROOT}/mlflow.db", str(runs), str(metrics))
         self.host.run(f"systemctl start {UNIT}.socket {UNIT}.service")
         self.serves()
 
@@ -172,15 +172,15 @@ class Older:
         self.as_user("bash", "-euc", script)
         try:
             for name in ("mlflow.db", "basic_auth.db"):
-                with closing(sqlite3.connect(self._disk(f"{folder}/{name}"))) as base:
+                with closing(sqlite3.connect(self.disk(f"{folder}/{name}"))) as base:
                     assert base.execute("pragma integrity_check").fetchall() == [("ok",)]
                     assert base.execute("pragma foreign_key_check").fetchall() == []
-            with closing(sqlite3.connect(self._disk(f"{folder}/mlflow.db"))) as base:
+            with closing(sqlite3.connect(self.disk(f"{folder}/mlflow.db"))) as base:
                 return {run for (run,) in base.execute(WHOLE)}
         finally:
-            shutil.rmtree(self._disk(folder))
+            shutil.rmtree(self.disk(folder))
 
-    def _disk(self, path: str) -> Path:
+    def disk(self, path: str) -> Path:
         """Return where a path of the host lies on this machine."""
         machines = {machine.alias: machine for machine in self.host.lab.rehearsal.machines()}
         return machines[self.host.alias].root / path.lstrip("/")
