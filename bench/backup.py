@@ -2,8 +2,8 @@
 
 Beside `backup`, in turns that change their order: SQLite's own `.backup`, `zstd -1` and an upload
 of the same file; both as typed, login included. Memory is the largest that the kernel noted of the
-backup's programs. Then 50 copies each by the guide's `cp`, on SQLite's own journal and on the
-write-ahead log, and by `backup`. Needs root, as rehearsal hosts do.
+backup's programs. And 50 copies each of 100 MB by the guide's `cp`, on SQLite's own journal and on
+the write-ahead log, and by `backup`. Needs root, as rehearsal hosts do.
 
 Usage: python bench/backup.py [ROUNDS] [MB]
 """
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
 from lab import ROOT, UNIT, Lab
-from load import Load, writers
+from load import PROCESSES, Load, writers
 from older import WHOLE, Older, set_id
 from rich.console import Console
 from rich.table import Table
@@ -187,7 +187,7 @@ def copies(older: Older) -> None:
     found["cp, write-ahead log"] = copied(older)
     found["backup"] = backed_up(older)
     table = Table("way", "damaged", "whole, but lacks acknowledged runs", "good")
-    table.title = f"{COPIES} copies each under {8} writers"
+    table.title = f"{COPIES} copies each of 100 MB under {PROCESSES} writers"
     for way, (damaged, lacking) in found.items():
         table.add_row(way, str(damaged), str(lacking), str(COPIES - damaged - lacking))
     Console(width=100).print(table)
@@ -201,6 +201,7 @@ def main(rounds: int, megabytes: int) -> None:
             with lab.blank() as host:
                 older = Older(host)
                 older.reset()
+                older.fill(10_000, METRICS)
                 copies(older)
                 host.run("apt-get -qq install -y sqlite3")
                 while older.disk(f"{ROOT}/mlflow.db").stat().st_size < megabytes * 1e6:
