@@ -1,9 +1,10 @@
-"""Time a backup of a 1 GB database, and count what copies hold, while 8 writers log runs.
+"""Time a backup of a 1 GB database, and what 8 writers wait for meanwhile; count what copies hold.
 
 Beside `backup`, in turns that change their order: SQLite's own `.backup`, `zstd -1` and an upload
-of the same file; both as typed, login included. Memory is the largest that the kernel noted of the
-backup's programs. And 50 copies each of 100 MB by the guide's `cp`, on SQLite's own journal and on
-the write-ahead log, and by `backup`. Needs root, as rehearsal hosts do.
+of the same file; both as typed, login included. Memory is the sum of what the kernel noted as the
+most of each of the backup's programs. And 50 copies each of 100 MB, under the same writers, by the
+guide's `cp`, on SQLite's own journal and on the write-ahead log, and by `backup`. Needs root, as
+rehearsal hosts do.
 
 Usage: python bench/backup.py [ROUNDS] [MB]
 """
@@ -34,7 +35,7 @@ from tasks.rehearsal import processes
 from tasks.rehearsal.trees import alone
 
 COPIES = 50
-METRICS = 40  # of each run: about 10 kB
+RUNS, METRICS = 90, 40  # so many runs, each of so many metrics, make 1 MB
 PROGRAMS = ("back_up.py", "zstd")
 BY_HAND = """set -e
 cd mlflow-server
@@ -97,43 +98,55 @@ def p99(load: Load, spans: list[tuple[float, float]]) -> float:
 
 
 def side_by_side(older: Older, rounds: int) -> None:
+    """Time both ways while nobody writes: by hand, every write makes SQLite begin anew."""
     host = older.host
-    size = sum(f.stat().st_size for f in older.disk(ROOT).glob("mlflow.db*"))
     script = BY_HAND.format(endpoint=host.lab.endpoint, bucket=host.lab.bucket)
     ways: dict[str, Callable[[], object]] = {
         "by hand": lambda: host.ssh(script),
         "backup": lambda: host.fab("backup", timeout=1800),
     }
-    spans: dict[str, list[tuple[float, float]]] = {name: [] for name in (*ways, "usual")}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks = []
-
-    def during(name: str, way: Callable[[], object]) -> None:
-        start = time.time()
-        way()
-        spans[name].append((start, time.time()))
-
-    with writers(host, older.login) as load:
-        for number in range(rounds):
-            for name in list(ways) if number % 2 else reversed(ways):
-                during("usual", lambda: time.sleep(20))
-                with memory(host.pid or 0) as peak:
-                    during(name, ways[name])
-                if name == "backup":
-                    peaks.append(peak[0])
-        failures = load.failures()
-    seconds = {name: statistics.median(b - a for a, b in spans[name]) for name in ways}
-    usual = p99(load, spans["usual"])
-    table = Table(
-        "1 GB", "s", "ratio", "writers' p99, s", "ratio",
-        title=f"{size / 1e6:.0f} MB, median of {rounds} rounds, {len(failures)} failed calls",
-    )  # fmt: skip
-    table.add_row("no backup", "", "", f"{usual:.2f}", "1.00")
+    for number in range(rounds):
+        for name in list(ways) if number % 2 else reversed(ways):
+            started = time.monotonic()
+            with memory(host.pid or 0) as peak:
+                ways[name]()
+            seconds[name].append(time.monotonic() - started)
+            if name == "backup":
+                peaks.append(peak[0])
+    size = older.disk(f"{ROOT}/mlflow.db").stat().st_size
+    floor = statistics.median(seconds["by hand"])
+    table = Table("way", "s", "ratio", title=f"{size / 1e6:.0f} MB, median of {rounds} rounds")
     for name, took in seconds.items():
-        waits = p99(load, spans[name])
-        ratio = took / seconds["by hand"]
-        table.add_row(name, f"{took:.1f}", f"{ratio:.2f}", f"{waits:.2f}", f"{waits / usual:.2f}")
+        table.add_row(
+            name, f"{statistics.median(took):.1f}", f"{statistics.median(took) / floor:.2f}"
+        )
     Console(width=100).print(table)
     print(f"memory of the backup's programs: {max(peaks) / 1e6:.0f} MB at most")
+
+
+def under_writers(older: Older, rounds: int) -> None:
+    """Time what writers wait for, with and without a backup at work."""
+    spans: dict[str, list[tuple[float, float]]] = {"no backup": [], "backup": []}
+    with writers(older.host, older.login) as load:
+        for _ in range(rounds):
+            start = time.time()
+            time.sleep(30)
+            middle = time.time()
+            older.host.fab("backup", timeout=1800)
+            spans["no backup"].append((start, middle))
+            spans["backup"].append((middle, time.time()))
+    waits = {name: p99(load, those) for name, those in spans.items()}
+    table = Table("8 writers", "p99 of a run, s", "ratio", "backup, s")
+    table.title = f"{rounds} rounds, {len(load.failures())} failed calls"
+    for name, those in spans.items():
+        took = statistics.median(end - start for start, end in those)
+        ratio = waits[name] / waits["no backup"]
+        table.add_row(
+            name, f"{waits[name]:.2f}", f"{ratio:.2f}", f"{took:.1f}" if name == "backup" else ""
+        )
+    Console(width=100).print(table)
 
 
 def journal(older: Older, mode: str) -> None:
@@ -201,15 +214,15 @@ def main(rounds: int, megabytes: int) -> None:
             with lab.blank() as host:
                 older = Older(host)
                 older.reset()
-                older.fill(10_000, METRICS)
+                older.fill(100 * RUNS, METRICS)
                 copies(older)
                 host.run("apt-get -qq install -y sqlite3")
-                while older.disk(f"{ROOT}/mlflow.db").stat().st_size < megabytes * 1e6:
-                    older.fill(10_000, METRICS)
+                older.fill((megabytes - 100) * RUNS, METRICS)
                 side_by_side(older, rounds)
+                under_writers(older, rounds)
         finally:
             lab.close()
-    shutil.rmtree(lab.home)
+    lab.home.rmdir()
 
 
 if __name__ == "__main__":
