@@ -348,7 +348,8 @@ def former_databases(host: Host) -> Iterator[None]:
         yield
     except BaseException:
         host.run(f"systemctl stop {UNIT}.socket {UNIT}; rm -f {ROOT}/*.db*; "
-                 f"cp -a /root/former/*.db* {ROOT}; rm -rf {ROOT}/former {ROOT}/restored")  # fmt: skip
+                 f"cp -a /root/former/*.db* {ROOT}; "
+                 f"rm -rf {ROOT}/former {ROOT}/restored")  # fmt: skip
         raise
 
 
