@@ -165,10 +165,12 @@ def guide_probe(settings: Settings, facts: Facts) -> str:
 
 
 def with_guide(facts: Facts, text: str) -> Facts:
-    """Add what that command printed: nothing where the guide made no server there."""
-    if not text.strip():
-        return facts
-    return replace(facts, foreign=False, guide=Guide(**json.loads(text)))
+    """Add what that command printed: no object where the guide made no server there."""
+    # Beside it may lie what the login's own files print.
+    for line in text.splitlines():
+        if line.startswith("{"):
+            return replace(facts, foreign=False, guide=Guide(**json.loads(line)))
+    return facts
 
 
 def parts(text: str, count: int) -> list[str]:

@@ -385,7 +385,10 @@ GUIDES = {
 def test_only_a_host_with_somebody_else_s_environment_is_asked_whose_it_is(
     unseen, said, execs, version, foreign
 ):
-    unseen.recorder.replies = [Reply(said), Reply(json.dumps(GUIDES) if version else "")]
+    unseen.recorder.replies = [
+        Reply(said),
+        Reply("Welcome\n" + (json.dumps(GUIDES) if version else "")),
+    ]
     facts = unseen.server.facts
     assert unseen.server.execs == execs
     assert (facts.guide and facts.guide.version, facts.foreign) == (version, foreign)
