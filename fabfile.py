@@ -25,6 +25,7 @@ from tasks import (
     sandbox,
     service,
     status,
+    stream,
     tunnel,
     upgrade,
     users,
@@ -63,6 +64,7 @@ tunnels = Collection("tunnel", tunnel.close, tunnel.status)
 tunnels.add_task(tunnel.tunnel, name="open", default=True)
 backups = Collection("backup")
 backups.add_task(backup.backup, name="now", default=True)
+backups.add_task(stream.stream)
 for collection in (
     tunnels,
     backups,

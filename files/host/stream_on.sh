@@ -1,0 +1,28 @@
+# Start a new stream, and wait until both databases are in the bucket. Needs: root, unit, what
+# stream.sh defines, and "$here"/{start_stream.sh,stream.yml,stream.service}.
+if ! has_stream; then on_failure() { stream_off; }; fi
+stream_pause
+rm -f "$root/.stream"
+place "$here/start_stream.sh" "$root/start_stream.sh" 0700
+place "$here/stream.yml" "$root/stream.yml" 0600
+place_as_root "$here/stream.service" "/etc/systemd/system/$unit-stream.service" 0644
+as_root systemctl daemon-reload
+as_root systemctl enable --quiet "$unit-stream.service"
+began=$(date +%s)
+as_root systemctl restart "$unit-stream.service"
+
+# The last error that it wrote since it began; its start script's have no level.
+stream_error() {
+  as_root journalctl _SYSTEMD_UNIT="$unit-stream.service" --since "@$began" -o cat --no-pager |
+    sed -n 's/.*level=ERROR.* error=//p; /level=/!p' | tail -n 1 | cut -c1-300
+}
+for name in mlflow.db basic_auth.db; do
+  say "wait until $name is in the bucket"
+  until [ -S "/run/$unit-stream/litestream.sock" ] || [ "$(systemctl show "$unit-stream.service" -p NRestarts --value)" -ge 2 ]; do
+    sleep 0.2
+  done
+  if ! output=$("$root/stream/bin/litestream" sync -wait -timeout 900 -socket "/run/$unit-stream/litestream.sock" "$root/$name" 2>&1); then
+    error=$(stream_error)
+    fail "Litestream cannot send $name: ${error:-$(tail -n 1 <<< "$output")}. Mend what that names, then type the same again; earlier backups stay."
+  fi
+done
