@@ -31,11 +31,10 @@ DAYS = 7  # how far back a stream leads
 # 0.005 $ for a thousand.
 DOLLARS = 1.7 * 30 * 86400 * 0.005 / 1000
 LATE = 60  # seconds without a success that nobody need hear of: S3 has its moments
-PLACES = ("start_stream.sh", "stream.yml")
 WORDS = ("on", "off", "status", "verify")
 
 
-def options(what: str, every: int = 0, json: bool = False) -> None:
+def options(what: str, every: int = 0, at: str = "", json: bool = False) -> None:
     """Refuse what makes no sense together."""
     if what not in WORDS:
         raise Exit(f"backup.stream {what} is nothing. Type one of: {', '.join(WORDS)}")
@@ -43,6 +42,10 @@ def options(what: str, every: int = 0, json: bool = False) -> None:
         raise Exit("--every goes with backup.stream on.")
     if not 0 <= every <= LONGEST:
         raise Exit(f"--every is a number of seconds from 1 to {LONGEST}.")
+    if at:
+        moment(at)
+        if what != "verify":
+            raise Exit("--at goes with backup.stream verify. To bring it back: ./fab restore")
     if json and what != "status":
         raise Exit("--json goes with backup.stream status.")
 
@@ -58,11 +61,14 @@ def verdict(row: Mapping[str, Any] | None) -> str | None:
     help={
         "what": "on, off, status, or verify: restore it on the side and check what comes",
         "every": "seconds between two looks at the databases (1; more costs less)",
+        "at": "the moment to verify, such as 2026-11-24T15:30:00Z (default: the last change)",
         "json": "print JSON instead of lines (status)",
     },
 )
-def stream(c: Host, what: str, every: int = 0, json: bool = False) -> dict[str, Any] | None:
-    """Send every change to the bucket as it comes: on, off.
+def stream(
+    c: Host, what: str, every: int = 0, at: str = "", json: bool = False
+) -> dict[str, Any] | None:
+    """Send every change to the bucket as it comes.
 
     By Litestream, beside the backups, not in their place: a lost host costs seconds of runs
     instead of hours, and `restore --at` brings back any moment of a week. `on` makes a backup
@@ -72,13 +78,13 @@ def stream(c: Host, what: str, every: int = 0, json: bool = False) -> dict[str, 
     Example: fab -H ec2 backup.stream on
     """
     server = c.server
-    refuse_unfit(server)
+    server.settings.require_bucket()
     if what == "on":
         turn_on(server, every)
     elif what == "off":
         turn_off(server)
     elif what == "verify":
-        verify(server)
+        verify(server, at)
     else:
         row = standing(server)
         if not json:
@@ -90,7 +96,6 @@ def stream(c: Host, what: str, every: int = 0, json: bool = False) -> dict[str, 
 def refuse_unfit(server: Server) -> None:
     """Raise Exit where there is no SQLite database of ours that could be streamed."""
     settings, facts = server.settings, server.facts
-    settings.require_bucket()
     uri = settings.backend_store_uri or f"{facts.database or 'sqlite'}:"
     if not uri.startswith("sqlite:"):
         raise Exit(
@@ -106,6 +111,7 @@ def refuse_unfit(server: Server) -> None:
 
 
 def turn_on(server: Server, every: int) -> None:
+    refuse_unfit(server)
     settings, facts = server.settings, server.facts
     every = every or facts.stream_every or EVERY
     needed = changes(settings, facts, every)
@@ -131,7 +137,13 @@ def changes(settings: Settings, facts: Facts, every: int) -> list[Change]:
         return []
     # The key that sessions hang on lies in backups alone.
     first = [] if facts.backup else [backing_up(settings)]
-    return [*installed, *first, streaming(settings, facts, every), proving(settings)]
+    return [
+        *installed,
+        *first,
+        streaming(settings, facts, every),
+        aside(settings, which="present"),
+        pruning(settings),
+    ]
 
 
 def installing(facts: Facts) -> list[Change]:
@@ -194,7 +206,7 @@ def place(settings: Settings) -> str:
 def streaming(settings: Settings, facts: Facts, every: int) -> Change:
     """Build the change that starts a stream and waits until both databases are in the bucket."""
     start, configuration, service = (text for _, text, _ in files(settings, facts, every))
-    script = f"{words(settings)}\n{read('host/stream_on.sh')}"
+    script = "\n".join((words(settings), read("host/stream_errors.sh"), read("host/stream_on.sh")))
     staged: dict[str, str | bytes] = {
         "start_stream.sh": start,
         "stream.yml": configuration,
@@ -204,16 +216,13 @@ def streaming(settings: Settings, facts: Facts, every: int) -> Change:
 
 
 def words(settings: Settings) -> str:
-    """Spell what scripts about the stream are written with, for those that replace databases too."""
+    """Spell what scripts that stop the stream are written with."""
     return f"unit={settings.unit}\n{read('host/stream.sh')}"
 
 
 def turn_off(server: Server) -> None:
     settings, facts = server.settings, server.facts
-    present = [
-        path for path in managed_files(settings) if path.replace("~", facts.home) in facts.files
-    ]
-    if not present:
+    if not any(path in facts.files for path, _, _ in files(settings, facts, EVERY)):
         server.say("backup.stream off: nothing to change, nothing is streamed")
         return
     script = f"{words(settings)}\nstream_off"
@@ -231,8 +240,8 @@ def restoring(settings: Settings, at: str, folder: str, which: str = "") -> Chan
     """Build the change that brings both databases as they were at a moment into a folder.
 
     `at` is what `moment` returns; `folder` is a path for the host's shell, such as $root/next.part;
-    `which` is "present" for the stream that the host sends now, else the last that fits. It reports a JSON
-    object; the host must have Litestream (`installing`).
+    `which` is "present" for the stream that the host sends now, else the last that fits. It reports
+    a JSON object; the host must have Litestream (`installing`).
     """
     script = f'{program(settings, "restore_stream.py", at, which)} "{folder}"'
     what = f"fetch and check the databases as they were at {at}"
@@ -276,26 +285,30 @@ def programs(name: str) -> dict[str, str | bytes]:
 ASIDE = "$root/backups/stream"
 
 
-def proving(settings: Settings) -> Change:
-    """Build the change that restores the stream on the side, and tidies up behind it."""
-    script = "\n".join(
-        (
-            f'mkdir -p -m 0700 "$root/backups"; rm -rf "{ASIDE}"',
-            restoring(settings, "latest", ASIDE, "present").script,
-            f'rm -rf "{ASIDE}"',
-            program(settings, "prune_streams.py", DAYS),
-        )
-    )
-    files = programs("restore_stream.py") | programs("prune_streams.py")
-    return Change("restore it on the side and check what comes", script, files)
+def aside(settings: Settings, at: str = "latest", which: str = "") -> Change:
+    """Build the change that restores the stream on the side, and leaves nothing of it."""
+    restore = restoring(settings, at, ASIDE, which)
+    script = f'''mkdir -p -m 0700 "$root/backups"
+{restore.script}
+rm -rf "{ASIDE}"'''
+    return Change("restore it on the side and check what comes", script, restore.files)
 
 
-def verify(server: Server) -> None:
-    if server.facts.unit(f"{server.settings.unit}-stream.service").load != "loaded":
-        raise Exit("Nothing is streamed. Begin: ./fab backup.stream on")
-    proof = serialised.loads(
-        server.apply("backup.stream verify", [proving(server.settings)], decided=False)[-1]
-    )
+def pruning(settings: Settings) -> Change:
+    """Build the change that deletes what ended longer ago than a stream leads back."""
+    script = program(settings, "prune_streams.py", DAYS)
+    return Change("look for streams that are over", script, programs("prune_streams.py"), False)
+
+
+def verify(server: Server, at: str) -> None:
+    settings, facts = server.settings, server.facts
+    if not facts.complete:
+        raise Exit(f"Nothing is installed on {server.name} yet. Type: ./fab install configure")
+    on = facts.unit(f"{settings.unit}-stream.service").load == "loaded"
+    # A host that streams nothing looks at what another has streamed.
+    which = "present" if on and not at else ""
+    steps = [*installing(facts), aside(settings, moment(at or "latest"), which)]
+    proof = serialised.loads(server.apply("backup.stream verify", steps, decided=False)[-1])
     server.say(f"✓ restored on the side in {proof['seconds']} s: {held(proof)}", "green")
 
 
@@ -338,6 +351,7 @@ def standing(server: Server) -> dict[str, Any]:
             program(settings, "look_at_stream.py"),
             f"unit={settings.unit}",
             read("host/stream_errors.sh"),
+            "stream_errors -15min | sed 's/^/@report /'",
         )
     )
     step = Change("look at the stream", script, programs("look_at_stream.py"))

@@ -1,8 +1,8 @@
 """Say what lies of the present stream in the bucket, and how far back the streams lead.
 
 Runs on the host and changes nothing. Arguments: root, bucket, backup prefix, environment, endpoint
-or "". Reports {"stream": ... or null, "bytes": n, "objects": n, "newest": ISO time or null,
-"reaches": [[first, last], ...]}.
+or "". Reports {"stream": ... or null, "bytes": n, "objects": n, "reaches":
+[[first, last], ...]}.
 """
 
 import json
@@ -23,6 +23,6 @@ with sets.explained():
         "stream": mine and "/".join(mine),
         "objects": len(own),
         "bytes": sum(each.bytes for each in own),
-        "reaches": [[moment.isoformat() for moment in window] for window in windows],
+        "reaches": [[streams.spelt(moment) for moment in window] for window in windows],
     }
     print("@report " + json.dumps(report))

@@ -49,17 +49,13 @@ def candidates(place, when):
 
 def nothing(place):
     windows = [streams.window(place.changes(stream)) for stream in place.all()]
-    spans = ["%s to %s" % tuple(map(spelt, window)) for window in windows if window]
+    spans = ["%s to %s" % tuple(map(streams.spelt, window)) for window in windows if window]
     if not spans:
         sets.fail(
             "There is no stream under s3://%s/%s. Begin one: ./fab backup.stream on; a backup is "
             "restored by: ./fab restore" % (bucket, place.folder)
         )
     sets.fail("The stream does not reach back to %s. It holds: %s" % (at, "; ".join(spans[:4])))
-
-
-def spelt(when):
-    return when.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def end(changes, last):
@@ -89,7 +85,7 @@ def bring(place, stream, changes, points):
     seen = {name: database(place, stream, name, last, region) for name, last in points.items()}
     return {
         "stream": "/".join(stream),
-        "at": spelt(max(each.sent for each in ends.values())),
+        "at": streams.spelt(max(each.sent for each in ends.values())),
         "runs": seen[databases.TRACKING]["counts"].get("runs", 0),
         "users": seen[databases.AUTH]["counts"].get("users", 0),
         "newest_run": seen[databases.TRACKING]["newest_run"],

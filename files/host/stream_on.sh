@@ -1,5 +1,5 @@
 # Start a new stream, and wait until both databases are in the bucket. Needs: root, unit, what
-# stream.sh defines, and "$here"/{start_stream.sh,stream.yml,stream.service}.
+# stream.sh and stream_errors.sh define, and "$here"/{start_stream.sh,stream.yml,stream.service}.
 if ! has_stream; then on_failure() { stream_off; }; fi
 stream_pause
 rm -f "$root/.stream"
@@ -11,10 +11,10 @@ as_root systemctl enable --quiet "$unit-stream.service"
 began=$(date +%s)
 as_root systemctl restart "$unit-stream.service"
 
-# The last error that it wrote since it began; its start script's have no level.
+# Why it does not get on: Litestream's own error, or its start script's, which have no level.
 stream_error() {
-  as_root journalctl _SYSTEMD_UNIT="$unit-stream.service" --since "@$began" -o cat --no-pager |
-    sed -n 's/.*level=ERROR.* error=//p; /level=/!p' | tail -n 1 | cut -c1-300
+  stream_errors "@$began" | tail -n 1 | grep . | cut -d" " -f2- || as_root journalctl _SYSTEMD_UNIT="$unit-stream.service" \
+    --since "@$began" -o cat --no-pager | grep -v level= | tail -n 1 | cut -c1-300
 }
 for name in mlflow.db basic_auth.db; do
   say "wait until $name is in the bucket"
@@ -22,7 +22,7 @@ for name in mlflow.db basic_auth.db; do
     sleep 0.2
   done
   if ! output=$("$root/stream/bin/litestream" sync -wait -timeout 900 -socket "/run/$unit-stream/litestream.sock" "$root/$name" 2>&1); then
-    error=$(stream_error)
-    fail "Litestream cannot send $name: ${error:-$(tail -n 1 <<< "$output")}. Mend what that names, then type the same again; earlier backups stay."
+    error=$(stream_error || true)
+    fail "Litestream cannot send $name: ${error:-$(tail -n 1 <<< "$output")}. Mend that, then type the same again; earlier backups stay."
   fi
 done

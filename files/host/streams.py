@@ -133,6 +133,11 @@ def window(changes):
     return max(whole) + SECOND, newest(changes) + SECOND
 
 
+def spelt(moment):
+    """Spell a moment as `--at` takes it."""
+    return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def newest(changes):
     """Return when the last change of either database was sent; None where none ever was."""
     return max((each.sent for some in changes.values() for each in some), default=None)
