@@ -62,7 +62,7 @@ namespace.add_task(backup.backup, name="backup-db")
 
 tunnels = Collection("tunnel", tunnel.close, tunnel.status)
 tunnels.add_task(tunnel.tunnel, name="open", default=True)
-backups = Collection("backup")
+backups = Collection("backup", backup.verify)
 backups.add_task(backup.backup, name="now", default=True)
 backups.add_task(stream.stream)
 for collection in (

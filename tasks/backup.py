@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.commands import sh
-from tasks.configure import environment
+from tasks.deploy import as_the_server
 from tasks.kinds import Host, remote
 from tasks.server import Change
 from tasks.service import ABSENT
@@ -36,22 +36,83 @@ def backup(c: Host) -> None:
     server.say(f"Backup complete: {done['place']}", "green")
 
 
+@remote(help={"id": "which backup, as backup.list names it (default: the newest)"})
+def verify(c: Host, id: str = "") -> None:
+    """Prove that a backup can be restored and served.
+
+    Fetches it to the host, checks it, starts the same MLflow version on it on the side, logs in
+    and reads the newest run; the running server is not touched. The time is what a restore takes.
+
+    Example: fab -H ec2 backup.verify
+    """
+    server = c.server
+    if not server.facts.release:
+        raise Exit(ABSENT.format(host=server.name))
+    reports = server.apply("backup.verify", [verifying(server.settings, id)], decided=False)
+    done = json.loads(reports[-1])
+    held = next(json.loads(text) for text in reports if "users" in json.loads(text))
+    server.say(f"  {held['runs']} runs, {held['users']} users, made {held['made'][:19]} UTC")
+    server.say(f"✓ {done['id']} was restored and served in {done['seconds']} s", "green")
+
+
 def backing_up(settings: Settings) -> Change:
     """Build the change that makes one set."""
-    arguments = sh(
-        settings.require_bucket(), settings.backup_prefix, settings.environment or "default",
-        settings.endpoint_url or "",
-    )  # fmt: skip
-    script = "\n".join(
-        (
-            environment(settings),
-            'set -a; . "$root/server.env"; set +a',
-            f'"$root/venv/bin/python" "$here/back_up.py" "$root" {arguments}',
-        )
-    )
-    programs = ("back_up.py", "databases.py", "postgres.py")
+    script = f'set -a; . "$root/server.env"; set +a\n{program(settings, "back_up.py")}'
     return Change(
         "back up both databases and the configuration",
         script,
-        {name: read(f"host/{name}") for name in programs},
+        programs("back_up.py", "postgres.py"),
     )
+
+
+def verifying(settings: Settings, id: str = "") -> Change:
+    """Build the change that restores a set on the side, serves it, and notes that it did."""
+    aside = serving_aside(settings, '"$scratch"', '"$python"')
+    script = "\n".join(
+        (
+            *_function("fetch", program(settings, "fetch_set.py", id) + ' "$scratch" aside'),
+            *_function("aside", aside.script),
+            *_function("noted", program(settings, "note_verified.py") + ' "$@"'),
+            read("host/verify_set.sh"),
+        )
+    )
+    files = {**programs("fetch_set.py", "note_verified.py"), **aside.files}
+    return Change(f"restore {id or 'the newest backup'} on the side", script, files)
+
+
+def _function(name: str, body: str) -> tuple[str, ...]:
+    return f"{name}() {{", body, "}"
+
+
+def serving_aside(
+    settings: Settings, folder: str, python: str = '"$root/venv/bin/python"'
+) -> Change:
+    """Migrate the databases in a folder where they are older, and serve them on the side.
+
+    `folder` and `python`, the environment of the release that serves, are words for the script.
+    """
+    words = sh(settings.require_bucket(), settings.artifact_prefix)
+    script = "\n".join(
+        (
+            as_the_server(settings),
+            f'{python} "$here/migrate.py" {folder}',
+            f'{python} "$here/try_server.py" {folder} {words}',
+        )
+    )
+    what = "bring them to this release's schema and serve them on the side"
+    return Change(what, script, programs("migrate.py", "try_server.py"))
+
+
+def program(settings: Settings, name: str, *words: str) -> str:
+    """Spell a script that runs one of the programs that know the bucket's backups."""
+    place = sh(
+        settings.require_bucket(), settings.backup_prefix, settings.environment or "default",
+        settings.endpoint_url or "", *words,
+    )  # fmt: skip
+    python = '"$root/venv/bin/python"'
+    return f'{as_the_server(settings)}\n{python} "$here/{name}" "$root" {place}'
+
+
+def programs(*names: str) -> dict[str, str | bytes]:
+    """Return programs with what they import."""
+    return {file: read(f"host/{file}") for file in (*names, "sets.py", "databases.py")}

@@ -201,12 +201,12 @@ def readying(settings: Settings, facts: Facts) -> Change:
     Every release understands the login's file that goes with it.
     """
     script = (
-        'place "$here/start" "$root/start_mlflow_server.sh" 0700\n'
-        'place "$here/auth_config" "$root/.mlflow_auth_config" 0600'
+        'place "$here/ready_start" "$root/start_mlflow_server.sh" 0700\n'
+        'place "$here/ready_auth" "$root/.mlflow_auth_config" 0600'
     )
     files: dict[str, str | bytes] = {
-        "start": start_script(settings, facts).text,
-        "auth_config": auth_file(settings, facts).text,
+        "ready_start": start_script(settings, facts).text,
+        "ready_auth": auth_file(settings, facts).text,
     }
     return Change("put start_mlflow_server.sh and .mlflow_auth_config", script, files, False)
 

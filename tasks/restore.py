@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
-from tasks.commands import sh
+from tasks.backup import program, programs, serving_aside
 from tasks.console import confirm
-from tasks.deploy import as_the_server, is_deployed, readying
+from tasks.deploy import is_deployed, readying
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
@@ -36,7 +36,7 @@ HINT = (
     }
 )
 def restore(c: Host, id: str = "", yes: bool = False) -> None:
-    """Bring the server back to a backup.
+    """Go back to a backup, on this host or a new one.
 
     Databases, users, passwords and registry. Shows what would be replaced and asks. The backup is
     checked and served on the side before the server stops for a moment; the former databases stay
@@ -70,21 +70,6 @@ def choose(server: Server, id: str) -> Any:
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
 
 
-def program(settings: Settings, name: str, *words: str) -> str:
-    """Spell a script that runs one of the programs that know the bucket's backups."""
-    place = sh(
-        settings.require_bucket(), settings.backup_prefix, settings.environment or "default",
-        settings.endpoint_url or "", *words,
-    )  # fmt: skip
-    python = '"$root/venv/bin/python"'
-    return f'{as_the_server(settings)}\n{python} "$here/{name}" "$root" {place}'
-
-
-def programs(name: str) -> dict[str, str | bytes]:
-    """Return a program with what it imports."""
-    return {file: read(f"host/{file}") for file in (name, "sets.py", "databases.py")}
-
-
 def restoring(settings: Settings, facts: Facts, id: str) -> list[Change]:
     """Build what brings one backup back."""
     fetch = program(settings, "fetch_set.py", id) + ' "$root/next.part"'
@@ -95,7 +80,7 @@ def restoring(settings: Settings, facts: Facts, id: str) -> list[Change]:
             f'rm -rf "$root/next.part"\n{fetch}',
             programs("fetch_set.py"),
         ),
-        serving_aside(settings),
+        serving_aside(settings, '"$root/next.part"'),
         Change(
             "put it in place",
             "\n".join((f"unit={settings.unit}", switching(), read("host/restore.sh"))),
@@ -106,20 +91,6 @@ def restoring(settings: Settings, facts: Facts, id: str) -> list[Change]:
 def switching() -> str:
     """Spell the words that a switch of the state is written with."""
     return read("host/health.sh") + read("host/switch.sh")
-
-
-def serving_aside(settings: Settings, python: str = '"$root/venv/bin/python"') -> Change:
-    """Migrate the databases in next.part where they are older, and serve them on the side."""
-    words = sh(settings.require_bucket(), settings.artifact_prefix)
-    script = "\n".join(
-        (
-            as_the_server(settings),
-            f'{python} "$here/migrate.py" "$root/next.part"',
-            f'{python} "$here/try_server.py" "$root/next.part" {words}',
-        )
-    )
-    files = {name: read(f"host/{name}") for name in ("migrate.py", "try_server.py", "databases.py")}
-    return Change("bring them to this release's schema and serve them on the side", script, files)
 
 
 def replaced(chosen: Mapping[str, Any], present: Mapping[str, Any] | None) -> str:

@@ -369,10 +369,11 @@ def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
     )
     files: dict[str, str | bytes] = {
         "words.sh": read("host/words.sh"),
-        "settle.sh": read("host/settle.sh"),
         runner: read(f"host/{runner}"),
         "steps.sh": steps + "\n",
     }
+    if aloud:
+        files["settle.sh"] = read("host/settle.sh")
     for change in changes:
         files |= change.files
     packed = io.BytesIO()

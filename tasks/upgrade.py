@@ -10,13 +10,13 @@ from typing import Any
 from invoke import Exit
 
 from tasks import deploy
-from tasks.backup import backing_up
+from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
 from tasks.console import confirm
 from tasks.facts import Facts
 from tasks.install import NEEDED_KB, installing, release_of
 from tasks.kinds import Host, remote
-from tasks.restore import refuse_absent, serving_aside, switching
+from tasks.restore import refuse_absent, switching
 from tasks.server import Change, Server
 from tasks.settings import Settings, checked
 from tasks.templates import read
@@ -101,7 +101,7 @@ def upgrading(settings: Settings, facts: Facts) -> list[Change]:
     after = replace(facts, release=release)
     wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
     python = f'"$root/releases/{release}/bin/python"'
-    aside = serving_aside(settings, python)
+    aside = serving_aside(settings, '"$root/next.part"', python)
     words = "\n".join(
         (
             f"unit={settings.unit} release={release} current={facts.release}",
@@ -172,7 +172,8 @@ def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
     wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
     script = "\n".join(
         (
-            f"unit={settings.unit} former={sh(former['name'])} was={former['task']} current={facts.release}",
+            f"unit={settings.unit} current={facts.release}",
+            f"former={sh(former['name'])} was={former['task']} release={former['release']}",
             f"well={deploy.wellness(wanted, after)}",
             switching(),
             read("host/rollback.sh"),

@@ -1,7 +1,9 @@
 """Bring one backup from the bucket into a folder, checked whole, ready to be served.
 
 Runs on the host and changes nothing but that folder. Arguments: root, bucket, backup prefix,
-environment, endpoint or "", the set's id, folder. Reports {"runs": n, "users": n, "seconds": n}.
+environment, endpoint or "", the set's id or "" for the newest, folder, and "aside" where the
+release that made it may serve it instead of the present one. Reports {"id", "made",
+"release", "runs": n, "users": n, "seconds": n}.
 """
 
 import json
@@ -16,7 +18,7 @@ import time
 import databases
 import sets
 
-root, bucket, prefix, environment, endpoint, wanted, folder = sys.argv[1:8]
+root, bucket, prefix, environment, endpoint, wanted, folder, *aside = sys.argv[1:]
 UNPACK = {".zst": ("zstd", "-d", "-q", "--rm"), ".gz": ("gzip", "-d", "-q")}
 # A set's own: the key that sessions hang on, and whose the artifacts are.
 SECRET = re.compile(r"^MLFLOW_FLASK_SERVER_SECRET_KEY=.*$", re.M)
@@ -31,22 +33,30 @@ def refuse_unfit(manifest):
     if free < need:
         sets.fail(
             "Restoring %s needs %.1f GB of room on the host, and %.1f are free. Free some, then "
-            "type the same again." % (wanted, need / 1e9, free / 1e9)
+            "type the same again." % (manifest["id"], need / 1e9, free / 1e9)
         )
     for name, seen in manifest["databases"].items():
         if seen.get("kind", "sqlite") != "sqlite":
             sets.fail(
                 "The backup %s holds a PostgreSQL dump. docs/backup.md says how it is restored."
-                % wanted
+                % manifest["id"]
             )
         revision = seen.get("revision") or (seen.get("revisions") or [None])[0]
-        known, _ = databases.revisions(os.path.join(root, "venv"), name)
+        known, _ = databases.revisions(serving(manifest), name)
         if revision and revision not in known:
             sets.fail(
                 "The backup %s was made by MLflow %s, which is newer than the host's. Type: "
                 "./fab upgrade --to %s, then the same again."
-                % (wanted, sets.version(manifest), sets.version(manifest))
+                % (manifest["id"], sets.version(manifest), sets.version(manifest))
             )
+
+
+def serving(manifest):
+    """Return the environment of the release that will serve the set."""
+    own = os.path.join(root, "releases", manifest["release"])
+    if aside and os.path.exists(os.path.join(own, ".complete")):
+        return own
+    return os.path.join(root, "venv")
 
 
 def unpack(path):
@@ -65,7 +75,7 @@ def compare(manifest, name, seen):
         differing = [t for t in told["counts"] if seen["counts"].get(t) != told["counts"][t]]
         sets.fail(
             "The backup %s is not what its manifest says: %s has other rows in %s. Choose another: "
-            "./fab backup.list" % (wanted, name, ", ".join(differing))
+            "./fab backup.list" % (manifest["id"], name, ", ".join(differing))
         )
 
 
@@ -92,7 +102,8 @@ def write(name, text):
 def main():
     began = time.monotonic()
     place = sets.Sets(bucket, prefix, environment, endpoint)
-    manifest = sets.named(place.complete(), wanted)
+    found = place.complete()
+    manifest = sets.named(found, wanted) if wanted else sets.newest(found)
     refuse_unfit(manifest)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for entry in manifest["files"]:
@@ -104,6 +115,7 @@ def main():
         plain = unpack(path)
         compare(manifest, os.path.basename(plain), databases.examine(plain))
     report = {
+        "id": manifest["id"],
         "runs": sets.count(manifest, databases.TRACKING, "runs"),
         "users": sets.count(manifest, databases.AUTH, "users"),
         "made": manifest["made"],
@@ -118,5 +130,6 @@ with sets.explained():
         main()
     except databases.Damaged as error:
         sets.fail(
-            "The backup %s is of no use: %s. Choose another: ./fab backup.list" % (wanted, error)
+            "The backup %s is of no use: %s. Choose another: ./fab backup.list"
+            % (wanted or "(the newest)", error)
         )

@@ -1,25 +1,24 @@
-# Go back to a former state. Needs: root, unit, former (its name), was (the task that left it), current (the release that runs),
+# Go back to a former state. Needs: root, unit, former (its name), was (the task that left it), release (that
+# served it), current (the release that runs),
 # well (what deploy writes down when all is).
 aside=$(date -u +%Y%m%dT%H%M%SZ)-$current
 if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type rollback again."; fi
+if [ ! -e "$root/releases/$release/.complete" ]; then fail "The release $release, which served that state, is no longer here. Type: ./fab upgrade --to ${release%-*}"; fi
 paused=$SECONDS
 say "stop the server (requests wait)"
 hold
-on_failure() {
-  release_hold
-  (serve) || true
-}
+on_failure() { serve_again; }
 stop_server
-give_back rollback "$former" "$aside"
+give_back rollback "$former" "$aside" "$release"
 on_failure() {
   hold
   stop_server
-  give_back "$was" "$aside" "$former"
-  release_hold
-  (serve) && say "the state before the rollback serves again"
+  give_back "$was" "$aside" "$former" "$current"
+  serve_again
 }
 release_hold
 serve
 on_failure() { :; }
 say "writes waited for $((SECONDS - paused)) s; what was replaced is kept in $root/former/$aside"
 echo "$well" > "$root/.well"
+forget_old_states

@@ -123,6 +123,13 @@ def named(found, id):
     fail("There is no complete backup %s.%s See them all: ./fab backup.list" % (id, hint))
 
 
+def newest(found):
+    """Return the newest set; ends with one line where there is none."""
+    if not found:
+        fail("There is no complete backup yet. Make one: ./fab backup")
+    return found[0]
+
+
 def count(manifest, database, table):
     """Return how many rows a set's manifest says a table has."""
     seen = manifest["databases"].get(database, {})

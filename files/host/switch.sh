@@ -41,12 +41,44 @@ serve() {
   await_health
 }
 
-# Put back the state that a switch replaced. Arguments: the task, its name, and one for what it
-# replaces now.
+# What a switch does where it fails: before it, and once the new state was in place.
+serve_again() {
+  rm -rf "$root/next.part"
+  release_hold
+  (serve) && say "the former state serves again, with all data"
+}
+go_back() { # the task, the name of the state that it replaced
+  hold
+  stop_server
+  give_back "$1" "$2" "$2-failed"
+  rm -rf "$root/former/$2-failed"
+  serve_again
+}
+
+# Put back the state that a switch replaced. Arguments: the task, its name, one for what it replaces
+# now, and the release that served it where that may be another than the present one.
 give_back() {
   rm -rf "$root/next.part"
   cp -al "$root/former/$2" "$root/next.part"
   rm -f "$root/next.part/about.json"
+  if [ -n "${4:-}" ] && [ ! -L "$root/next.part/venv" ]; then
+    ln -s "releases/$4" "$root/next.part/venv"
+  fi
   printf '%s\n' "$2" > "$root/next.part/.gives-back"
   switch "$1" "$3"
+}
+
+# Keep the last two states that each task replaced (each may hold a copy of the databases), and the
+# releases that they need.
+forget_old_states() {
+  local task kept about used folder name
+  for task in upgrade restore rollback; do
+    kept=$(grep -l "\"task\": \"$task\"" "$root"/former/*/about.json 2> /dev/null | sort -r || true)
+    tail -n +3 <<< "$kept" | while read -r about; do rm -rf "$(dirname "$about")"; done
+  done
+  used=$(cat "$root"/former/*/about.json 2> /dev/null; readlink "$root/venv")
+  for folder in "$root"/releases/*/; do
+    name=$(basename "$folder")
+    if ! grep -qF "$name" <<< "$used"; then rm -rf "$folder" "$root/releases/$name.txt"; fi
+  done
 }

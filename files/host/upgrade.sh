@@ -9,11 +9,7 @@ lay_out() {
   ln -s "releases/$release" "$next/venv"
   install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
 }
-on_failure() {
-  rm -rf "$next"
-  release_hold
-  (serve) && say "MLflow ${current%-*} serves again, with all data"
-}
+on_failure() { serve_again; }
 paused=$SECONDS
 if [ "$migrating" = yes ]; then
   say "stop the server (requests wait)"
@@ -29,30 +25,10 @@ else
   stop_server
 fi
 switch upgrade "$former"
-on_failure() {
-  hold
-  stop_server
-  give_back upgrade "$former" "$former-failed"
-  rm -rf "$root/former/$former-failed"
-  release_hold
-  (serve) && say "MLflow ${current%-*} serves again, with all data"
-}
+on_failure() { go_back upgrade "$former"; }
 release_hold
 serve
 on_failure() { :; }
 say "writes waited for $((SECONDS - paused)) s; the former state is kept in $root/former/$former"
 echo "$well" > "$root/.well"
-
-# Two former releases stay, and of what restores replaced two: each holds a copy of the databases.
-for task in upgrade restore; do
-  kept=$(grep -l "\"task\": \"$task\"" "$root"/former/*/about.json 2> /dev/null | sort -r || true)
-  tail -n +3 <<< "$kept" | while read -r about; do rm -rf "$(dirname "$about")"; done
-done
-used=" $release $current $(find "$root"/former/*/venv -maxdepth 0 -printf '%l ' 2> /dev/null || true)"
-for folder in "$root"/releases/*/; do
-  name=$(basename "$folder")
-  case "${used//releases\//}" in
-    *" $name "*) ;;
-    *) rm -rf "$folder" "$root/releases/$name.txt" ;;
-  esac
-done
+forget_old_states

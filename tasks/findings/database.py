@@ -8,7 +8,6 @@ from typing import Any
 
 from tasks.findings.case import Case, Finding
 
-RESTORE = 'Restore it from the newest backup: docs/backup.md, "Restore by hand".'
 
 
 def database(case: Case) -> Iterator[Finding]:
@@ -20,12 +19,13 @@ def database(case: Case) -> Iterator[Finding]:
             "auth-missing",
             "The database of users is gone: at its next start the server knows nobody.",
             f"there is no {case.facts.root}/basic_auth.db",
-            f"{RESTORE} Without a backup, make a first user again:",
-            type=(case.fab("users.reset-admin", "--yes"),),
+            "Without a backup make a first user again: ./fab users.reset-admin --yes",
+            type=(case.fab("restore"),),
         )
     if "mlflow.db" not in found and case.facts.well:
         yield case.finding("tracking-missing", "The tracking database is gone.",
-                           f"there is no {case.facts.root}/mlflow.db", RESTORE)  # fmt: skip
+                           f"there is no {case.facts.root}/mlflow.db",
+                           type=(case.fab("restore"),))  # fmt: skip
     for name, base in found.items():
         yield from _one_database(case, name, base)
     yield from _direct(case)
@@ -61,8 +61,8 @@ def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Fi
             "database-corrupt",
             f"{name} is damaged: {base['damage']}",
             "pragma quick_check",
-            f"Stop the server so that it grows no worse. {RESTORE}",
-            type=(case.fab("stop"),),
+            "Stop the server so that it grows no worse, and go back to the newest backup.",
+            type=(case.fab("stop"), case.fab("restore")),
         )
     revision = base["revision"]
     if revision and not revision["known"]:
@@ -71,8 +71,8 @@ def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Fi
             "schema-newer",
             f"{name} was migrated by a newer MLflow than {version}, which cannot read it.",
             f"its revision {revision['found']} is none of those that {version} knows",
-            "Set `version:` in fabric.yaml to the newer release, then ./fab install deploy; or go "
-            f"back. {RESTORE}",
+            "If that MLflow is wanted: ./fab upgrade --to VERSION. Else go back to a backup.",
+            type=(case.fab("restore"),),
         )
     elif revision and not revision["newest"]:
         yield case.finding(
