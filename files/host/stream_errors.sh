@@ -1,7 +1,10 @@
-# Print the last errors of the stream's unit, one a line: time, what, why. Needs: unit. Argument:
-# since when.
+# Say what the stream's unit runs into. Needs: unit.
+shortly() {
+  sed 's/.*operation error S3: \([A-Za-z]*\),.*api error \([A-Za-z]*\).*/the bucket refuses \1 (\2)/' | cut -c1-300
+}
+# Its last errors, one a line: time, what, why. Argument: since when.
 stream_errors() {
   as_root journalctl _SYSTEMD_UNIT="$unit-stream.service" --since "$1" -o cat --no-pager 2> /dev/null |
-    sed -n 's/^time=\([^ .]*\)[^ ]* level=ERROR msg="\?\([^"]*\)"\? .*error="\?\([^"]*\).*/\1Z \2: \3/p' |
-    sed 's/: .*operation error S3: \([A-Za-z]*\),.*api error \([A-Za-z]*\).*/: the bucket refuses \1 (\2)/' | tail -n 3 | cut -c1-300
+    sed -n 's/^time=\([^ .]*\)[^ ]* level=ERROR msg="\?\([^"]*\)"\? .*error="\?\([^"]*\).*/\1Z\t\2\t\3/p' |
+    tail -n 3 | while IFS=$'\t' read -r time what why; do echo "$time $what: $(shortly <<< "$why")"; done
 }

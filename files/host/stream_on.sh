@@ -8,21 +8,21 @@ place "$here/stream.yml" "$root/stream.yml" 0600
 place_as_root "$here/stream.service" "/etc/systemd/system/$unit-stream.service" 0644
 as_root systemctl daemon-reload
 as_root systemctl enable --quiet "$unit-stream.service"
-began=$(date +%s)
+began=$(date +%s) socket=/run/$unit-stream/litestream.sock
 as_root systemctl restart "$unit-stream.service"
 
-# Why it does not get on: Litestream's own error, or its start script's, which have no level.
-stream_error() {
-  stream_errors "@$began" | tail -n 1 | grep . | cut -d" " -f2- || as_root journalctl _SYSTEMD_UNIT="$unit-stream.service" \
-    --since "@$began" -o cat --no-pager | grep -v level= | tail -n 1 | cut -c1-300
+restarts() { systemctl show "$unit-stream.service" -p NRestarts --value; }
+# What its start script says has no level; what Litestream is asked says why it cannot.
+why() {
+  {
+    as_root journalctl _SYSTEMD_UNIT="$unit-stream.service" --since "@$began" -o cat --no-pager | grep -v level= || true
+    printf '%s\n' "$output"
+  } | grep . | tail -n 1 | shortly
 }
 for name in mlflow.db basic_auth.db; do
   say "wait until $name is in the bucket"
-  until [ -S "/run/$unit-stream/litestream.sock" ] || [ "$(systemctl show "$unit-stream.service" -p NRestarts --value)" -ge 2 ]; do
-    sleep 0.2
-  done
-  if ! output=$("$root/stream/bin/litestream" sync -wait -timeout 900 -socket "/run/$unit-stream/litestream.sock" "$root/$name" 2>&1); then
-    error=$(stream_error || true)
-    fail "Litestream cannot send $name: ${error:-$(tail -n 1 <<< "$output")}. Mend that, then type the same again; earlier backups stay."
+  until [ -S "$socket" ] || [ "$(restarts)" -ge 2 ]; do sleep 0.2; done
+  if ! output=$("$root/stream/bin/litestream" sync -wait -timeout 900 -socket "$socket" "$root/$name" 2>&1); then
+    fail "Litestream cannot send $name: $(why). Mend that, then type the same again; earlier backups stay."
   fi
 done
