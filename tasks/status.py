@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from tasks import tunnel
+from tasks import stream, tunnel
 from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.server import Server
@@ -81,6 +81,11 @@ def _backup(row: Row) -> str:
     return f"{_age(row['backup_age_seconds'])} ago"
 
 
+def _stream(row: Row) -> str:
+    lag = row["stream_lag_seconds"]
+    return row["stream"] or "-" if lag is None else f"{_age(lag)} ago"
+
+
 def _tunnel(row: Row) -> str:
     if row["tunnel_port"] is None:
         return "-"
@@ -105,6 +110,7 @@ WHAT = (
     Column("runs", plain("runs")),
     Column("experiments", plain("experiments")),
     Column("last backup", _backup),
+    Column("streamed", _stream),
     Column("disk free", size("disk_free_bytes")),
     Column("tunnel", _tunnel),
     Column("certificate", _certificate),
@@ -199,6 +205,8 @@ def row(server: Server) -> dict[str, Any]:
         "users": facts.users,
         "last_backup": backup and datetime.fromtimestamp(backup, timezone.utc).isoformat(),
         "backup_age_seconds": backup and facts.now - backup,
+        "stream": stream.state(settings, facts),
+        "stream_lag_seconds": stream.lag(settings, facts),
         "disk_bytes": facts.disk_kb * 1024,
         "disk_free_bytes": facts.free_kb * 1024,
         "port": settings.port,

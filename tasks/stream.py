@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json as serialised
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
 from tasks import install
-from tasks.backup import backing_up
-from tasks.commands import sh
+from tasks.backup import backing_up, program, programs, serving_aside
 from tasks.configure import is_there
-from tasks.deploy import as_the_server, is_deployed
+from tasks.console import seconds
+from tasks.deploy import is_deployed
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 EVERY = 1  # seconds between two looks at the databases, where nobody says otherwise
 LONGEST = 3600
 DAYS = 7  # how far back a stream leads
-# Measured on a server that logs 72 runs a second: 1.7 objects a look; S3's price list says
-# 0.005 $ for a thousand.
-DOLLARS = 1.7 * 30 * 86400 * 0.005 / 1000
+# $ a month, of a server that logs runs without a pause: 1.7 objects a look, and what Litestream
+# lists and joins every half minute. Counted at 20 to 70 runs a second; S3 takes 0.005 $ a thousand.
+LOOKING, TIDYING, IDLE = 22, 2, 0.3
 LATE = 60  # seconds without a success that nobody need hear of: S3 has its moments
 WORDS = ("on", "off", "status", "verify")
 
@@ -73,7 +74,7 @@ def stream(
     By Litestream, beside the backups, not in their place: a lost host costs seconds of runs
     instead of hours, and `restore --at` brings back any moment of a week. `on` makes a backup
     where there is none yet, and proves the stream by restoring it on the side. `off` keeps what
-    lies in the bucket. A look each second costs up to 22 $ a month (docs/stream.md).
+    lies in the bucket. A look each second costs up to 24 $ a month (docs/stream.md).
 
     Example: fab -H ec2 backup.stream on
     """
@@ -118,11 +119,11 @@ def turn_on(server: Server, every: int) -> None:
     if not needed:
         server.say(f"backup.stream on: nothing to change, it looks every {every} s")
         return
-    proof = serialised.loads(server.apply("backup.stream on", needed)[-1])
+    proof = proven(server.apply("backup.stream on", needed))
     server.say(f"  restored from it on the side: {held(proof)}")
     server.say(
-        f"  at a look every {every} s S3's requests cost up to {DOLLARS / every + 0.5:.2f} $ a "
-        "month, the more the busier (docs/stream.md)"
+        f"  a look every {every} s costs up to {LOOKING / every + TIDYING:.0f} $ a month in S3's "
+        f"requests where runs are logged day and night, {IDLE} $ where none are (docs/stream.md)"
     )
     server.say(f"✓ every change goes to s3://{settings.bucket}/{place(settings)}/", "green")
 
@@ -137,13 +138,8 @@ def changes(settings: Settings, facts: Facts, every: int) -> list[Change]:
         return []
     # The key that sessions hang on lies in backups alone.
     first = [] if facts.backup else [backing_up(settings)]
-    return [
-        *installed,
-        *first,
-        streaming(settings, facts, every),
-        aside(settings, which="present"),
-        pruning(settings),
-    ]
+    fetch, tidy = aside(settings, which="present")
+    return [*installed, *first, streaming(settings, facts, every), fetch, tidy, pruning(settings)]
 
 
 def installing(facts: Facts) -> list[Change]:
@@ -247,7 +243,7 @@ def restoring(settings: Settings, at: str, folder: str, which: str = "") -> Chan
     what = f"fetch and check the databases as they were at {at}"
     if at == "latest":
         what = "fetch and check the last that was streamed"
-    return Change(what, script, programs("restore_stream.py"))
+    return Change(what, script, programs("restore_stream.py", "streams.py"))
 
 
 def moment(text: str) -> str:
@@ -266,50 +262,47 @@ def moment(text: str) -> str:
     return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def program(settings: Settings, name: str, *words: object) -> str:
-    """Spell a script that runs one of the programs that know the bucket's streams."""
-    arguments = sh(
-        settings.require_bucket(), settings.backup_prefix, settings.label,
-        settings.endpoint_url or "", *map(str, words),
-    )  # fmt: skip
-    python = '"$root/venv/bin/python"'
-    return f'{as_the_server(settings)}\n{python} "$here/{name}" "$root" {arguments}'
+SCRATCH = "$root/backups/stream"
+TIDY = f'rm -rf "{SCRATCH}"'
 
 
-def programs(name: str) -> dict[str, str | bytes]:
-    """Return a program with what it imports."""
-    names = (name, "streams.py", "sets.py", "databases.py")
-    return {file: read(f"host/{file}") for file in names}
-
-
-ASIDE = "$root/backups/stream"
-
-
-def aside(settings: Settings, at: str = "latest", which: str = "") -> Change:
-    """Build the change that restores the stream on the side, and leaves nothing of it."""
-    restore = restoring(settings, at, ASIDE, which)
-    script = f'''mkdir -p -m 0700 "$root/backups"
-{restore.script}
-rm -rf "{ASIDE}"'''
-    return Change("restore it on the side and check what comes", script, restore.files)
+def aside(settings: Settings, at: str = "latest", which: str = "") -> list[Change]:
+    """Build what restores the stream on the side; the second change takes it away again."""
+    restore = restoring(settings, at, SCRATCH, which)
+    script = f'mkdir -p -m 0700 "$root/backups"\n{restore.script}'
+    return [
+        Change("restore it on the side and check what comes", script, restore.files),
+        Change("take it away", TIDY, announce=False),
+    ]
 
 
 def pruning(settings: Settings) -> Change:
     """Build the change that deletes what ended longer ago than a stream leads back."""
-    script = program(settings, "prune_streams.py", DAYS)
-    return Change("look for streams that are over", script, programs("prune_streams.py"), False)
+    script = program(settings, "prune_streams.py", str(DAYS))
+    return Change(
+        "look for streams that are over", script, programs("prune_streams.py", "streams.py"), False
+    )
 
 
 def verify(server: Server, at: str) -> None:
     settings, facts = server.settings, server.facts
     if not facts.complete:
         raise Exit(f"Nothing is installed on {server.name} yet. Type: ./fab install configure")
-    on = facts.unit(f"{settings.unit}-stream.service").load == "loaded"
+    began = time.monotonic()
+    on = state(settings, facts) is not None
     # A host that streams nothing looks at what another has streamed.
-    which = "present" if on and not at else ""
-    steps = [*installing(facts), aside(settings, moment(at or "latest"), which)]
-    proof = serialised.loads(server.apply("backup.stream verify", steps, decided=False)[-1])
-    server.say(f"✓ restored on the side in {proof['seconds']} s: {held(proof)}", "green")
+    fetch, tidy = aside(settings, moment(at or "latest"), "present" if on and not at else "")
+    serve = serving_aside(settings, f'"{SCRATCH}"')
+    away = Change("take it away where it fails", f"on_failure() {{ {TIDY}; }}", announce=False)
+    steps = [*installing(facts), away, fetch, serve, tidy]
+    proof = proven(server.apply("backup.stream verify", steps, decided=False))
+    took = seconds(time.monotonic() - began)
+    server.say(f"✓ restored and served on the side in {took}: {held(proof)}", "green")
+
+
+def proven(reports: Sequence[str]) -> Mapping[str, Any]:
+    """Find what restore_stream.py reported."""
+    return next(row for row in map(serialised.loads, reports) if "stream" in row)
 
 
 def held(proof: Mapping[str, Any]) -> str:
@@ -328,46 +321,51 @@ def trouble(settings: Settings, facts: Facts) -> str | None:
     if unit.active != "active":
         failing = f", after {unit.restarts} starts" if unit.restarts else ""
         return f"The stream is on and does not run ({unit.active}{failing})."
-    lag = lag_of(settings, facts)
-    if lag > LATE + 2 * (facts.stream_every or EVERY):
-        return f"The databases were last streamed {lag} s ago."
+    late = lag(settings, facts) or 0
+    if late > LATE + 2 * (facts.stream_every or EVERY):
+        return f"The databases were last streamed {late} s ago."
     return None
 
 
-def lag_of(settings: Settings, facts: Facts) -> int:
-    """Return for how many seconds nothing was sent; since its start where nothing ever was."""
-    since = facts.now - facts.unit(f"{settings.unit}-stream.service").since
-    return max(0, round(since if facts.stream_lag is None else facts.stream_lag))
+def state(settings: Settings, facts: Facts) -> str | None:
+    """Return the state of the stream's unit; None where it is off."""
+    unit = facts.unit(f"{settings.unit}-stream.service")
+    return unit.active if unit.load == "loaded" else None
+
+
+def lag(settings: Settings, facts: Facts) -> int | None:
+    """Return for how many seconds nothing was sent, None where it does not run.
+
+    Since its start where nothing ever was.
+    """
+    unit = facts.unit(f"{settings.unit}-stream.service")
+    if unit.active != "active":
+        return None
+    return max(0, round(facts.now - unit.since if facts.stream_lag is None else facts.stream_lag))
 
 
 def standing(server: Server) -> dict[str, Any]:
     """Say how the stream stands, in plain values with their units in the names."""
     settings, facts = server.settings, server.facts
-    unit = facts.unit(f"{settings.unit}-stream.service")
-    on = unit.load == "loaded"
-    running = unit.active == "active"
+    now = state(settings, facts)
     script = "\n".join(
         (
             program(settings, "look_at_stream.py"),
             f"unit={settings.unit}",
             read("host/stream_errors.sh"),
-            "stream_errors -15min | sed 's/^/@report /'",
+            "stream_errors | sed 's/^/@report /'",
         )
     )
-    step = Change("look at the stream", script, programs("look_at_stream.py"))
+    step = Change("look at the stream", script, programs("look_at_stream.py", "streams.py"))
     report, *errors = server.look("backup.stream status", [step])
-    found = serialised.loads(report)
     wrong = trouble(settings, facts)
     return {
-        "on": on,
-        "running": running,
-        "every_seconds": facts.stream_every if on else None,
-        "lag_seconds": lag_of(settings, facts) if running else None,
-        "stream": found["stream"],
-        "bytes": found["bytes"],
-        "objects": found["objects"],
-        "reaches": found["reaches"],
-        "errors": errors,
+        "on": now is not None,
+        "running": now == "active",
+        "every_seconds": facts.stream_every if now else None,
+        "lag_seconds": lag(settings, facts),
+        **serialised.loads(report),
+        "errors": errors if now else [],
         "trouble": f"{wrong} Type: ./fab doctor" if wrong else None,
     }
 

@@ -49,7 +49,11 @@ def permitted(bucket, permission, action, **options):
 def sets(bucket, place, since=""):
     """List the names of the backup sets under a place, the newest first."""
     pages = bucket.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket.name, Prefix=place, Delimiter="/", StartAfter=place + since
+        # By their year: the stream beside them is no set, and has many more objects.
+        Bucket=bucket.name,
+        Prefix=place + "2",
+        Delimiter="/",
+        StartAfter=place + since,
     )
     found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
     return sorted((name[len(place) :].rstrip("/") for name in found), reverse=True)

@@ -7,7 +7,6 @@ environment, endpoint or "", a moment ("latest", or ISO 8601 with its offset), t
 "databases": {name: what databases.examine says}, "seconds": n}.
 """
 
-import contextlib
 import datetime
 import json
 import os
@@ -147,6 +146,5 @@ with sets.explained():
     try:
         main()
     except databases.Damaged as error:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         sets.fail("What the stream gives back is of no use: %s. %s" % (error, OTHER))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tasks.findings.case import Case, Finding
+from tasks.findings.stream import stream
 from tasks.symptoms import Symptoms
 
 UNSCHEDULED = 7 * 86400  # seconds after which a backup that is made by hand is an old one
@@ -40,6 +41,7 @@ def bucket(case: Case) -> Iterator[Finding]:
 
 def backup(case: Case) -> Iterator[Finding]:
     symptoms, facts = case.symptoms, case.facts
+    yield from stream(case)
     if symptoms.backup_error:
         yield case.finding(
             "backup-hidden",
