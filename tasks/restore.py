@@ -90,7 +90,7 @@ def restoring(settings: Settings, facts: Facts, id: str) -> list[Change]:
 
 def switching() -> str:
     """Spell the words that a switch of the state is written with."""
-    return read("host/health.sh") + read("host/switch.sh")
+    return read("host/health.sh") + read("host/stream.sh") + read("host/switch.sh")
 
 
 def replaced(chosen: Mapping[str, Any], present: Mapping[str, Any] | None) -> str:
