@@ -21,7 +21,7 @@ from tasks.server import Server
 
 ID = "20261122T214724Z-926c1729"
 SET = {
-    "id": ID, "place": f"s3://b/{ID}/", "made": "2026-11-22T21:47:24.5+00:00", 
+    "id": ID, "place": f"s3://b/{ID}/", "made": "2026-11-22T21:47:24.5+00:00",
     "made_on": "old-host", "version": "3.17.2", "bytes": 3_200_000, "runs": 12, "users": 3,
     "verified": "2026-11-23T01:02:03.4+00:00",
 }  # fmt: skip

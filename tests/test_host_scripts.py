@@ -192,32 +192,35 @@ def test_a_held_lock_says_who_and_since_when_and_nothing_is_done(machine):
     assert not machine.audit.exists()
 
 
-def test_what_a_timer_began_is_waited_for_and_waits_itself(machine):
-    machine.change("true")
-    scheduled = machine.environment | {"REMOTE_MLFLOW_PATIENCE": "20"}
-    command = machine.command(0)[:-3]
-    with held(machine, os.getpid()), (machine.root / ".lock").open("r+") as lock:
-        lock.write("timer\t2026-11-22T10:00:00Z\tbackup\t4711\t1\n")
+@pytest.mark.parametrize(
+    ("holder", "patience", "said"),
+    [
+        (
+            "timer",
+            "0",
+            b"@say the scheduled backup is at work; waiting for it to finish\n@say what",
+        ),
+        # What a timer begins waits for an operator, without a word.
+        ("you@desk", "20", b"@say what"),
+    ],
+)
+def test_timer_and_operator_wait_for_each_other(machine, holder, patience, said):
+    with held(machine, os.getpid()), (machine.root / ".lock").open("w") as lock:
+        lock.write(f"{holder}\t2026-11-22T10:00:00Z\tbackup\t4711\t{os.getpid()}\n")
         lock.flush()
-        waiting = []
-        # An operator is told; a timer waits without a word.
-        for who, environment in (("me@laptop", machine.environment), ("timer", scheduled)):
-            process = subprocess.Popen(
-                [*command, who, "task", "-"], env=environment,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )  # fmt: skip
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(bundle([Change("what", "true")]))
-            process.stdin.close()
-            waiting.append(process)
-            if who != "timer":
-                said = process.stdout.readline().decode()
-                assert said == "@say the scheduled backup is at work; waiting for it to finish\n"
-    for process in waiting:
+        process = subprocess.Popen(
+            machine.command(0), env=machine.environment | {"REMOTE_MLFLOW_PATIENCE": patience},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
         assert process.stdout is not None
-        assert b"@exit 0" in process.stdout.read()
-        process.wait()
+        process.stdin.write(bundle([Change("what", "true")]))
+        process.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert not machine.audit.exists()
+    assert process.stdout.read() == said + b"\n\n@exit 0\n"
+    process.wait()
 
 
 def test_work_whose_connection_was_lost_is_waited_for(machine):
