@@ -12,7 +12,7 @@ from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.releases import version_of
 from tasks.server import Server
-from tasks.service import state
+from tasks.service import failed_by_timer, state
 
 Row = Mapping[str, Any]
 IN_A_FILE = 500  # columns: a line of the table stays one line for grep
@@ -78,8 +78,10 @@ def _database(row: Row) -> str:
 
 def _backup(row: Row) -> str:
     if row["backup_age_seconds"] is None:
-        return "never" if row["version"] else "-"
-    return f"{_age(row['backup_age_seconds'])} ago"
+        made = "never" if row["version"] else "-"
+    else:
+        made = f"{_age(row['backup_age_seconds'])} ago"
+    return ", ".join((made, *(f"{name} failed" for name in row["failed_by_timer"])))
 
 
 def _tunnel(row: Row) -> str:
@@ -200,6 +202,7 @@ def row(server: Server) -> dict[str, Any]:
         "users": facts.users,
         "last_backup": backup and datetime.fromtimestamp(backup, timezone.utc).isoformat(),
         "backup_age_seconds": backup and facts.now - backup,
+        "failed_by_timer": list(failed_by_timer(settings, facts)),
         "disk_bytes": facts.disk_kb * 1024,
         "disk_free_bytes": facts.free_kb * 1024,
         "port": settings.port,

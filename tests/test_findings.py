@@ -83,6 +83,7 @@ def test_a_healthy_server_has_no_finding_and_every_area_is_well():
     assert well(case(), []) == list(AREAS)
 
 
+BY_TIMER = ("mlflow-server-backup.service", "mlflow-server-backup-verify.service")
 DOWN = {"health": None, "stranger": None, "logins": {}}
 ROWS = [
     # facts, symptoms, key, words in its text, what to type
@@ -158,6 +159,13 @@ ROWS = [
     (None, {"backup_error": "AccessDenied"}, "backup-hidden", ("AccessDenied",), []),
     (None, {"schedule": "inactive"}, "backup-schedule-off",
      ("switched off",), ["ssh ec2 'sudo systemctl enable --now mlflow-server-backup.timer'"]),
+    (deployed(units=deployed().units | {"mlflow-server-backup.service": unit("failed")}),
+     {"timer_failed": {"backup": "The bucket x refuses it."}, "failed": BY_TIMER}, "backup-failed",
+     ("failed: The bucket x refuses it.",),
+     ["ssh ec2 'sudo systemctl start mlflow-server-backup.service'"]),
+    (deployed(units=deployed().units | {"mlflow-server-backup-verify.service": unit("failed")}),
+     {"timer_failed": {"backup-verify": ""}, "failed": BY_TIMER}, "backup-verify-failed",
+     ("does not say why",), ["ssh ec2 'sudo systemctl start mlflow-server-backup-verify.service'"]),
     (None, {"backup": None}, "backup-none", ("no backup yet",), ["./fab -H ec2 backup"]),
     (None, {"backup": {"id": "i", "made": NOW - 7200, "damage": None}}, "backup-old",
      ("2 hours old", "journalctl -u mlflow-server-backup"), ["./fab -H ec2 backup"]),
@@ -246,6 +254,8 @@ def test_a_check_that_had_no_time_is_no_damage(damage):
         (None, HERE, {"synchronised": False}, "clock-alone", "NTPSynchronized=no"),
         (units(service=unit("active", since=NOW - 5)), HERE, {"health": 502}, "starting", "5 s"),
         (None, HERE, {"schedule": None}, "backup-unscheduled", "No schedule"),
+        (deployed(schedule="1h weekly 0123456789abcdef"), HERE, {}, "backup-schedule-due",
+         "differ"),
         (deployed(runs=0), HERE, {"direct": {
             "count": 2, "names": ["a", "b"], "places": ["old-bucket"]}}, "direct-artifacts",
          "may read old-bucket"),

@@ -109,6 +109,37 @@ def test_a_held_lock_says_who_and_since_when_and_nothing_is_done(machine):
     assert not machine.audit.exists()
 
 
+@pytest.mark.parametrize(
+    ("holder", "patience", "said"),
+    [
+        (
+            "timer",
+            "0",
+            b"@say the scheduled backup is at work; waiting for it to finish\n@say what",
+        ),
+        # What a timer begins waits for an operator, without a word.
+        ("you@desk", "20", b"@say what"),
+    ],
+)
+def test_timer_and_operator_wait_for_each_other(machine, holder, patience, said):
+    with held(machine, os.getpid()), (machine.root / ".lock").open("w") as lock:
+        lock.write(f"{holder}\t2026-11-22T10:00:00Z\tbackup\t4711\t{os.getpid()}\n")
+        lock.flush()
+        process = subprocess.Popen(
+            machine.command(0), env=machine.environment | {"REMOTE_MLFLOW_PATIENCE": patience},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(bundle([Change("what", "true")]))
+        process.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert not machine.audit.exists()
+    assert process.stdout.read() == said + b"\n\n@exit 0\n"
+    process.wait()
+
+
 def test_work_whose_connection_was_lost_is_waited_for(machine):
     gone = subprocess.Popen(["true"])
     gone.wait()

@@ -9,7 +9,6 @@ from typing import Any
 from tasks.findings.case import Case, Finding
 from tasks.releases import version_of
 
-
 def database(case: Case) -> Iterator[Finding]:
     if not case.sqlite or "databases" not in case.symptoms.looked:
         return
