@@ -42,7 +42,7 @@ def install(c: Host) -> None:
     if not needed:
         server.say(f"install: nothing to change (MLflow {server.facts.release})")
         if is_behind(server.settings, server.facts):
-            wanted = server.settings.version
+            wanted = f"MLflow {server.settings.version}"
             server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
         return
     server.apply("install", needed)

@@ -125,7 +125,7 @@ def test_a_server_of_another_release_is_told_of_the_upgrade(capsys):
     assert c.recorder.runs == []
     assert capsys.readouterr().out.splitlines() == [
         "install: nothing to change (MLflow 3.16.0-0000)",
-        f"The settings want {RELEASE}. What that would do: ./fab upgrade --check",
+        f"The settings want MLflow {SETTINGS.version}. What that would do: ./fab upgrade --check",
     ]
 
 
