@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 
 import pytest
 from jinja2 import UndefinedError
@@ -71,6 +72,19 @@ def test_nginx_closes_the_assistant_and_takes_artifacts_of_any_size():
     site = rendered()["/etc/nginx/sites-available/mlflow-server"]
     assert "location ^~ /ajax-api/3.0/mlflow/assistant { return 403; }" in site
     assert "client_max_body_size 0;" in site
+
+
+def test_a_call_that_an_ending_server_did_not_read_is_sent_again_and_an_upload_streams():
+    site = rendered()["/etc/nginx/sites-available/mlflow-server"]
+    assert "proxy_next_upstream error non_idempotent;" in site
+    assert "keepalive" not in site
+    # nginx sends nothing again whose body it has not held.
+    assert site.count("proxy_request_buffering off;") == 1
+    uploads = re.search(r"location ~ (\S+) \{\n    proxy_request_buffering off;", site)
+    assert uploads
+    for path in ("/api/2.0/mlflow-artifacts/artifacts/0/a", "/ajax-api/2.0/mlflow/upload-artifact"):
+        assert re.match(uploads[1], path)
+    assert not re.match(uploads[1], "/api/2.0/mlflow/runs/create")
 
 
 @pytest.mark.parametrize(("access", "hidden"), [("proxied", True), ("direct", False)])
