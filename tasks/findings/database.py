@@ -9,6 +9,7 @@ from typing import Any
 from tasks.findings.case import Case, Finding
 from tasks.releases import version_of
 
+
 def database(case: Case) -> Iterator[Finding]:
     if not case.sqlite or "databases" not in case.symptoms.looked:
         return
