@@ -11,6 +11,7 @@ from invoke import Collection
 
 from tasks import (
     backup,
+    backups,
     check,
     client,
     configure,
@@ -23,6 +24,7 @@ from tasks import (
     rehearse,
     restore,
     sandbox,
+    schedule,
     service,
     status,
     stream,
@@ -62,12 +64,14 @@ namespace.add_task(backup.backup, name="backup-db")
 
 tunnels = Collection("tunnel", tunnel.close, tunnel.status)
 tunnels.add_task(tunnel.tunnel, name="open", default=True)
-backups = Collection("backup", backup.verify)
-backups.add_task(backup.backup, name="now", default=True)
-backups.add_task(stream.stream)
+saved = Collection(
+    "backup", backup.verify, backups.list_, backups.prune, backups.download, schedule.schedule
+)
+saved.add_task(backup.backup, name="now", default=True)
+saved.add_task(stream.stream)
 for collection in (
     tunnels,
-    backups,
+    saved,
     Collection(
         "registry",
         registry.list_,

@@ -14,7 +14,10 @@ root=$PWD
 # A restore or upgrade that is under way ends first, and one that was cut off is finished here.
 exec 8>> .hold
 flock 8
-if settle; then exec ./start_mlflow_server.sh; fi
+if [ -d next ]; then
+  settle
+  exec ./start_mlflow_server.sh
+fi
 exec 8>&-
 
 set -a

@@ -13,10 +13,12 @@ from invoke import Exit
 from tasks import credentials
 from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
+from tasks.console import typed
 from tasks.credentials import Login
 from tasks.facts import Facts
-from tasks.install import refuse_without_sudo, release_of
+from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
+from tasks.releases import release_of
 from tasks.server import Change
 from tasks.templates import read, render
 
@@ -49,15 +51,18 @@ def deploy(c: Host) -> None:
     """
     server = c.server
     login = credentials.known(server)
-    needed = changes(server.settings, server.facts, login)
-    if not needed:
+    settings, scheduled = server.settings, is_scheduled(server.settings, server.facts)
+    needed = changes(settings, server.facts, login)
+    if needed:
+        server.apply("deploy", needed)
+        server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
+        if login is None:
+            server.warn("checked without a login: none of this server's is known (./fab client)")
+    else:
         server.say("deploy: nothing to change, the server is well")
-        return
-    server.apply("deploy", needed)
-    settings = server.settings
-    server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
-    if login is None:
-        server.warn("checked without a login: none for this server is known here (./fab client)")
+    if not scheduled:
+        again = typed(server.name, settings.environment, "backup.schedule")
+        server.say(f"no schedule makes backups yet: {again}")
 
 
 def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
@@ -227,7 +232,14 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/nginx/sites-available/{unit}",
         f"{root}/start_mlflow_server.sh",
         f"{root}/.mlflow_auth_config",
+        *(f"/etc/systemd/system/{name}" for name in schedule_units(settings)),
     ]
+
+
+def schedule_units(settings: Settings) -> list[str]:
+    """Name the units of a schedule of backups."""
+    names = (f"{settings.unit}-backup", f"{settings.unit}-backup-verify")
+    return [f"{name}.{kind}" for name in names for kind in ("service", "timer")]
 
 
 # Told that the server can do multipart, MLflow's clients fetch every file straight from S3 by
@@ -324,6 +336,11 @@ def refuse_taken_port(settings: Settings, facts: Facts) -> None:
 def is_deployed(settings: Settings, facts: Facts) -> bool:
     """Tell whether our nginx site is on the host."""
     return f"/etc/nginx/sites-available/{settings.unit}" in facts.files
+
+
+def is_scheduled(settings: Settings, facts: Facts) -> bool:
+    """Tell whether a timer makes backups."""
+    return facts.unit(f"{settings.unit}-backup.timer").active == "active"
 
 
 def wellness(wanted: Sequence[File], facts: Facts) -> str:

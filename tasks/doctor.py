@@ -17,6 +17,7 @@ from tasks.console import confirm, console
 from tasks.deploy import is_deployed
 from tasks.findings import AREAS, PARTS, Case, Finding, Here, diagnose, unseen, well
 from tasks.kinds import Host, remote
+from tasks.releases import version_of
 from tasks.server import Change
 from tasks.symptoms import looking, parse
 
@@ -156,7 +157,7 @@ def _why(case: Case, area: str) -> str:
 def _size(case: Case) -> str:
     facts = case.facts
     runs = "" if facts.runs is None else f", {facts.runs} runs"
-    version = (facts.release or "").rpartition("-")[0]
+    version = version_of(facts.release)
     return f" (MLflow {version or '-'}{runs}, {facts.free_kb / 1024**2:.0f} GB free)"
 
 

@@ -99,6 +99,7 @@ class Facts:
     proved: str | None = None
     well: str | None = None
     backup: str | None = None  # when (seconds since 1970) and which, made by this host
+    schedule: str | None = None  # how often, verified how often, and a digest of what timers run
     generation: int = 0
     units: Mapping[str, Unit] = field(default_factory=dict)
     listeners: tuple[Listener, ...] = ()
@@ -190,6 +191,7 @@ def parse(text: str) -> Facts:
         proved=one("proved"),
         well=one("well"),
         backup=one("backup"),
+        schedule=one("schedule"),
         generation=number("generation") or 0,
         units=_units(found.get("unit", [])),
         listeners=listeners(found.get("listener", [])),

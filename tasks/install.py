@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import paths
 from tasks.commands import sh
 from tasks.facts import PACKAGES, Facts
 from tasks.kinds import Host, remote
+from tasks.releases import (
+    digest,
+    installing,
+    is_behind,
+    lock_of,
+    version_of,
+    wanted_release,
+)
 from tasks.server import Change
 from tasks.templates import read
 
@@ -34,8 +40,9 @@ def install(c: Host) -> None:
     needed = changes(server.settings, server.facts)
     if not needed:
         server.say(f"install: nothing to change (MLflow {server.facts.release})")
-        if server.facts.release != release_of(server.settings):
-            server.say(f"MLflow {server.settings.version} is locked anew: ./fab upgrade --check")
+        if is_behind(server.settings, server.facts):
+            wanted = f"MLflow {server.settings.version}"
+            server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
         return
     server.apply("install", needed)
     server.say(f"✓ installed MLflow {server.settings.version}", "green")
@@ -53,7 +60,7 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
         needed.append(environment("tools", "install uv and the AWS CLI", LINK))
     release = wanted_release(settings, facts)
     if release not in facts.complete:
-        needed.append(installing(settings))
+        needed.append(installing(release, lock_of(settings)))
     if facts.release != release:
         needed.append(
             Change(
@@ -79,25 +86,6 @@ def environment(name: str, what: str, then: str = "") -> Change:
     return Change(what, script, {f"{name}.txt": lock})
 
 
-def installing(settings: Settings) -> Change:
-    """Build the change that makes the environment of the configured release."""
-    return Change(
-        f"install MLflow {settings.version} in an environment of its own",
-        f"release={release_of(settings)}\n{read('host/install_release.sh')}",
-        {"release.txt": lock_of(settings)},
-    )
-
-
-def wanted_release(settings: Settings, facts: Facts) -> str:
-    """Name the release that the host should have: one with databases keeps its own.
-
-    Their schema goes with it; only `upgrade` and `rollback` change both together.
-    """
-    if facts.schema and facts.release in facts.complete:
-        return str(facts.release)
-    return release_of(settings)
-
-
 def refuse_unfit(settings: Settings, facts: Facts) -> None:
     """Raise Exit where the host cannot become a server, naming why and what to do."""
     if facts.os.split(" ")[0] not in ("debian", "ubuntu") or not facts.systemd:
@@ -118,11 +106,12 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
             "Give this server another place: `root:` under `mlflow:` in fabric.yaml."
         )
     release = wanted_release(settings, facts)
-    if facts.schema and facts.release and facts.release not in (release, release_of(settings)):
+    version = version_of(facts.release)
+    # Another lock of the same version reads the same databases.
+    if facts.schema and facts.release != release and version not in ("", settings.version):
         raise Exit(
             f"The environment of {facts.release} on the host is broken, and the settings say "
-            f"{settings.version}. Set `version: {facts.release.rpartition('-')[0]}` in "
-            "fabric.yaml, then type install again."
+            f"{settings.version}. Set `version: {version}` in fabric.yaml, then type install again."
         )
     if release not in facts.complete and facts.free_kb < NEEDED_KB:
         raise Exit(
@@ -138,25 +127,3 @@ def refuse_without_sudo(facts: Facts) -> None:
             f"sudo asks {facts.user} for a password on the host. Allow it without one: "
             f"echo '{facts.user} ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/{facts.user}"
         )
-
-
-def lock_of(settings: Settings) -> str:
-    """Read the locked set of packages of the configured release."""
-    file = paths.RELEASES / f"{settings.version}.txt"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in paths.RELEASES.glob("*.txt")))
-        raise Exit(
-            f"There is no lock for MLflow {settings.version}. Set `version:` in fabric.yaml to "
-            f"one of: {known}"
-        )
-    return file.read_text()
-
-
-def release_of(settings: Settings) -> str:
-    """Name the release's folder: version, and digest of its lock."""
-    return f"{settings.version}-{digest(lock_of(settings))}"
-
-
-def digest(text: str) -> str:
-    """Shorten a text to eight characters that change with it."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from invoke import Exit
 from invoke.exceptions import CommandTimedOut, ThreadException
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LOCKED, OUTDATED = 75, 76  # exit codes of files/host/change.sh
 TIMEOUT = 60  # seconds for anything that only reads
+DRAWN = 1 << 20  # bytes that are read from the network at once
 CHANGE_TIMEOUT = 1800  # seconds; a first apt upgrade of a fresh instance can hold its lock long
 GOES_ON = "What had begun goes on there to its end; type the same again to see it through."
 
@@ -272,6 +273,36 @@ class Server:
         if said.exit != 0:
             raise Exit(said.reason(task))
         return said.reports
+
+    def draw(self, task: str, steps: Sequence[Change], take: Callable[[IO[bytes]], None]) -> None:
+        """Run steps that only read, in one exec, and `take` what they write to descriptor 3.
+
+        It comes as bytes while they run, however much it is. Raises Exit where one failed or the
+        connection was lost; what was taken until then is worth nothing.
+        """
+        self.connection.open()
+        self.execs += 1
+        said = Talk(self)
+        # What the steps say goes beside it.
+        script = f"exec 3>&1 1>&2\n{read('host/receive.sh')}"
+        arguments = ("remote-mlflow", "look.sh", self.settings.root_path)
+        failure: Exception | None = None
+        try:
+            with self.connection.transport.open_session(timeout=TIMEOUT) as channel:
+                channel.settimeout(TIMEOUT)
+                channel.exec_command(sh("bash", "-c", script, *arguments))
+                channel.sendall(bundle(steps, "look.sh"))
+                channel.shutdown_write()
+                try:
+                    take(channel.makefile("rb", DRAWN))
+                except tarfile.TarError as error:
+                    failure = error  # cut short; the host says why
+                for line in channel.makefile_stderr("r"):
+                    said(line.rstrip("\r\n"))
+        except (SSHException, EOFError, TimeoutError) as error:
+            raise Exit(self._lost(error, follow=True)) from error
+        if said.exit != 0 or failure:
+            raise Exit(said.reason(task))
 
     def _deliver(
         self, runner: str, steps: Sequence[Change], *arguments: str, timeout: float

@@ -17,7 +17,22 @@ from tasks.templates import read
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
+TIMED = ("backup", "backup-verify")  # what timers begin, as their units are called
 ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
+
+
+def failed_by_timer(settings: Settings, facts: Facts) -> tuple[str, ...]:
+    """Name what a timer began last and failed at: backup, backup.verify.
+
+    A backup that was made since, by hand, makes up for one that failed.
+    """
+    backup, verify = (facts.unit(f"{settings.unit}-{name}.service") for name in TIMED)
+    made = int(facts.backup.split()[0]) if facts.backup else 0
+    found = {
+        "backup": backup.active == "failed" and made <= backup.changed,
+        "backup.verify": verify.active == "failed",
+    }
+    return tuple(name for name, failed in found.items() if failed)
 
 
 @remote

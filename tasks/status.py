@@ -10,8 +10,9 @@ from typing import Any
 from tasks import stream, tunnel
 from tasks.console import console
 from tasks.kinds import Host, remote
+from tasks.releases import version_of
 from tasks.server import Server
-from tasks.service import state
+from tasks.service import failed_by_timer, state
 
 Row = Mapping[str, Any]
 IN_A_FILE = 500  # columns: a line of the table stays one line for grep
@@ -77,8 +78,10 @@ def _database(row: Row) -> str:
 
 def _backup(row: Row) -> str:
     if row["backup_age_seconds"] is None:
-        return "never" if row["version"] else "-"
-    return f"{_age(row['backup_age_seconds'])} ago"
+        made = "never" if row["version"] else "-"
+    else:
+        made = f"{_age(row['backup_age_seconds'])} ago"
+    return ", ".join((made, *(f"{name} failed" for name in row["failed_by_timer"])))
 
 
 def _stream(row: Row) -> str:
@@ -191,7 +194,7 @@ def row(server: Server) -> dict[str, Any]:
     port, alive = tunnel_column(server)
     return {
         "environment": settings.label,
-        "version": (facts.release or "").rpartition("-")[0] or None,
+        "version": version_of(facts.release) or None,
         "state": state(settings, facts),
         "running": running,
         "since_seconds": facts.now - since if since else None,
@@ -205,6 +208,7 @@ def row(server: Server) -> dict[str, Any]:
         "users": facts.users,
         "last_backup": backup and datetime.fromtimestamp(backup, timezone.utc).isoformat(),
         "backup_age_seconds": backup and facts.now - backup,
+        "failed_by_timer": list(failed_by_timer(settings, facts)),
         "stream": stream.state(settings, facts),
         "stream_lag_seconds": stream.lag(settings, facts),
         "disk_bytes": facts.disk_kb * 1024,

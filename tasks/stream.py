@@ -18,6 +18,7 @@ from tasks.deploy import is_deployed
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
+from tasks.releases import digest
 from tasks.server import Change, Server
 from tasks.service import ABSENT
 from tasks.templates import read, render
@@ -144,7 +145,7 @@ def changes(settings: Settings, facts: Facts, every: int) -> list[Change]:
 
 def installing(facts: Facts) -> list[Change]:
     """Build what brings Litestream to a host that lacks it."""
-    if facts.stream == install.digest(read("stream.txt")):
+    if facts.stream == digest(read("stream.txt")):
         return []
     return [install.environment("stream", "install Litestream")]
 

@@ -58,7 +58,8 @@ class Certificate:
 class Symptoms:
     """A host as the doctor saw it; what a part that was not `looked` at would say is empty.
 
-    `period` and `skew` are in seconds; `schedule` is the state of the backups' timer.
+    `period` and `skew` are in seconds; `schedule` is the state of the backups' timer, and
+    `timer_failed` says of a unit that a timer started last why it failed, as its journal has it.
     """
 
     looked: frozenset[str] = frozenset()
@@ -74,6 +75,7 @@ class Symptoms:
     out_of_memory: int = 0
     schedule: str | None = None
     period: float | None = None
+    timer_failed: Mapping[str, str] = field(default_factory=dict)
     nginx: str = "ok"
     certificates: tuple[Certificate, ...] = ()
     health: int | None = None
@@ -142,6 +144,7 @@ def parse(reports: Sequence[str]) -> Symptoms:
         out_of_memory=_number(one("oom")) or 0,
         schedule=one("schedule") or None,
         period=_period(data("timer", [])),
+        timer_failed=dict(_pairs(found.get("timer_failed", []))),
         nginx=one("nginx", "ok"),
         certificates=tuple(
             Certificate(path, int(ends)) for ends, path in _pairs(found.get("certificate", []))

@@ -14,11 +14,12 @@ from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
 from tasks.console import confirm
 from tasks.facts import Facts
-from tasks.install import NEEDED_KB, installing, release_of
+from tasks.install import NEEDED_KB
 from tasks.kinds import Host, remote
+from tasks.releases import find, installing, version_of
 from tasks.restore import refuse_absent, switching
 from tasks.server import Change, Server
-from tasks.settings import Settings, checked
+from tasks.settings import Settings
 from tasks.templates import read
 
 
@@ -40,30 +41,29 @@ def upgrade(c: Host, to: str = "", check: bool = False) -> None:
     """
     server = c.server
     refuse_absent(server)
-    settings = aimed(server.settings, to)
-    release = release_of(settings)
-    current = server.facts.release
-    if current == release:
-        server.say(f"upgrade: nothing to change, the server runs MLflow {settings.version}")
+    refuse_unfit(server.facts)
+    release, lock = find(server, to or server.settings.version)
+    version = version_of(release)
+    if server.facts.release == release:
+        server.say(f"upgrade: nothing to change, the server runs MLflow {version}")
         return
-    refuse_unfit(settings, server.facts)
+    if lock is not None:
+        refuse_full_disk(server.facts)
     if check:
         tell(server, release)
         return
-    server.apply("upgrade", upgrading(settings, server.facts), decided=True)
-    server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
-    if settings.version != server.settings.version:
-        server.say(f"Set `version: {settings.version}` under `mlflow:` in fabric.yaml.")
+    server.apply("upgrade", upgrading(server.settings, server.facts, release, lock))
+    server.say(f"✓ MLflow {version} serves; back goes: ./fab rollback", "green")
+    say_version(server, version)
 
 
-def aimed(settings: Settings, to: str) -> Settings:
-    """Return the settings with the version that is wanted; raises Exit where it is none."""
-    if not to:
-        return settings
-    return checked(settings.model_dump() | {"version": to})
+def say_version(server: Server, version: str) -> None:
+    """Say what to set where the settings name another version than the one that now serves."""
+    if version != server.settings.version:
+        server.say(f"Set `version: {version}` under `mlflow:` in fabric.yaml.")
 
 
-def refuse_unfit(settings: Settings, facts: Facts) -> None:
+def refuse_unfit(facts: Facts) -> None:
     """Raise Exit where an upgrade cannot begin, naming why and what to do."""
     if facts.database not in (None, "sqlite"):
         raise Exit(
@@ -71,8 +71,12 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
             "(./fab backup), then follow docs/upgrade.md."
         )
     if facts.schema is None:
-        raise Exit("The server has no database yet. Type: ./fab deploy")
-    if release_of(settings) not in facts.complete and facts.free_kb < NEEDED_KB:
+        raise Exit("The server has no database that can be read. See why: ./fab doctor")
+
+
+def refuse_full_disk(facts: Facts) -> None:
+    """Raise Exit where the disk has no room for another release."""
+    if facts.free_kb < NEEDED_KB:
         raise Exit(
             f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; a release needs "
             f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type upgrade again."
@@ -82,7 +86,7 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
 def tell(server: Server, release: str) -> None:
     """Say what an upgrade would do."""
     facts = server.facts
-    version, now = release.rpartition("-")[0], (facts.release or "").rpartition("-")[0]
+    version, now = version_of(release), version_of(facts.release)
     what = f"from MLflow {now} to {version}"
     if version == now:
         what = f"MLflow {now} stays, its locked packages change"
@@ -95,9 +99,8 @@ def tell(server: Server, release: str) -> None:
     )
 
 
-def upgrading(settings: Settings, facts: Facts) -> list[Change]:
-    """Build the whole of an upgrade."""
-    release = release_of(settings)
+def upgrading(settings: Settings, facts: Facts, release: str, lock: str | None) -> list[Change]:
+    """Build the whole of an upgrade; `lock` is None where the release is installed."""
     after = replace(facts, release=release)
     wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
     python = f'"$root/releases/{release}/bin/python"'
@@ -112,9 +115,8 @@ def upgrading(settings: Settings, facts: Facts) -> list[Change]:
             switching(),
         )
     )
-    installed = release in facts.complete
     return [
-        *([] if installed else [installing(settings)]),
+        *([] if lock is None else [installing(release, lock)]),
         deploy.readying(settings, facts),
         Change(
             "rehearse the upgrade on a copy of the databases",
@@ -151,10 +153,9 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     if not confirm(f"Roll {server.name} back to {former['name']}?", yes, lost(former)):
         raise Exit("Nothing was rolled back.")
     server.apply("rollback", rolling_back(server.settings, server.facts, former), decided=False)
-    version = former["release"].rpartition("-")[0]
+    version = version_of(former["release"])
     server.say(f"✓ MLflow {version} serves, as before the {former['task']}", "green")
-    if version != server.settings.version:
-        server.say(f"Set `version: {version}` under `mlflow:` in fabric.yaml.")
+    say_version(server, version)
 
 
 def lost(former: Any) -> str:

@@ -7,14 +7,18 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stand_ins import Network
 
 from tasks import paths
 from tasks.console import console
+
+if TYPE_CHECKING:
+    from host_side import Machine, Store
 
 OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_", "XDG_", "BOTO_")
 
@@ -70,6 +74,74 @@ def network(tmp_path: Path) -> Iterator[Network]:
     network = Network(tmp_path / "a network")
     yield network
     network.close()
+
+
+# -- the host's side: what it needs is imported where it is used, for it takes a second ------------
+
+
+@pytest.fixture
+def machine(home: Path, tmp_path: Path) -> Machine:
+    """A home folder where changes arrive as on a host."""
+    from host_side import Machine
+
+    return Machine(home, tmp_path / "machine")
+
+
+@pytest.fixture(scope="module")
+def shared_store() -> Iterator[Store]:
+    import botocore.loaders
+    from host_side import Store
+
+    store = Store()
+    # Reading its descriptions of AWS is most of what a new client of botocore's does.
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda *given: loader)
+        yield store
+    store.close()
+
+
+@pytest.fixture
+def store(shared_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty bucket, and keys that it takes."""
+    shared_store.reset()
+    shared_store.client().create_bucket(Bucket="my-bucket")
+    shared_store.requests.clear()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "toy")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "toy")
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    return shared_store
+
+
+@pytest.fixture
+def root(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A server's folder with both databases, as MLflow leaves them."""
+    from host_side import serverfolder
+
+    root = serverfolder(home / "mlflow-server")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{root}/mlflow.db")
+    return root
+
+
+@pytest.fixture
+def run_program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run one of the host's programs in this process; returns its exit code and output."""
+    from host_side import program
+
+    return lambda name, *arguments, **options: program(
+        capsys, name, *map(str, arguments), **options
+    )
+
+
+@pytest.fixture
+def back_up(
+    store: Store, root: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], tuple[int, str]]:
+    """Make a backup of that folder in that bucket."""
+    # It would make the rest of the tests wait.
+    monkeypatch.setattr(os, "nice", lambda more: 0)
+    place = ("my-bucket", "mlflow-backups", "default", store.url)
+    return lambda: run_program("back_up.py", root, *place)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import paramiko
 from invoke import Context, Result
 
-from tasks import deploy, install
+from tasks import deploy, releases
 from tasks.configure import auth_config, proof
 from tasks.facts import PACKAGES, Facts, Managed, Unit
 from tasks.server import Server
@@ -24,6 +24,8 @@ from tasks.ssh import Client, Target
 
 SETTINGS = Settings(bucket="my-bucket")
 ROOT = "/home/ubuntu/mlflow-server"
+# What every bundle of changes holds beside the changes' own files.
+RUNNER = {"change.sh", "settle.sh", "words.sh", "steps.sh"}
 
 
 def target(alias: str = "ec2", **values: Any) -> Target:
@@ -178,11 +180,11 @@ def blank(**values: Any) -> Facts:
 
 def installed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     """That host after `install`."""
-    lock = (install.paths.FILES / "tools.txt").read_text()
-    release = install.release_of(settings)
+    lock = (releases.paths.FILES / "tools.txt").read_text()
+    release = releases.release_of(settings)
     given: dict[str, Any] = {
         "packages": frozenset(PACKAGES),
-        "tools": install.digest(lock),
+        "tools": releases.digest(lock),
         "release": release,
         "complete": frozenset({release}),
     }

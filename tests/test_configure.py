@@ -11,6 +11,7 @@ import pytest
 from invoke import Exit
 from stand_ins import (
     ROOT,
+    RUNNER,
     SETTINGS,
     Reply,
     Task,
@@ -306,13 +307,12 @@ def test_the_halves_do_their_half():
     c = new()
     configure_aws(c)
     assert set(c.recorder.changes[0].files) == {
-        "change.sh", "words.sh", "steps.sh",
-        "write_aws.py", "aws.json", "bucket.py", "prove_bucket.py",
+        *RUNNER, "write_aws.py", "aws.json", "bucket.py", "prove_bucket.py",
     }  # fmt: skip
     c = new()
     configure_auth(c)
     assert set(c.recorder.changes[0].files) == {
-        "change.sh", "words.sh", "steps.sh", "backend_store_uri", "auth_config",
+        *RUNNER, "backend_store_uri", "auth_config",
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from tasks.deploy import (
     workers,
 )
 from tasks.facts import Facts, Listener, Managed, Unit
+from tasks.schedule import Plan, units
 from tasks.settings import Settings
 
 LOGIN = Login("admin", "correct horse battery")
@@ -219,6 +220,8 @@ def test_a_login_can_be_checked_alone():
 
 def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
     shipped = {file.path for file in files(SETTINGS, blank())} | {AUTH}
+    # What backup.schedule ships is looked at too.
+    shipped |= {file.path for file in units(SETTINGS, blank(), Plan()).values()}
     looked_at = {name.replace("~", "/home/ubuntu") for name in managed_files(SETTINGS)}
     assert looked_at == shipped
 
@@ -291,6 +294,15 @@ def test_a_server_that_is_well_costs_no_exec(capsys):
     c = context(deployed())
     deploy(c)
     assert c.recorder.runs == []
+    assert capsys.readouterr().out == (
+        "deploy: nothing to change, the server is well\n"
+        "no schedule makes backups yet: ./fab -H ec2 backup.schedule\n"
+    )
+
+
+def test_where_a_timer_makes_backups_nobody_is_told_of_it(capsys):
+    timer = {"mlflow-server-backup.timer": Unit("loaded", "active", "waiting", "enabled")}
+    deploy(context(deployed(units=deployed().units | timer)))
     assert capsys.readouterr().out == "deploy: nothing to change, the server is well\n"
 
 

@@ -46,6 +46,7 @@ def test_nothing_told_is_nothing_known():
         ("foreign\tvenv", "foreign", True),
         ("tools\tabc", "tools", "abc"),
         ("bootstrap\tyes", "bootstrap", True),
+        ("schedule\t1h weekly abc", "schedule", "1h weekly abc"),
         ("backup\t1800000000 id", "backup", "1800000000 id"),
         ("disk_kb\t80", "disk_kb", 80),
         ("database\tpostgresql", "database", "postgresql"),

@@ -83,6 +83,7 @@ def test_a_healthy_server_has_no_finding_and_every_area_is_well():
     assert well(case(), []) == list(AREAS)
 
 
+BY_TIMER = ("mlflow-server-backup.service", "mlflow-server-backup-verify.service")
 DOWN = {"health": None, "stranger": None, "logins": {}}
 ROWS = [
     # facts, symptoms, key, words in its text, what to type
@@ -158,6 +159,13 @@ ROWS = [
     (None, {"backup_error": "AccessDenied"}, "backup-hidden", ("AccessDenied",), []),
     (None, {"schedule": "inactive"}, "backup-schedule-off",
      ("switched off",), ["ssh ec2 'sudo systemctl enable --now mlflow-server-backup.timer'"]),
+    (deployed(units=deployed().units | {"mlflow-server-backup.service": unit("failed")}),
+     {"timer_failed": {"backup": "The bucket x refuses it."}, "failed": BY_TIMER}, "backup-failed",
+     ("failed: The bucket x refuses it.",),
+     ["ssh ec2 'sudo systemctl start mlflow-server-backup.service'"]),
+    (deployed(units=deployed().units | {"mlflow-server-backup-verify.service": unit("failed")}),
+     {"timer_failed": {"backup-verify": ""}, "failed": BY_TIMER}, "backup-verify-failed",
+     ("does not say why",), ["ssh ec2 'sudo systemctl start mlflow-server-backup-verify.service'"]),
     (None, {"backup": None}, "backup-none", ("no backup yet",), ["./fab -H ec2 backup"]),
     (None, {"backup": {"id": "i", "made": NOW - 7200, "damage": None}}, "backup-old",
      ("2 hours old", "journalctl -u mlflow-server-backup"), ["./fab -H ec2 backup"]),
@@ -205,12 +213,12 @@ STOPPED = {"name": "python3", "state": "T", "unit": "session-3.scope"}
          "./fab -H ec2 stop"),
         (database(writers={"42": STOPPED}), "database-locked", "python3 (process 42), which hangs",
          "sudo kill -9 42"),
-        (database(revision={"found": "fff", "known": False, "newest": True}), "schema-newer",
-         "none of those that 3.17.2 knows", None),
+        (database(revision={"found": "fff", "known": False, "newest": False}), "schema-newer",
+         "none of those that 3.17.2 knows", "./fab -H ec2 restore"),
         ({"mlflow.db": WELL.databases["mlflow.db"]}, "auth-missing", "basic_auth.db",
-         "users.reset-admin"),
-        ({"basic_auth.db": WELL.databases["basic_auth.db"]}, "tracking-missing", "docs/backup.md",
-         None),
+         "./fab -H ec2 restore"),
+        ({"basic_auth.db": WELL.databases["basic_auth.db"]}, "tracking-missing", "mlflow.db",
+         "./fab -H ec2 restore"),
     ],
     ids=lambda value: value if isinstance(value, str) and "-" in value and " " not in value else "",
 )  # fmt: skip
@@ -218,7 +226,7 @@ def test_a_fault_of_a_database_is_named(databases, key, saying, typed):
     finding = only(case(databases=databases))
     assert finding.key == key
     assert saying in f"{finding.what} {finding.seen} {finding.remedy}"
-    assert typed is None or typed in finding.type[0]
+    assert typed in finding.type[0]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +254,8 @@ def test_a_check_that_had_no_time_is_no_damage(damage):
         (None, HERE, {"synchronised": False}, "clock-alone", "NTPSynchronized=no"),
         (units(service=unit("active", since=NOW - 5)), HERE, {"health": 502}, "starting", "5 s"),
         (None, HERE, {"schedule": None}, "backup-unscheduled", "No schedule"),
+        (deployed(schedule="1h weekly 0123456789abcdef"), HERE, {}, "backup-schedule-due",
+         "differ"),
         (deployed(runs=0), HERE, {"direct": {
             "count": 2, "names": ["a", "b"], "places": ["old-bucket"]}}, "direct-artifacts",
          "may read old-bucket"),

@@ -6,15 +6,15 @@ import re
 
 import pytest
 from invoke import Exit
-from stand_ins import ROOT, SETTINGS, Reply, blank, context, deployed, installed
+from stand_ins import ROOT, RUNNER, SETTINGS, Reply, blank, context, deployed, installed
 
 from tasks import install as module
-from tasks import paths
+from tasks import paths, releases
 from tasks.facts import PACKAGES, Facts
 from tasks.install import changes, install
 from tasks.settings import Settings
 
-RELEASE = module.release_of(SETTINGS)
+RELEASE = releases.release_of(SETTINGS)
 
 
 def sentences(facts: Facts, settings: Settings = SETTINGS) -> list[str]:
@@ -62,7 +62,7 @@ def test_a_host_gets_what_it_lacks_and_no_more(facts, wanted):
         (blank(free_kb=1_000_000), "The disk of the host has 1.0 GB free; installing needs 2"),
         (
             installed(release="3.16.0-0000", schema="abc"),
-            "Set `version: 3.16.0` in fabric.yaml to keep it",
+            "Set `version: 3.16.0` in fabric.yaml, then type install again",
         ),
     ],
 )
@@ -96,15 +96,45 @@ def test_a_release_is_named_by_version_and_content_of_its_lock(monkeypatch, tmp_
     assert re.fullmatch(r"3\.17\.2-[0-9a-f]{8}", RELEASE)
     monkeypatch.setattr(paths, "RELEASES", tmp_path)
     (tmp_path / "3.17.2.txt").write_text("other")
-    assert module.release_of(SETTINGS) != RELEASE
+    assert releases.release_of(SETTINGS) != RELEASE
+
+
+OLDER = "3.16.0-0000"
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (deployed(release=OLDER, complete=frozenset({OLDER})), []),
+        (deployed(release=OLDER, complete=frozenset({OLDER, RELEASE})), []),
+        (deployed(release="3.17.2-0000", complete=frozenset({"3.17.2-0000"})), []),
+        (deployed(complete=frozenset()), [ENVIRONMENT]),
+        (deployed(release="3.17.2-0000", complete=frozenset()), [ENVIRONMENT, CURRENT]),
+        (deployed(release=None), [CURRENT]),
+        # Without databases there is nothing that another release could fail to read.
+        (installed(release=OLDER, complete=frozenset({OLDER})), [ENVIRONMENT, CURRENT]),
+    ],
+)  # fmt: skip
+def test_a_server_with_databases_keeps_its_release_until_it_is_upgraded(facts, wanted):
+    assert sentences(facts) == wanted
+
+
+def test_a_server_of_another_release_is_told_of_the_upgrade(capsys):
+    c = context(deployed(release=OLDER, complete=frozenset({OLDER})))
+    install(c)
+    assert c.recorder.runs == []
+    assert capsys.readouterr().out.splitlines() == [
+        "install: nothing to change (MLflow 3.16.0-0000)",
+        f"The settings want MLflow {SETTINGS.version}. What that would do: ./fab upgrade --check",
+    ]
 
 
 def test_the_scripts_get_what_they_need():
     apt, tools, environment, current = changes(SETTINGS, blank())
     assert apt.script.startswith(f"packages='{' '.join(PACKAGES)}'\n")
     assert tools.files["tools.txt"] == (paths.FILES / "tools.txt").read_text()
-    assert tools.script.startswith(f"tools={module.digest(str(tools.files['tools.txt']))}\n")
-    assert environment.files["release.txt"] == module.lock_of(SETTINGS)
+    assert tools.script.startswith(f"tools={releases.digest(str(tools.files['tools.txt']))}\n")
+    assert environment.files["release.txt"] == releases.lock_of(SETTINGS)
     assert environment.script.startswith(f"release={RELEASE}\n")
     assert current.script == (
         f'ln -sfn releases/{RELEASE} "$root/venv.part"\nmv -fT "$root/venv.part" "$root/venv"'
@@ -116,14 +146,14 @@ def test_the_locks_are_whole_and_hashed():
         pins = re.findall(r"^[a-z0-9][a-z0-9._\[\],-]*==.*$", file.read_text(), re.M)
         assert pins
         assert all(pin.endswith("\\") for pin in pins), "a pin without a hash"
-    assert f"mlflow=={SETTINGS.version}" in module.lock_of(SETTINGS)
+    assert f"mlflow=={SETTINGS.version}" in releases.lock_of(SETTINGS)
 
 
 def test_a_blank_host_is_changed_in_one_exec(capsys):
     c = context(blank())
     install(c)
     (run,) = c.recorder.runs
-    assert set(run.files) == {"change.sh", "words.sh", "steps.sh", "tools.txt", "release.txt"}
+    assert set(run.files) == RUNNER | {"tools.txt", "release.txt"}
     assert "installed MLflow 3.17.2" in capsys.readouterr().out
 
 

@@ -48,6 +48,7 @@ def test_status_is_plain_values_with_their_units_in_the_names():
             "users": 1,
             "last_backup": "2027-01-15T06:00:00+00:00",
             "backup_age_seconds": 7200,
+            "failed_by_timer": [],
             "disk_bytes": 80_000_000 * 1024,
             "disk_free_bytes": 20_000_000 * 1024,
             "port": 5000,
@@ -96,6 +97,27 @@ def test_a_tunnel_is_open_or_dead(monkeypatch):
             tunnel, "opened", lambda server, now=condition: replace(there, condition=now)
         )
         assert module.tunnel_column(server) == (5007, alive)
+
+
+FAILED = Unit("loaded", "failed", "failed", "static", changed=NOW - 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "backup", "wanted"),
+    [
+        ("backup", None, ["backup"]),
+        ("backup", NOW - 7200, ["backup"]),
+        # Its backup was made, and could not be thinned out.
+        ("backup", NOW - 101, ["backup"]),
+        ("backup", NOW - 50, []),
+        ("backup-verify", NOW - 50, ["backup.verify"]),
+    ],
+)
+def test_what_a_timer_failed_at_stands_until_it_was_made_up_for(name, backup, wanted):
+    values = of(
+        units={f"mlflow-server-{name}.service": FAILED}, backup=backup and f"{backup} some-id"
+    )
+    assert values["failed_by_timer"] == wanted
 
 
 # -- all environments --------------------------------------------------------------------------
@@ -192,6 +214,12 @@ def test_one_table_shows_all_hosts(capsys):
         ("since", {"since_seconds": 86400}, "24 h"),
         ("since", {"since_seconds": 4 * 86400}, "4 days"),
         ("last backup", {}, "never"),
+        ("last backup", {"failed_by_timer": ["backup"]}, "never, backup failed"),
+        (
+            "last backup",
+            {"backup_age_seconds": 7200, "failed_by_timer": ["backup.verify"]},
+            "2 h ago, backup.verify failed",
+        ),
         ("database", {"database": "postgresql", "database_bytes": None}, "postgresql"),
         ("database", {"database_bytes": 3 * 1024**3}, "sqlite 3.0 GB"),
         ("tunnel", {"tunnel_port": 5001, "tunnel_alive": True}, "5001"),

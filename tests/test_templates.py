@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 
 import pytest
 from jinja2 import UndefinedError
@@ -73,6 +74,19 @@ def test_nginx_closes_the_assistant_and_takes_artifacts_of_any_size():
     assert "client_max_body_size 0;" in site
 
 
+def test_a_call_that_an_ending_server_did_not_read_is_sent_again_and_an_upload_streams():
+    site = rendered()["/etc/nginx/sites-available/mlflow-server"]
+    assert "proxy_next_upstream error non_idempotent;" in site
+    assert "keepalive" not in site
+    # nginx sends nothing again whose body it has not held.
+    assert site.count("proxy_request_buffering off;") == 1
+    uploads = re.search(r"location ~ (\S+) \{\n    proxy_request_buffering off;", site)
+    assert uploads
+    for path in ("/api/2.0/mlflow-artifacts/artifacts/0/a", "/ajax-api/2.0/mlflow/upload-artifact"):
+        assert re.match(uploads[1], path)
+    assert not re.match(uploads[1], "/api/2.0/mlflow/runs/create")
+
+
 @pytest.mark.parametrize(("access", "hidden"), [("proxied", True), ("direct", False)])
 def test_proxied_clients_are_not_told_of_a_way_past_the_server(access, hidden):
     settings = Settings(bucket="my-bucket", artifact_access=access)
@@ -91,12 +105,14 @@ def test_a_second_environment_shares_no_path_port_or_prefix_with_the_first():
     assert "s3://my-bucket/mlflow-artifacts-staging\n" in second[f"{root}/start_mlflow_server.sh"]
 
 
-def test_the_login_file_is_an_ini_that_holds_no_password():
+@pytest.mark.parametrize("password", ["", " s3cr3t-phrase"])
+def test_the_login_file_is_an_ini_whose_password_is_empty_yet_there(password):
     text = render(
         "mlflow_auth_config.ini",
         default_permission="READ",
         database_uri="sqlite:////root/basic_auth.db",
         username="admin",
+        password=password,
     )
     config = configparser.ConfigParser()
     config.read_string(text)
@@ -106,4 +122,5 @@ def test_the_login_file_is_an_ini_that_holds_no_password():
         "admin_username": "admin",
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "auth_cache_ttl_seconds": "60",
+        "admin_password": password.strip(),
     }

@@ -11,24 +11,29 @@ mkdir -p "$root"
 chmod 0700 "$root"
 lock=$root/.lock
 exec 9>> "$lock"
-if ! flock -n 9; then
+# What a timer starts waits for an operator, and an operator for it: neither fails for the other.
+if ! flock -w "${REMOTE_MLFLOW_PATIENCE:-0}" 9; then
   IFS=$'\t' read -r holder since doing pid session < "$lock" || true
-  if [ -e "/proc/$session" ]; then
+  if [ "$holder" = timer ]; then
+    say "the scheduled $doing is at work; waiting for it to finish"
+  elif [ -e "/proc/$session" ]; then
     printf '@held %s\t%s\t%s\t%s\n' "$holder" "$since" "$doing" "$pid"
     exit 75
+  else
+    say "$doing by $holder lost its connection at work; waiting for it to finish"
   fi
-  say "$doing by $holder lost its connection at work; waiting for it to finish"
   flock -w 900 9 || { printf '@held %s\t%s\t%s\t%s\n' "$holder" "$since" "$doing" "$pid"; exit 75; }
 fi
 # shellcheck source=files/host/settle.sh
 . "$here/settle.sh"
 # Finished here, a switch that was cut off makes what the task decided on outdated.
 if [ -d "$root/next" ]; then
-  (exec 8>> "$root/.hold"; flock 8; settle) && audit "finished a switch that was cut off"
+  (exec 8>> "$root/.hold"; flock 8; settle)
+  audit "finished a switch that was cut off"
 fi
 seen=$(stat -c %s "$root/audit.log" 2>/dev/null || echo 0)
 if [ "$generation" != - ] && [ "$seen" != "$generation" ]; then exit 76; fi
-printf '%s\t%s\t%s\t%s\t%s\n' "$who" "$(date -u +%FT%TZ)" "$task" "$$" "$REMOTE_MLFLOW_SESSION" > "$lock"
+printf '%s\t%s\t%s\t%s\t%s\n' "$who" "$(date -u +%FT%TZ)" "$task" "$$" "${REMOTE_MLFLOW_SESSION:-$$}" > "$lock"
 
 audit begun
 # What steps put back when one of them fails; `fail` exits, so it hangs on EXIT.

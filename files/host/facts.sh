@@ -60,9 +60,14 @@ if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bo
 for stamp in proved well backup; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done
+if [ -r "$root/scheduled/stamp" ]; then fact schedule "$(cat "$root/scheduled/stamp")"; fi
 if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log")"; fi
 
-for name in "$unit.service" "$unit.socket" nginx.service "$unit-stream.service"; do
+units=("$unit.service" "$unit.socket" nginx.service)
+for name in "$unit"-backup{,-verify}.{timer,service} "$unit-stream.service"; do
+  if [ -e "/etc/systemd/system/$name" ]; then units+=("$name"); fi
+done
+for name in "${units[@]}"; do
   systemctl show "$name" --timestamp=unix \
     -p LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp \
     -p StateChangeTimestamp \

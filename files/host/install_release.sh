@@ -25,5 +25,6 @@ if ! output=$(install_release); then
   esac
   exit 1
 fi
+cp "$here/release.txt" "$folder.txt"
 touch "$folder/.complete"
 if [ ! -e "$root/venv" ]; then ln -sfn "releases/$release" "$root/venv"; fi

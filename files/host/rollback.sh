@@ -12,9 +12,7 @@ stop_server
 give_back rollback "$former" "$aside" "$release"
 on_failure() {
   hold
-  stop_server
-  give_back "$was" "$aside" "$former" "$current"
-  serve_again
+  if stop_server && give_back "$was" "$aside" "$former" "$current"; then serve_again; fi
 }
 release_hold
 serve

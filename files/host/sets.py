@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 BLOCK = 1 << 20
+DAY = 86400  # seconds
 
 
 def fail(text):
@@ -45,16 +46,16 @@ class Sets:
                     found.setdefault(id, {})[name] = entry
         return found
 
-    def complete(self):
+    def complete(self, folders=None):
         """List the manifests of all complete sets, newest first.
 
         Each has its "id", its "place" (a URI), and under "verified" what backup.verify left there,
-        or None.
+        or None. `folders` are those of this place, where they were just listed.
         """
         found = [
             self.manifest(id)
             | {"verified": self._read(id, VERIFIED) if VERIFIED in parts else None}
-            for id, parts in self.folders().items()
+            for id, parts in (folders or self.folders()).items()
             if MANIFEST in parts
         ]
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
@@ -112,6 +113,22 @@ class Sets:
         """Delete a set, its manifest first: what is left of it is no backup any more."""
         for name in sorted(names, key=lambda name: name != MANIFEST):
             self.s3.delete_object(Bucket=self.bucket, Key=self.key(id, name))
+
+
+def abandoned(folders, now):
+    """Name the folders without a manifest that nobody has written to for a day, newest first.
+
+    `now` is in seconds since 1970. A backup that is just being made has none yet either.
+    """
+    return sorted(
+        (
+            id
+            for id, parts in folders.items()
+            if MANIFEST not in parts
+            and now - max(entry["LastModified"].timestamp() for entry in parts.values()) > DAY
+        ),
+        reverse=True,
+    )
 
 
 def named(found, id):

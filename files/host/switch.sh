@@ -1,5 +1,6 @@
 # Replace the server's state (databases, release, start script) as a whole.
-# Needs: root, unit, settle.sh and stream.sh. The new state lies in next.part.
+# Needs: root, unit, settle.sh and stream.sh. The new state lies in next.part. What goes back after a
+# failure runs where bash ignores errexit: so each step here says by itself when it fails.
 
 # From here on the server does not start: who asks it something waits in its socket. The lock ends
 # with this process, however that ends. What it starts must not inherit it: close 8 (and 9) there.
@@ -9,8 +10,8 @@ release_hold() { exec 8>&-; }
 # Stop the server and have its databases in one file each. One that is damaged is left as it is.
 # The stream ends with its last write; it begins again with the server, anew on other databases.
 stop_server() {
-  as_root systemctl stop "$unit.service" 8>&- 9>&-
-  stream_pause
+  as_root systemctl stop "$unit.service" 8>&- 9>&- || return
+  stream_pause || return
   python3 - "$root" 8>&- 9>&- <<'PYTHON' || true
 import os, sqlite3, sys
 for name in ("mlflow.db", "basic_auth.db"):
@@ -30,10 +31,10 @@ switch() {
   local databases=false
   if [ -e "$root/next.part/mlflow.db" ]; then databases=true; fi
   printf '{"task": "%s", "release": "%s", "databases": %s}\n' \
-    "$1" "$(basename "$(readlink "$root/venv")")" "$databases" > "$root/next.part/.about.json"
-  printf '%s\n' "$2" > "$root/next.part/.name"
+    "$1" "$(basename "$(readlink "$root/venv")")" "$databases" > "$root/next.part/.about.json" || return
+  printf '%s\n' "$2" > "$root/next.part/.name" || return
   sync -f "$root/next.part"
-  mv -T "$root/next.part" "$root/next"
+  mv -T "$root/next.part" "$root/next" || return
   settle
 }
 
@@ -51,22 +52,24 @@ serve_again() {
 }
 go_back() { # the task, the name of the state that it replaced
   hold
-  stop_server
-  give_back "$1" "$2" "$2-failed"
-  rm -rf "$root/former/$2-failed"
-  serve_again
+  if stop_server && give_back "$1" "$2" "$2-failed"; then
+    rm -rf "$root/former/$2-failed"
+    serve_again
+  else
+    warn "the former state could not be put back; it is kept in $root/former/$2"
+  fi
 }
 
 # Put back the state that a switch replaced. Arguments: the task, its name, one for what it replaces
 # now, and the release that served it where that may be another than the present one.
 give_back() {
   rm -rf "$root/next.part"
-  cp -al "$root/former/$2" "$root/next.part"
+  cp -al "$root/former/$2" "$root/next.part" || return
   rm -f "$root/next.part/about.json"
   if [ -n "${4:-}" ] && [ ! -L "$root/next.part/venv" ]; then
-    ln -s "releases/$4" "$root/next.part/venv"
+    ln -s "releases/$4" "$root/next.part/venv" || return
   fi
-  printf '%s\n' "$2" > "$root/next.part/.gives-back"
+  printf '%s\n' "$2" > "$root/next.part/.gives-back" || return
   switch "$1" "$3"
 }
 

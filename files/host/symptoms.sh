@@ -69,6 +69,19 @@ look_at_service() {
     [ "$(sed -n 2p "$root/.stream")" = "$files" ] || tell stream_astray yes
   fi
   [ -e "$root/stream.yml" ] && tell stream_error "$(stream_errors | tail -n 1)"
+  look_at_timers
+}
+
+look_at_timers() {
+  for name in backup backup-verify; do
+    systemctl is-failed --quiet "$unit-$name.service" || continue
+    # The last word of its last run: why it failed, or who held the lock for too long.
+    tell timer_failed "$name $(as_root journalctl -u "$unit-$name.service" -n 200 -o cat --no-pager 2>/dev/null |
+      awk '/^Starting /{why = ""}
+        sub(/^@fail /, "") {why = $0}
+        sub(/^@held /, "") {sub(/\t.*/, ""); why = $0 " held the lock for too long."}
+        END {print why}' | cut -c1-300)"
+  done
 }
 
 look_at_nginx() {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tasks import schedule
 from tasks.findings.case import Case, Finding
 from tasks.findings.stream import stream
+from tasks.service import failed_by_timer
 from tasks.symptoms import Symptoms
 
 UNSCHEDULED = 7 * 86400  # seconds after which a backup that is made by hand is an old one
@@ -42,6 +44,7 @@ def bucket(case: Case) -> Iterator[Finding]:
 def backup(case: Case) -> Iterator[Finding]:
     symptoms, facts = case.symptoms, case.facts
     yield from stream(case)
+    yield from _timers(case)
     if symptoms.backup_error:
         yield case.finding(
             "backup-hidden",
@@ -56,9 +59,8 @@ def backup(case: Case) -> Iterator[Finding]:
             "backup-unscheduled",
             "No schedule makes backups.",
             f"there is no {case.unit}-backup.timer",
-            "Until you have one, have your machine's cron type it: docs/backup.md",
             severity="note",
-            type=(case.fab("backup"),),
+            type=(case.fab("backup.schedule"),),
         )
     elif symptoms.schedule != "active":
         yield case.finding(
@@ -96,6 +98,42 @@ def backup(case: Case) -> Iterator[Finding]:
             "Do not rely on it; make another one now.",
             tasks=("backup",),
         )
+
+
+def _timers(case: Case) -> Iterator[Finding]:
+    failed = failed_by_timer(case.settings, case.facts)
+    again = "Mend that, then have it done again:"
+    if "backup" in failed:
+        yield case.finding(
+            "backup-failed",
+            f"The last scheduled backup failed: {_why(case, 'backup')}",
+            f"systemctl is-failed {case.unit}-backup.service, and its journal",
+            again,
+            type=(case.ssh(f"sudo systemctl start {case.unit}-backup.service"),),
+        )
+    if "backup.verify" in failed:
+        yield case.finding(
+            "backup-verify-failed",
+            f"The last scheduled verification failed: {_why(case, 'backup-verify')}",
+            f"systemctl is-failed {case.unit}-backup-verify.service, and its journal",
+            again,
+            type=(case.ssh(f"sudo systemctl start {case.unit}-backup-verify.service"),),
+        )
+    plan = schedule.planned(case.facts)
+    if plan and case.settings.bucket and not schedule.is_current(case.settings, case.facts, plan):
+        yield case.finding(
+            "backup-schedule-due",
+            "The schedule of backups and the settings differ.",
+            "what backup.schedule would lay down",
+            "Changed settings, a newer version of this project, or a change made by hand on the "
+            "host.",
+            severity="note",
+            type=(case.fab("backup.schedule"),),
+        )
+
+
+def _why(case: Case, name: str) -> str:
+    return case.symptoms.timer_failed.get(name) or "its journal does not say why."
 
 
 def _allowed_age(symptoms: Symptoms) -> float:

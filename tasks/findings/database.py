@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.findings.case import Case, Finding
+from tasks.releases import version_of
 
 
 def database(case: Case) -> Iterator[Finding]:
@@ -65,7 +66,7 @@ def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Fi
         )
     revision = base["revision"]
     if revision and not revision["known"]:
-        version = (case.facts.release or "").rpartition("-")[0]
+        version = version_of(case.facts.release)
         yield case.finding(
             "schema-newer",
             f"{name} was migrated by a newer MLflow than {version}, which cannot read it.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tasks.findings.case import Case, Finding
+from tasks.service import TIMED
 from tasks.symptoms import Mount
 
 # A disk with less than this is full for SQLite, nginx and the journal alike.
@@ -28,17 +29,16 @@ def host(case: Case) -> Iterator[Finding]:
     for mount in symptoms.mounts:
         yield from _disk(case, mount)
     yield from _clock(case)
-    if symptoms.failed:
-        names = ", ".join(symptoms.failed)
+    ours = {f"{case.unit}-{name}.service" for name in TIMED}  # findings of their own
+    if others := [name for name in symptoms.failed if name not in ours]:
+        names = ", ".join(others)
         yield case.finding(
             "other-units",
             f"Other units of the host have failed: {names}.",
             "systemctl --failed",
             "Look why, and mend or disable them.",
             severity="note",
-            type=tuple(
-                case.ssh(f"systemctl status --no-pager {name}") for name in symptoms.failed[:3]
-            ),
+            type=tuple(case.ssh(f"systemctl status --no-pager {name}") for name in others[:3]),
         )
     if symptoms.reboot:
         yield case.finding(

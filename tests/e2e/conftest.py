@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from lab import HOME, Host, Lab
+from older import Older
 
 from tasks.rehearsal.trees import alone
 
@@ -120,3 +121,22 @@ def installed(lab: Lab) -> Iterator[Host]:
     """Give a host that `install` was run on, for this test alone."""
     with lab.installed() as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def host_of_the_older_release(lab: Lab) -> Iterator[Older]:
+    with lab.blank() as host:
+        yield Older(host)
+
+
+@pytest.fixture
+def older(host_of_the_older_release: Older) -> Older:
+    """Give a host that serves the former MLflow release, with a backup of it."""
+    host_of_the_older_release.reset()
+    return host_of_the_older_release
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Tell whether all counts of the costly promises are wanted."""
+    return bool(request.config.getoption("full"))

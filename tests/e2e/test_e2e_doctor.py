@@ -23,8 +23,6 @@ from typing import Any
 import pytest
 from lab import ROOT, SEARCH, UNIT, Done, Host, until
 
-from tasks import paths
-
 SITE = f"/etc/nginx/sites-available/{UNIT}"
 # What every healthy host here has: no schedule, and a shell that was told of no server.
 EXPECTED = {"backup-unscheduled", "backup-none", "client-variables-unset"}
@@ -65,6 +63,7 @@ def follow(host: Host, row: Row, **variables: str) -> str:
         at = f"-S {shlex.quote(str(host.lab.ssh_config))}"
         typed = command.replace("./fab -H", f"{host.lab.clone}/fab {at} -H")
         typed = re.sub(r"^ssh ", f"ssh -F {shlex.quote(str(host.lab.ssh_config))} ", typed)
+        typed += " --yes" if typed.endswith(" restore") else ""  # nobody is there to be asked
         typed += "; env | grep ^MLFLOW_" if typed.startswith("eval") else ""
         done = subprocess.run(
             ["bash", "-c", typed], env=host.environment() | variables, cwd=host.home,
@@ -330,14 +329,13 @@ def test_a_database_that_a_dead_process_locks_is_named_with_it(host: Host) -> No
     mended(host)
 
 
-def test_a_damaged_database_is_named_and_the_restore_of_the_docs_mends_it(host: Host) -> None:
+def test_a_damaged_database_is_named_and_restored(host: Host) -> None:
     host.fab("backup")
     with former_databases(host):
         damage(host)
-        row = found(host, "database-corrupt", "mlflow.db is damaged", "docs/backup.md", alone=False)
-        follow(host, row)
+        row = found(host, "database-corrupt", "mlflow.db is damaged", alone=False)
         host.refused("deploy", because=("mlflow.db cannot be used", "./fab doctor"))
-        restore_by_hand(host)
+        follow(host, row)
         mended(host)
 
 
@@ -371,18 +369,6 @@ with open("{ROOT}/mlflow.db", "r+b") as file:
     host.run(f"chown ubuntu: {ROOT}/mlflow.db*; systemctl start {UNIT}.socket")
 
 
-def restore_by_hand(host: Host) -> None:
-    """Do what docs/backup.md says, word by word, with the newest set."""
-    page = (paths.PROJECT / "docs/backup.md").read_text().partition("## Restore by hand")[2]
-    (script,) = re.findall(r"```bash\nssh ec2\n(.*?)```", page, re.S)
-    objects = host.lab.s3().list_objects_v2(Bucket=host.lab.bucket, Prefix="mlflow-backups/")
-    newest = max(entry["Key"].rpartition("/")[0] for entry in objects["Contents"])
-    script = re.sub(r"SET=\S+", f"SET=s3://{host.lab.bucket}/{newest}/", script)
-    script = script.replace("aws s3", f"aws --endpoint-url {host.lab.endpoint} s3")
-    host.ssh(f"set -euo pipefail; rm -rf mlflow-server/former mlflow-server/restored; {script}")
-    host.run(f"rm -rf {ROOT}/former {ROOT}/restored")
-
-
 def test_a_schema_that_is_newer_than_the_installed_mlflow_is_named(host: Host) -> None:
     host.fab("backup")
     with former_databases(host):
@@ -392,8 +378,7 @@ with sqlite3.connect("{ROOT}/mlflow.db") as database:
     database.execute("update alembic_version set version_num = 'ffffffffffff'")
 """)
         host.run(f"chown ubuntu: {ROOT}/mlflow.db*")
-        found(host, "schema-newer", "ffffffffffff", "3.17.2", "docs/backup.md")
-        restore_by_hand(host)
+        follow(host, found(host, "schema-newer", "ffffffffffff", "3.17.2"))
         mended(host)
 
 
@@ -405,8 +390,9 @@ def test_a_database_that_belongs_to_root_is_named(host: Host) -> None:
 
 
 def test_a_database_of_users_that_is_gone_is_named(host: Host) -> None:
+    host.fab("backup")
     host.run(f"rm {ROOT}/basic_auth.db*")
-    row = found(host, "auth-missing", "basic_auth.db", "docs/backup.md", alone=False)
+    row = found(host, "auth-missing", "basic_auth.db", alone=False)
     follow(host, row)
     mended(host)
     assert host.status(SEARCH, host.login()) == 200

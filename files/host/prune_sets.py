@@ -1,0 +1,76 @@
+"""Delete the backups that need not stay, and what cut-off ones left. Runs on the host.
+
+Arguments: root, bucket, backup prefix, environment, endpoint or "", how many of each age stay
+(JSON), and how: `look` deletes nothing, `delete` does, `timer` does where it may. Reports {"kept":
+n, "pruned": [ids], "bytes": n, "incomplete": [ids], "damaged": [ids]}.
+"""
+
+import datetime
+import json
+import sys
+
+import databases
+import sets
+from botocore.exceptions import ClientError
+from retention import kept
+
+_, bucket, prefix, environment, endpoint, keep, how = sys.argv[1:8]
+DENIED = (
+    "Old backups stay: the bucket denies s3:DeleteObject to the host (%s). Allow it on the "
+    "backups, or have a rule of the bucket's expire them"
+)
+
+
+def whole(manifest, parts):
+    """Tell whether all files of a set are in the bucket as they were sent."""
+    return all(
+        (part := parts.get(entry["name"]))
+        and part["Size"] == entry["bytes"]
+        and entry.get("etag") in (None, part["ETag"])
+        for entry in manifest["files"]
+    )
+
+
+def staying(found, keep, now):
+    """Return the ids of the sets that stay, of those that are whole."""
+    made = {each["id"]: datetime.datetime.fromisoformat(each["made"]) for each in found}
+    moments = kept(list(made.values()), keep, now)
+    stay = {id for id, moment in made.items() if moment in moments}
+    # A new, empty server at the same place must not wear away the backups that have runs.
+    full = [each for each in found if sets.count(each, databases.TRACKING, "runs")]
+    verified = [each for each in found if each["verified"]]
+    return stay | {each["id"] for each in (*full[:1], *verified[:1])}
+
+
+def main():
+    place = sets.Sets(bucket, prefix, environment, endpoint)
+    folders = place.folders()
+    every = place.complete(folders)
+    found = [each for each in every if whole(each, folders[each["id"]])]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    stay = staying(found, json.loads(keep), now)
+    pruned = [each for each in found if each["id"] not in stay]
+    report = {
+        "kept": len(stay),
+        "pruned": [each["id"] for each in pruned],
+        "bytes": sum(entry["bytes"] for each in pruned for entry in each["files"]),
+        "incomplete": sets.abandoned(folders, now.timestamp()),
+        "damaged": [each["id"] for each in every if each not in found],
+    }
+    if how != "look":
+        for id in (*report["pruned"], *report["incomplete"]):
+            place.delete(id, folders[id])
+    print("@report " + json.dumps(report))
+
+
+with sets.explained():
+    try:
+        main()
+    except ClientError as error:
+        if error.operation_name != "DeleteObject":
+            raise
+        reason = DENIED % error.response["Error"]["Code"]
+        if how != "timer":
+            sets.fail(reason + ", then type the same again.")
+        # The backup was made: that it cannot be thinned out is no reason to call it failed.
+        print("@warn " + reason + ".")

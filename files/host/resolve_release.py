@@ -1,0 +1,81 @@
+"""Lock the packages of an MLflow version as they were on the day of its release.
+
+Runs on the host and changes nothing. Arguments: root, version. An old MLflow does not import with
+today's packages, so nothing newer than a day after its release counts. Reports {"lock": text}, for
+this host's Python and machine.
+"""
+
+import datetime
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+root, version = sys.argv[1:3]
+TOOLS = os.path.join(root, "tools", "bin")
+# The Simple repository API of the package index, whose JSON gives upload times (PEP 691, PEP 700).
+SIMPLE = "application/vnd.pypi.simple.v1+json"
+# What a release of ours has (files/releases/*.in); Flask-WTF is in the extra `auth` of newer ones.
+WANTED = "mlflow[auth]==%s\nFlask-WTF<2\nboto3\npsycopg2-binary\n"
+
+
+def fail(text):
+    print("@fail " + text)
+    sys.exit(1)
+
+
+def index():
+    """Return the address of the package index that this host's pip and uv use."""
+    for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        if os.environ.get(variable):
+            return os.environ[variable].rstrip("/")
+    words = [os.path.join(TOOLS, "python"), "-m", "pip", "config", "get", "global.index-url"]
+    asked = subprocess.run(words, capture_output=True, text=True)
+    return asked.stdout.strip().rstrip("/") or "https://pypi.org/simple"
+
+
+def uploads():
+    """Map every version in the index to the moment of its first file."""
+    request = urllib.request.Request(index() + "/mlflow/", headers={"Accept": SIMPLE})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            files = json.load(answer)["files"]
+    except (OSError, ValueError, KeyError) as error:
+        fail("The package index does not tell when MLflow %s came out: %s." % (version, error))
+    found = {}
+    for file in files:
+        name = re.match(r"mlflow-([0-9][0-9a-z.]*?)(-py3.*\.whl|\.tar\.gz)$", file["filename"])
+        if name and file.get("upload-time"):
+            found[name[1]] = min(file["upload-time"], found.get(name[1], "9"))
+    return found
+
+
+def released():
+    found = uploads()
+    if version not in found:
+        close = difflib.get_close_matches(version, found, n=1, cutoff=0)
+        hint = " Did you mean %s?" % close[0] if close else ""
+        fail("There is no MLflow %s in the package index.%s" % (version, hint))
+    return datetime.datetime.fromisoformat(found[version][:19])
+
+
+def main():
+    day = (released() + datetime.timedelta(days=1)).strftime("%Y-%m-%d")
+    print("@say MLflow %s is resolved as of %s" % (version, day), flush=True)
+    words = [
+        os.path.join(TOOLS, "uv"), "pip", "compile", "--quiet", "--generate-hashes",
+        "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
+        "--exclude-newer", day, "--python", sys.executable, "-",
+    ]  # fmt: skip
+    done = subprocess.run(words, input=WANTED % version, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or "nothing").splitlines()[-1]
+        fail("The packages of MLflow %s cannot be resolved: %s" % (version, said))
+    print("@report " + json.dumps({"lock": done.stdout}))
+
+
+main()

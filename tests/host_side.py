@@ -1,0 +1,239 @@
+"""The host's side without a host: its programs in this process, its scripts in a home folder.
+
+A store plays S3: moto, behind a door that can refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import runpy
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.s3.models import s3_backends
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tasks import paths
+from tasks.server import Change, bundle
+from tasks.templates import read
+
+HOST = paths.FILES / "host"
+
+
+def program(
+    capsys: pytest.CaptureFixture[str], name: str, *arguments: str, folder: Path = HOST
+) -> tuple[int, str]:
+    """Run one of the host's programs in this process; return its exit code and output."""
+    boto3.DEFAULT_SESSION = None  # it would remember the former test's keys
+    argv, sys.argv = sys.argv, [name, *arguments]
+    # As where it is staged, its neighbours are found.
+    sys.path.insert(0, str(folder))
+    try:
+        runpy.run_path(str(folder / name), run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = argv
+        sys.path.remove(str(folder))
+    return code, capsys.readouterr().out
+
+
+class Machine:
+    """A home folder where changes arrive as on a host, staged below it instead of in /run."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        self.root = home / "a server"
+        (folder / "bin").mkdir(parents=True)
+        self.stub("mktemp", f'mkdir -p "{folder}/staged" && echo "{folder}/staged"')
+
+    @property
+    def staged(self) -> Path:
+        return self.folder / "staged"
+
+    def command(
+        self, generation: int | str, task: str = "task", who: str = "me@laptop"
+    ) -> list[str]:
+        script = read("host/receive.sh")
+        arguments = ("change.sh", str(self.root), who, task, str(generation))
+        return ["bash", "-c", script, "remote-mlflow", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"HOME": str(self.home), "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+
+    def stub(self, name: str, body: str = "exit 0") -> None:
+        """Have a program of the host's do something else."""
+        file = self.folder / "bin" / name
+        file.write_text(f"#!/bin/bash\n{body}\n")
+        file.chmod(0o755)
+
+    def change(
+        self, script: str, generation: int | str | None = None, **files: str | bytes
+    ) -> list[str]:
+        """Make a change; returns the lines that the host says."""
+        if generation is None:
+            generation = self.audit.stat().st_size if self.audit.exists() else 0
+        done = subprocess.run(
+            self.command(generation),
+            input=bundle([Change("what", script, files)]),
+            env=self.environment,
+            capture_output=True,
+            timeout=20,
+        )
+        assert done.stderr == b""
+        return [line for line in done.stdout.decode().splitlines() if line]
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.log"
+
+    @property
+    def lines(self) -> list[list[str]]:
+        return [line.split("\t") for line in self.audit.read_text().splitlines()]
+
+
+# -- a store that plays S3 ---------------------------------------------------------------------
+
+
+class Quiet(WSGIRequestHandler):
+    def log(self, *words: Any) -> None:
+        pass
+
+
+class Store:
+    """moto behind a door that can refuse: notes every request, fails what it is told to."""
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self.requests: list[str] = []
+        self.faults: list[tuple[str, int, str]] = []
+        self.deaf_to: tuple[str, ...] = ()
+        self._clients: dict[str, Any] = {}
+        self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def refuse(self, pattern: str, code: str = "AccessDenied", status: int = 403) -> None:
+        """Answer requests such as 'GET /bucket/key?query' with an error of S3's."""
+        self.faults.append((pattern, status, code))
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        query = environ.get("QUERY_STRING")
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        request += f"?{query}" if query else ""
+        self.requests.append(request)
+        for pattern, status, code in self.faults:
+            if re.match(pattern, request):
+                length = int(environ.get("CONTENT_LENGTH") or 0)
+                environ["wsgi.input"].read(length)
+                body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+                if status == 200:
+                    body = b"other than what was sent"
+                if request.startswith("HEAD"):
+                    body = b""
+                start_response(f"{status} x", [("Content-Length", str(len(body)))])
+                return [body]
+        for header in self.deaf_to:
+            environ.pop(header, None)
+        return self._moto(environ, start_response)
+
+    def close(self) -> None:
+        self._server.shutdown()
+
+    def reset(self) -> None:
+        """Forget all buckets, which moto keeps in this very process."""
+        self.requests, self.faults, self.deaf_to = [], [], ()
+        s3_backends.reset()
+
+    def client(self, region: str = "us-east-1") -> Any:
+        """Look into it as nobody's script; clients are made once, for they take long to make."""
+        if region not in self._clients:
+            self._clients[region] = boto3.session.Session().client(
+                "s3", endpoint_url=self.url, region_name=region, **TOY
+            )
+        return self._clients[region]
+
+    def listing(self, bucket: str = "my-bucket") -> list[str]:
+        found = self.client().list_objects_v2(Bucket=bucket)
+        return [entry["Key"] for entry in found.get("Contents", [])]
+
+    def body(self, key: str) -> bytes:
+        return self.client().get_object(Bucket="my-bucket", Key=key)["Body"].read()
+
+
+TOY = {"aws_access_key_id": "toy", "aws_secret_access_key": "toy"}
+
+
+# -- a server's folder -------------------------------------------------------------------------
+
+Backup = Callable[[], tuple[int, str]]
+RELEASE = "3.17.2-abc"
+MIGRATIONS = {
+    "mlflow.db": ("store/db_migrations/versions", ("r0", "r1")),
+    "basic_auth.db": ("server/auth/db/migrations/versions", ("a1",)),
+}
+
+
+def serverfolder(root: Path, runs: int = 3) -> Path:
+    """Make a server's folder with a release and both databases, as MLflow leaves them."""
+    release = root / "releases" / RELEASE
+    for place, revisions in MIGRATIONS.values():
+        versions = release / "lib/python3.11/site-packages/mlflow" / place
+        versions.mkdir(parents=True)
+        former = None
+        for revision in revisions:
+            text = f'revision = "{revision}"\ndown_revision = {former!r}\n'
+            (versions / f"{revision}.py").write_text(text)
+            former = revision
+    (root / "venv").symlink_to(f"releases/{RELEASE}")
+    (root / "server.env").write_text("MLFLOW_FLASK_SERVER_SECRET_KEY=abc\n")
+    (root / ".mlflow_auth_config").write_text("[mlflow]\n")
+    tracking_database(root / "mlflow.db", runs)
+    with contextlib.closing(sqlite3.connect(root / "basic_auth.db")) as users:
+        users.executescript(
+            "create table alembic_version_auth (version_num);"
+            "insert into alembic_version_auth values ('a1');"
+            "create table users (n); insert into users values (1);"
+        )
+    return root
+
+
+def tracking_database(file: Path, runs: int = 3, revision: str = "r1") -> None:
+    """Make a database of so many runs, which began at 1000, 1001, … ms, and as many metrics."""
+    with contextlib.closing(sqlite3.connect(file)) as base:
+        base.executescript(
+            "pragma journal_mode=wal; create table alembic_version (version_num);"
+            "create table runs (run_uuid primary key, start_time, lifecycle_stage);"
+            "create table metrics (n, filler);"
+        )
+        base.execute("insert into alembic_version values (?)", (revision,))
+        rows = [(f"run{n}", 1000 + n, "active") for n in range(runs)]
+        base.executemany("insert into runs values (?, ?, ?)", rows)
+        base.executemany("insert into metrics values (?, ?)", [(n, "x" * 400) for n in range(runs)])
+        base.commit()
+
+
+def execute(file: Path, statement: str, *values: Any) -> None:
+    """Run one statement on a database and commit it."""
+    with contextlib.closing(sqlite3.connect(file)) as base, base:
+        base.execute(statement, values)
+
+
+def rows(file: Path, query: str) -> list[Any]:
+    """Ask a database something."""
+    with contextlib.closing(sqlite3.connect(file)) as base:
+        return base.execute(query).fetchall()

@@ -1,0 +1,151 @@
+"""Backups are listed and thinned out by the host's own programs, against moto."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from test_host_scripts import Store, program, shared_store, store  # noqa: F401 (fixtures)
+
+NOW = datetime.now(timezone.utc)
+PLACE = "mlflow-backups/default/"
+NONE = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0}
+Run = Callable[..., tuple[int, dict[str, Any]]]
+
+
+def made(days: float) -> tuple[str, datetime]:
+    moment = NOW - timedelta(days=days)
+    return f"{moment:%Y%m%dT%H%M%SZ}-926c1729", moment
+
+
+@pytest.fixture
+def keep_set(store: Store) -> Callable[..., str]:  # noqa: F811
+    """Put a set into the bucket that was made so many days ago."""
+
+    def put(days: float, runs: int = 3, verified: bool = False, whole: bool = True) -> str:
+        id, moment = made(days)
+        s3, body = store.client(), b"database " * 100
+        files = {"mlflow.db.zst": body, "manifest.json": b""}
+        manifest = {
+            "made": moment.isoformat(), "host": "a-host", "version": "3.17.2",
+            "databases": {"mlflow.db": {"counts": {"runs": runs}},
+                          "basic_auth.db": {"counts": {"users": 1}}},
+            "files": [{"name": "mlflow.db.zst", "bytes": len(body) + (not whole),
+                       "sha256": hashlib.sha256(body).hexdigest()}],
+        }  # fmt: skip
+        files["manifest.json"] = json.dumps(manifest).encode()
+        if verified:
+            files["verified.json"] = json.dumps({"at": NOW.isoformat()}).encode()
+        for name, content in files.items():
+            s3.put_object(Bucket="my-bucket", Key=f"{PLACE}{id}/{name}", Body=content)
+        return id
+
+    return put
+
+
+@pytest.fixture
+def run(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:  # noqa: F811
+    def ran(name: str, *words: str) -> tuple[int, dict[str, Any]]:
+        place = ("/root", "my-bucket", "mlflow-backups", "default", store.url)
+        code, out = program(capsys, name, *place, *words)
+        line = out.strip().splitlines()[-1]
+        word, _, text = line.partition(" ")
+        return code, json.loads(text) if word == "@report" else {word: text}
+
+    return ran
+
+
+def prune(run: Run, how: str, **keep: int) -> tuple[int, dict[str, Any]]:
+    return run("prune_sets.py", json.dumps(NONE | keep), how)
+
+
+def ids(store: Store) -> list[str]:  # noqa: F811
+    return sorted({key.removeprefix(PLACE).split("/")[0] for key in store.listing()})
+
+
+def test_all_sets_are_listed_newest_first(run, keep_set):
+    old, new = keep_set(40, runs=7, verified=True), keep_set(1)
+    code, seen = run("list_sets.py")
+    assert code == 0
+    assert [each["id"] for each in seen["sets"]] == [new, old]
+    assert seen["sets"][1]["runs"] == 7
+    assert [bool(each["verified"]) for each in seen["sets"]] == [False, True]
+    assert seen["incomplete"] == []
+
+
+def test_an_empty_bucket_has_no_sets(run):
+    assert run("list_sets.py")[1]["sets"] == []
+
+
+def test_a_look_deletes_nothing(run, keep_set, store):  # noqa: F811
+    old, new = keep_set(40), keep_set(1)
+    code, seen = prune(run, "look")
+    assert (code, seen["pruned"], seen["kept"]) == (0, [old], 1)
+    assert ids(store) == [old, new]
+
+
+@pytest.mark.parametrize("how", ["delete", "timer"])
+def test_a_set_goes_with_all_its_files(run, keep_set, store, how):  # noqa: F811
+    keep_set(40)
+    new = keep_set(1, verified=True)
+    assert prune(run, how)[1]["bytes"] == 900
+    assert ids(store) == [new]
+    assert len(store.listing()) == 3
+
+
+def test_the_manifest_goes_first_so_that_half_a_set_is_none(run, keep_set, store):  # noqa: F811
+    old = keep_set(40)
+    keep_set(1)
+    prune(run, "delete")
+    gone = [request for request in store.requests if request.startswith("DELETE")]
+    assert gone[0].startswith(f"DELETE /my-bucket/{PLACE}{old}/manifest.json")
+    assert len(gone) == 2
+
+
+def test_the_last_good_set_stays_although_nothing_is_asked_for(run, keep_set, store):  # noqa: F811
+    good, damaged = keep_set(40), keep_set(1, whole=False)
+    code, seen = prune(run, "delete")
+    assert (code, seen["pruned"], seen["damaged"]) == (0, [], [damaged])
+    assert ids(store) == [good, damaged]
+
+
+def test_the_newest_verified_set_stays(run, keep_set, store):  # noqa: F811
+    keep_set(90, verified=True)
+    verified = keep_set(60, verified=True)
+    keep_set(30)
+    new = keep_set(2)
+    prune(run, "delete")
+    assert ids(store) == sorted((verified, new))
+
+
+def test_an_empty_server_never_wears_away_the_runs_of_another(run, keep_set, store):  # noqa: F811
+    full = keep_set(500, runs=1000)
+    empty = [keep_set(days, runs=0) for days in (4, 3, 2)]
+    prune(run, "delete", daily=2)
+    assert ids(store) == sorted((full, *empty[1:]))
+
+
+def test_what_a_cut_off_backup_left_goes_after_a_day(run, keep_set, store, monkeypatch):  # noqa: F811
+    new = keep_set(0)
+    store.client().put_object(Bucket="my-bucket", Key=f"{PLACE}20260101T000000Z-x/a", Body=b"")
+    assert prune(run, "delete")[1]["incomplete"] == [], "it may be at work just now"
+    monkeypatch.setattr(sys.modules["sets"], "DAY", -1)
+    assert run("list_sets.py")[1]["incomplete"] == ["20260101T000000Z-x"]
+    prune(run, "delete")
+    assert ids(store) == [new]
+
+
+def test_where_deleting_is_denied_the_schedule_goes_on(run, keep_set, store):  # noqa: F811
+    keep_set(40), keep_set(1)
+    store.refuse("DELETE .*")
+    code, said = prune(run, "timer")
+    assert code == 0
+    assert "denies s3:DeleteObject" in said["@warn"]
+    code, said = prune(run, "delete")
+    assert code == 1
+    assert said["@fail"].endswith("then type the same again.")
