@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from test_host_scripts import Store, program, shared_store, store  # noqa: F401 (fixtures)
+from host_side import Store, program
 
 NOW = datetime.now(timezone.utc)
 PLACE = "mlflow-backups/default/"
@@ -24,7 +24,7 @@ def made(days: float) -> tuple[str, datetime]:
 
 
 @pytest.fixture
-def keep_set(store: Store) -> Callable[..., str]:  # noqa: F811
+def keep_set(store: Store) -> Callable[..., str]:
     """Put a set into the bucket that was made so many days ago."""
 
     def put(days: float, runs: int = 3, verified: bool = False, whole: bool = True) -> str:
@@ -49,7 +49,7 @@ def keep_set(store: Store) -> Callable[..., str]:  # noqa: F811
 
 
 @pytest.fixture
-def run(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:  # noqa: F811
+def run(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
     def ran(name: str, *words: str) -> tuple[int, dict[str, Any]]:
         place = ("/root", "my-bucket", "mlflow-backups", "default", store.url)
         code, out = program(capsys, name, *place, *words)
@@ -64,7 +64,7 @@ def prune(run: Run, how: str, **keep: int) -> tuple[int, dict[str, Any]]:
     return run("prune_sets.py", json.dumps(NONE | keep), how)
 
 
-def ids(store: Store) -> list[str]:  # noqa: F811
+def ids(store: Store) -> list[str]:
     return sorted({key.removeprefix(PLACE).split("/")[0] for key in store.listing()})
 
 
@@ -82,7 +82,7 @@ def test_an_empty_bucket_has_no_sets(run):
     assert run("list_sets.py")[1]["sets"] == []
 
 
-def test_a_look_deletes_nothing(run, keep_set, store):  # noqa: F811
+def test_a_look_deletes_nothing(run, keep_set, store):
     old, new = keep_set(40), keep_set(1)
     code, seen = prune(run, "look")
     assert (code, seen["pruned"], seen["kept"]) == (0, [old], 1)
@@ -90,7 +90,7 @@ def test_a_look_deletes_nothing(run, keep_set, store):  # noqa: F811
 
 
 @pytest.mark.parametrize("how", ["delete", "timer"])
-def test_a_set_goes_with_all_its_files(run, keep_set, store, how):  # noqa: F811
+def test_a_set_goes_with_all_its_files(run, keep_set, store, how):
     keep_set(40)
     new = keep_set(1, verified=True)
     assert prune(run, how)[1]["bytes"] == 900
@@ -98,7 +98,7 @@ def test_a_set_goes_with_all_its_files(run, keep_set, store, how):  # noqa: F811
     assert len(store.listing()) == 3
 
 
-def test_the_manifest_goes_first_so_that_half_a_set_is_none(run, keep_set, store):  # noqa: F811
+def test_the_manifest_goes_first_so_that_half_a_set_is_none(run, keep_set, store):
     old = keep_set(40)
     keep_set(1)
     prune(run, "delete")
@@ -107,14 +107,14 @@ def test_the_manifest_goes_first_so_that_half_a_set_is_none(run, keep_set, store
     assert len(gone) == 2
 
 
-def test_the_last_good_set_stays_although_nothing_is_asked_for(run, keep_set, store):  # noqa: F811
+def test_the_last_good_set_stays_although_nothing_is_asked_for(run, keep_set, store):
     good, damaged = keep_set(40), keep_set(1, whole=False)
     code, seen = prune(run, "delete")
     assert (code, seen["pruned"], seen["damaged"]) == (0, [], [damaged])
     assert ids(store) == [good, damaged]
 
 
-def test_the_newest_verified_set_stays(run, keep_set, store):  # noqa: F811
+def test_the_newest_verified_set_stays(run, keep_set, store):
     keep_set(90, verified=True)
     verified = keep_set(60, verified=True)
     keep_set(30)
@@ -123,14 +123,14 @@ def test_the_newest_verified_set_stays(run, keep_set, store):  # noqa: F811
     assert ids(store) == sorted((verified, new))
 
 
-def test_an_empty_server_never_wears_away_the_runs_of_another(run, keep_set, store):  # noqa: F811
+def test_an_empty_server_never_wears_away_the_runs_of_another(run, keep_set, store):
     full = keep_set(500, runs=1000)
     empty = [keep_set(days, runs=0) for days in (4, 3, 2)]
     prune(run, "delete", daily=2)
     assert ids(store) == sorted((full, *empty[1:]))
 
 
-def test_what_a_cut_off_backup_left_goes_after_a_day(run, keep_set, store, monkeypatch):  # noqa: F811
+def test_what_a_cut_off_backup_left_goes_after_a_day(run, keep_set, store, monkeypatch):
     new = keep_set(0)
     store.client().put_object(Bucket="my-bucket", Key=f"{PLACE}20260101T000000Z-x/a", Body=b"")
     assert prune(run, "delete")[1]["incomplete"] == [], "it may be at work just now"
@@ -140,7 +140,7 @@ def test_what_a_cut_off_backup_left_goes_after_a_day(run, keep_set, store, monke
     assert ids(store) == [new]
 
 
-def test_where_deleting_is_denied_the_schedule_goes_on(run, keep_set, store):  # noqa: F811
+def test_where_deleting_is_denied_the_schedule_goes_on(run, keep_set, store):
     keep_set(40), keep_set(1)
     store.refuse("DELETE .*")
     code, said = prune(run, "timer")
