@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -81,12 +81,15 @@ def _backup(row: Row) -> str:
         made = "never" if row["version"] else "-"
     else:
         made = f"{_age(row['backup_age_seconds'])} ago"
-    return ", ".join((made, *(f"{name} failed" for name in row["failed_by_timer"])))
+    failed = (f"{name} failed" for name in row["failed_by_timer"])
+    return ", ".join((made, *_stream(row), *failed))
 
 
-def _stream(row: Row) -> str:
-    lag = row["stream_lag_seconds"]
-    return row["stream"] or "-" if lag is None else f"{_age(lag)} ago"
+def _stream(row: Row) -> Iterator[str]:
+    if row["stream_lag_seconds"] is not None:
+        yield f"streamed {_age(row['stream_lag_seconds'])} ago"
+    elif row["stream"]:
+        yield f"stream {row['stream']}"
 
 
 def _tunnel(row: Row) -> str:
@@ -113,7 +116,6 @@ WHAT = (
     Column("runs", plain("runs")),
     Column("experiments", plain("experiments")),
     Column("last backup", _backup),
-    Column("streamed", _stream),
     Column("disk free", size("disk_free_bytes")),
     Column("tunnel", _tunnel),
     Column("certificate", _certificate),
