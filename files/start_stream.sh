@@ -17,15 +17,13 @@ if [ ! -e .server-id ]; then
   python3 -c 'import secrets; print(secrets.token_hex(4))' > .server-id.part
   mv -n .server-id.part .server-id
 fi
-# Where other databases have taken the place of those that were streamed, a new stream begins: what
-# Litestream knows of the former ones would spoil it.
-files=$(stat -c '%i %W' mlflow.db basic_auth.db | xargs)
-if [ "$(sed -n 2p .stream 2> /dev/null)" != "$files" ]; then
-  rm -rf .mlflow.db-litestream .basic_auth.db-litestream
-  printf '%s\n' "$(cat .server-id)/$(date -u +%Y%m%dT%H%M%SZ)" "$files" > .stream.part
-  mv -f .stream.part .stream
-fi
-STREAM=$(sed -n 1p .stream)
+# Each start begins a stream of its own. Litestream 0.5.17 does not notice that it has missed changes
+# when the server's log has begun anew while nobody held it: what it then sends restores damaged.
+rm -rf .mlflow.db-litestream .basic_auth.db-litestream
+STREAM=$(cat .server-id)/$(date -u +%Y%m%dT%H%M%SZ)
+# And the files that it follows, which others may take the place of.
+printf '%s\n' "$STREAM" "$(stat -c '%i %W' mlflow.db basic_auth.db | xargs)" > .stream.part
+mv -f .stream.part .stream
 
 AWS_PROFILE={{ profile }}
 # A profile that is named but stands in no file hides the instance role.

@@ -94,6 +94,7 @@ class Symptoms:
     backup_error: str | None = None
     stream_error: str = ""
     stream_astray: bool = False
+    stream_loose: bool = False
 
 
 def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
@@ -108,6 +109,7 @@ def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
             f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",
             f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
             f"profile={'' if settings.profile == 'default' else settings.profile}",
+            read("host/stream.sh"),
             read("host/stream_errors.sh"),
             read("host/symptoms.sh"),
         )
@@ -165,6 +167,7 @@ def parse(reports: Sequence[str]) -> Symptoms:
         backup_error=data("backup_error"),
         stream_error=one("stream_error"),
         stream_astray="stream_astray" in found,
+        stream_loose="stream_loose" in found,
     )
 
 

@@ -8,6 +8,22 @@ stream_resume() {
     as_root systemctl start "$unit-stream.service" 8>&- 9>&-
   fi
 }
+# Tell whether Litestream keeps the server from emptying its logs: what it has not read yet would be
+# missing in the bucket, unnoticed. It does so by a reader of its own (SQLite's "WAL-mode File
+# Format", WAL_READ_LOCK), which it lets go of for moments only.
+stream_holds() {
+  local pid name inode try
+  pid=$(systemctl show "$unit-stream.service" -p MainPID --value)
+  for name in mlflow.db basic_auth.db; do
+    inode=$(stat -c %i "$root/$name-shm") || return
+    for try in 1 2 3 4 5; do
+      awk -v pid="$pid" -v inode=":$inode$" '$5 == pid && $6 ~ inode && $7 >= 123 && $7 <= 127 {held = 1}
+        END {exit !held}' /proc/locks && break
+      [ $try != 5 ] || return 1
+      sleep 0.1
+    done
+  done
+}
 # Take all of it away but the program, and what lies in the bucket.
 stream_off() {
   ! has_stream || as_root systemctl disable --quiet --now "$unit-stream.service" || true

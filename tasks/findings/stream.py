@@ -31,6 +31,14 @@ def stream(case: Case) -> Iterator[Finding]:
             f"{case.facts.root}/.stream names other files than lie there",
             script=restart,
         )
+    elif case.symptoms.stream_loose:
+        yield case.finding(
+            "stream-loose",
+            "Litestream does not hold the databases' logs: what it sends may restore damaged.",
+            "/proc/locks: it has no reader's lock on one of them",
+            "A restart begins a new stream; older ones stay as they are.",
+            script=restart,
+        )
     elif error:
         yield case.finding("stream-errors", "The stream runs, and has had errors of late.",
                            f"journalctl -u {name}", why, severity="note",
