@@ -17,6 +17,7 @@ from tasks import (
     configure,
     deploy,
     doctor,
+    gc,
     install,
     logs,
     plan,
@@ -55,6 +56,7 @@ namespace = Collection(
     restore.restore,
     upgrade.upgrade,
     upgrade.rollback,
+    gc.gc,
     rehearse.rehearse,
     check.test,
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials
+from tasks import credentials, owner
 from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
 from tasks.console import typed
@@ -39,13 +39,14 @@ class File:
     text: str
 
 
-@remote(then="verify")
-def deploy(c: Host) -> None:
+@remote(then="verify", help={"yes": "take the prefix over from another server without asking"})
+def deploy(c: Host, yes: bool = False) -> None:
     """Ship the files that differ, start, check it is usable.
 
     Restarts only when something changed that the server must see, and loses no request doing so:
     they wait in the socket. Then looks whether login, database and bucket work, and takes the
-    first password off the host. A failure puts the former files and server back.
+    first password off the host. A failure puts the former files and server back. The first time
+    it marks the artifacts' prefix as this server's; another server's mark makes it ask.
 
     Example: fab -H ec2 deploy
     """
@@ -54,6 +55,8 @@ def deploy(c: Host) -> None:
     settings, scheduled = server.settings, is_scheduled(server.settings, server.facts)
     needed = changes(settings, server.facts, login)
     if needed:
+        if not owner.is_marked(settings, server.facts):
+            needed = changes(settings, server.facts, login, owner.agreed(server, yes))
         server.apply("deploy", needed)
         server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
         if login is None:
@@ -65,8 +68,11 @@ def deploy(c: Host) -> None:
         server.say(f"no schedule makes backups yet: {again}")
 
 
-def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
-    """Decide what deploying would do; raises Exit where something must come first."""
+def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "") -> list[Change]:
+    """Decide what deploying would do; raises Exit where something must come first.
+
+    `over` is the server whose mark on the prefix may be replaced.
+    """
     settings.require_bucket()
     refuse_without_sudo(facts)
     if facts.release is None or facts.release not in facts.complete:
@@ -75,6 +81,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
         raise Exit("The server has no first login yet. Type: ./fab configure deploy")
     refuse_taken_port(settings, facts)
 
+    marking = [] if owner.is_marked(settings, facts) else [owner.marking(settings, over)]
     wanted = files(settings, facts)
     after = auth_file(settings, facts)
     if facts.has_users:
@@ -84,7 +91,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
     if not differing and not (idle or elsewhere) and facts.well == stamp and not facts.bootstrap:
-        return []
+        return marking
 
     sentences = [f"put {file.path}" for file in differing]
     sentences += [f"start {name}" for name in idle]
@@ -94,7 +101,8 @@ def changes(settings: Settings, facts: Facts, login: Login | None) -> list[Chang
         sentences.append("take the first password off the host")
     sentences.append(CHECK)
     restart = any(file.path not in _only_nginx(settings) for file in differing)
-    return [deploying(settings, "; ".join(sentences), differing, after, stamp, login, restart)]
+    deploying_ = deploying(settings, "; ".join(sentences), differing, after, stamp, login, restart)
+    return [*marking, deploying_]
 
 
 def deploying(

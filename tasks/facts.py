@@ -98,6 +98,9 @@ class Facts:
     bootstrap: bool = False
     proved: str | None = None
     well: str | None = None
+    owned: str | None = None  # as whom this host marked which prefix, see files/host/owner.py
+    server_id: str | None = None
+    hostname: str = ""
     backup: str | None = None  # when (seconds since 1970) and which, made by this host
     schedule: str | None = None  # how often, verified how often, and a digest of what timers run
     generation: int = 0
@@ -190,6 +193,9 @@ def parse(text: str) -> Facts:
         bootstrap="bootstrap" in found,
         proved=one("proved"),
         well=one("well"),
+        owned=one("owned"),
+        server_id=one("server_id"),
+        hostname=one("hostname") or "",
         backup=one("backup"),
         schedule=one("schedule"),
         generation=number("generation") or 0,

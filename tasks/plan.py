@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import configure, credentials, deploy, install
+from tasks import configure, credentials, deploy, install, owner
 from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
@@ -55,7 +55,8 @@ def _deploying(server: Server, login: credentials.Login) -> list[str]:
     # What comes before is not there yet, so every file is new.
     deploy.refuse_taken_port(settings, facts)
     names = [file.path for file in deploy.files(settings, facts)]
-    return [*(f"put {name}" for name in names), "start the server", deploy.CHECK]
+    mark = owner.marking(settings).what
+    return [mark, *(f"put {name}" for name in names), "start the server", deploy.CHECK]
 
 
 def _sentences(changes: list[Change]) -> list[str]:

@@ -46,6 +46,7 @@ def restore(c: Host, id: str = "", yes: bool = False) -> None:
     """
     server = c.server
     refuse_absent(server)
+    refuse_other_store(server.facts)
     chosen = choose(server, id)
     consequence = replaced(chosen["set"], chosen["present"])
     if not confirm(f"Restore the backup {chosen['set']['id']} on {server.name}?", yes, consequence):
@@ -60,6 +61,15 @@ def refuse_absent(server: Server) -> None:
     if not is_deployed(server.settings, server.facts):
         raise Exit(ABSENT.format(host=server.name))
     refuse_without_sudo(server.facts)
+
+
+def refuse_other_store(facts: Facts) -> None:
+    """Raise Exit where the databases that would be replaced are not those that are served."""
+    if facts.database not in (None, "sqlite"):
+        raise Exit(
+            "The backend store is not SQLite, which is all that restore replaces. Bring its dump "
+            "here (./fab backup.download); its administrator restores it with pg_restore."
+        )
 
 
 def choose(server: Server, id: str) -> Any:

@@ -104,8 +104,16 @@ def boot(count: int, suite: str, yes: bool) -> list[Machine]:
         if interactive() and not confirm("Go on?", yes):
             raise Exit("Nothing was changed.")
     machines = rehearsal.up(count, suite)
-    settings = {"bucket": rehearsal.bucket, "endpoint_url": rehearsal.endpoint}
     rehearsed.remember(
-        {machine.name: {"settings": settings, "variables": KEYS} for machine in machines}
+        {
+            machine.name: {"settings": settings_of(rehearsal, machine), "variables": KEYS}
+            for machine in machines
+        }
     )
     return machines
+
+
+def settings_of(rehearsal: Rehearsal, machine: Machine) -> dict[str, str]:
+    """Return what a host is told: they share a bucket, and each has a prefix of its own there."""
+    prefix = machine.alias.replace("sandbox", "mlflow-artifacts")
+    return {"bucket": rehearsal.bucket, "endpoint_url": rehearsal.endpoint, "prefix": prefix}

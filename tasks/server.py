@@ -291,7 +291,10 @@ class Server:
             with self.connection.transport.open_session(timeout=TIMEOUT) as channel:
                 channel.settimeout(TIMEOUT)
                 channel.exec_command(sh("bash", "-c", script, *arguments))
-                channel.sendall(bundle(steps, "look.sh"))
+                try:
+                    channel.sendall(bundle(steps, "look.sh"))
+                except OSError as error:  # paramiko's, for a connection that broke
+                    raise EOFError(str(error)) from error
                 channel.shutdown_write()
                 try:
                     take(channel.makefile("rb", DRAWN))

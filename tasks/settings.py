@@ -107,6 +107,9 @@ class Settings(BaseModel):
         return self.bucket
 
 
+# The unnamed environment's label and folder of backups, and what units of a server end in: those of
+# an environment `backup` and the schedule of the unnamed one would be the same.
+TAKEN = re.compile(r"default|(.+-)?(backup|backup-verify|stream)")
 SCALARS = sorted(set(Settings.model_fields) - {"keep"})
 
 
@@ -123,6 +126,11 @@ def settle(
     data = dict(file or {})
     base = _section(data.get("mlflow"), "mlflow")
     environments = _section(base.pop("environments", None), "mlflow.environments")
+    for taken in filter(TAKEN.fullmatch, map(str, environments)):
+        raise Exit(
+            f"No environment can be called {taken!r}: a server's own units or backups are. Rename "
+            "it under `environments:` in fabric.yaml."
+        )
     overrides = _from_variables(variables)
     name = environment or overrides.get("environment") or base.get("environment") or None
     layer: dict[str, Any] = {}

@@ -164,7 +164,9 @@ def lost(former: Any) -> str:
     what = f"The state before the {former['task']} of {when:%Y-%m-%d %H:%M} UTC"
     if not former["databases"]:
         return f"{what}: only the release changes, no run is lost."
-    return f"{what}: {former['runs']} runs. {former['lost']} runs made since are put aside with it."
+    if former["lost"] is None:
+        return f"{what}: {former['runs']} runs. What is there now cannot be read; it is put aside."
+    return f"{what}: {former['runs']} runs. {former['lost']} runs made since are put aside."
 
 
 def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:

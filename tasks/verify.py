@@ -155,5 +155,5 @@ def _cleaning(server: Server, made: dict[str, str]) -> Change:
             f'"$root/venv/bin/python" "$here/clean_trial.py" {arguments} "$root"',
         )
     )
-    files = {"clean_trial.py": read("host/clean_trial.py")}
+    files = {name: read(f"host/{name}") for name in ("clean_trial.py", "grants.py")}
     return Change("look for the objects in the bucket, and remove what was made", script, files)

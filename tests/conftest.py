@@ -18,7 +18,7 @@ from tasks import paths
 from tasks.console import console
 
 if TYPE_CHECKING:
-    from host_side import Machine, Store
+    from host_side import Machine, Place, Store
 
 OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_", "XDG_", "BOTO_")
 
@@ -85,6 +85,14 @@ def machine(home: Path, tmp_path: Path) -> Machine:
     from host_side import Machine
 
     return Machine(home, tmp_path / "machine")
+
+
+@pytest.fixture
+def place(machine: Machine) -> Place:
+    """A server's folder whose files say which state they belong to."""
+    from host_side import Place
+
+    return Place(machine.root, machine).make()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 import paramiko
 from invoke import Context, Result
 
-from tasks import deploy, releases
+from tasks import deploy, owner, releases
 from tasks.configure import auth_config, proof
 from tasks.facts import PACKAGES, Facts, Managed, Unit
 from tasks.server import Server
@@ -165,6 +165,7 @@ def blank(**values: Any) -> Facts:
         "user": "ubuntu",
         "root": ROOT,
         "now": 1_800_000_000,
+        "hostname": "ip-10-0-0-5",
         "sudo": True,
         "os": "debian 12",
         "machine": "x86_64",
@@ -212,6 +213,8 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     names = (f"{settings.unit}.service", f"{settings.unit}.socket", "nginx.service")
     given: dict[str, Any] = {
         "bootstrap": False,
+        "server_id": "1a2b3c4d",
+        "owned": owner.note(settings, replace(before, server_id="1a2b3c4d")),
         "users": 1,
         "schema": "abc",
         "runs": 3,

@@ -197,6 +197,18 @@ def test_what_is_not_whole_leaves_nothing(host, tmp_path, body, said, reason):
     assert list(folder.iterdir()) == []
 
 
+def test_a_connection_that_breaks_at_once_is_no_fault_of_the_folder(host, tmp_path, monkeypatch):
+    c = host(b"")
+    c.server.connection.open()
+
+    def broken(channel: Any, data: bytes) -> None:
+        raise OSError("Socket is closed")  # as paramiko says it
+
+    monkeypatch.setattr("paramiko.Channel.sendall", broken)
+    with pytest.raises(Exit, match="The connection to ec2 was lost"):
+        download(c, to=str(tmp_path))
+
+
 def test_a_backup_that_is_there_already_is_left_alone(host, tmp_path):
     (tmp_path / ID).mkdir()
     with pytest.raises(Exit, match="is there already"):

@@ -9,7 +9,17 @@ from dataclasses import replace
 
 import pytest
 from invoke import Exit
-from stand_ins import ROOT, SETTINGS, blank, configured, context, deployed, installed
+from stand_ins import (
+    ROOT,
+    SETTINGS,
+    Reply,
+    Task,
+    blank,
+    configured,
+    context,
+    deployed,
+    installed,
+)
 
 from tasks import credentials
 from tasks.credentials import Login
@@ -34,7 +44,9 @@ UNIT = "/etc/systemd/system/mlflow-server.service"
 SITE = "/etc/nginx/sites-available/mlflow-server"
 START = f"{ROOT}/start_mlflow_server.sh"
 AUTH = f"{ROOT}/.mlflow_auth_config"
+MARK = "mark s3://my-bucket/mlflow-artifacts/ as this server's"
 FIRST = [
+    MARK,
     f"put {UNIT}",
     "put /etc/systemd/system/mlflow-server.socket",
     "put /etc/tmpfiles.d/mlflow-server.conf",
@@ -81,6 +93,10 @@ def without(unit: str, **values: object) -> Facts:
         (deployed(bootstrap=True), ["take the first password off the host", CHECK]),
         (replace(deployed(), credentials="new keys"), [CHECK]),
         (replace(deployed(), proved="anew"), [CHECK]),
+        (deployed(owned=None), [MARK]),
+        (replace(deployed(), hostname="another"), [MARK]),
+        (replace(deployed(), server_id="99999999"), [MARK]),
+        (deployed(owned=None, well=None), [MARK, CHECK]),
     ],
 )
 def test_a_host_gets_what_differs_and_no_more(facts, wanted):
@@ -183,12 +199,12 @@ def test_only_files_that_differ_are_shipped():
     ],
 )
 def test_the_server_restarts_only_for_what_it_must_see(facts, restart):
-    (change,) = changes(SETTINGS, facts, LOGIN)
+    *_, change = changes(SETTINGS, facts, LOGIN)
     assert f"unit=mlflow-server port=5000 restart={restart}\n" in change.script
 
 
 def test_the_login_travels_as_a_file():
-    (change,) = changes(SETTINGS, configured(), LOGIN)
+    *_, change = changes(SETTINGS, configured(), LOGIN)
     assert json.loads(str(change.files["login.json"])) == {
         "username": "admin",
         "password": LOGIN.password,
@@ -198,13 +214,13 @@ def test_the_login_travels_as_a_file():
 
 
 def test_without_a_login_the_check_asks_only_what_needs_none():
-    (change,) = changes(SETTINGS, configured(), None)
+    *_, change = changes(SETTINGS, configured(), None)
     assert "login.json" not in change.files
     assert " login=-\n" in change.script
 
 
 def test_what_stays_on_the_host_holds_no_password():
-    (change,) = changes(SETTINGS, configured(), LOGIN)
+    *_, change = changes(SETTINGS, configured(), LOGIN)
     assert str(change.files["after"]).endswith("\nadmin_password =\n")
     for name, content in change.files.items():
         assert (LOGIN.password in str(content)) is (name == "login.json")
@@ -306,19 +322,26 @@ def test_where_a_timer_makes_backups_nobody_is_told_of_it(capsys):
     assert capsys.readouterr().out == "deploy: nothing to change, the server is well\n"
 
 
-def test_a_first_deploy_is_one_exec(capsys):
-    c = context(configured())
+def nobody(c: Task) -> Task:
+    """The host says that nobody has marked the prefix, or that this server has."""
+    c.recorder.replies = [Reply("@report null\n@exit 0\n")]
+    return c
+
+
+def test_a_first_deploy_is_a_look_at_the_bucket_and_one_exec(capsys):
+    c = nobody(context(configured()))
     credentials.keep(c.server, LOGIN)
     deploy(c)
-    (run,) = c.recorder.runs
-    assert LOGIN.password not in run.command + run.steps
+    look, run = c.recorder.runs
+    assert "owner.py" in look.files
+    assert LOGIN.password not in look.command + look.steps + run.command + run.steps
     out, err = capsys.readouterr()
     assert "MLflow serves http://127.0.0.1:5000 on the host" in out
     assert "without a login" not in err
 
 
 def test_a_deploy_without_a_login_says_what_was_not_checked(capsys):
-    deploy(context(configured()))
+    deploy(nobody(context(configured())))
     assert "checked without a login" in capsys.readouterr().err
 
 

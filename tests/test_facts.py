@@ -48,6 +48,9 @@ def test_nothing_told_is_nothing_known():
         ("bootstrap\tyes", "bootstrap", True),
         ("schedule\t1h weekly abc", "schedule", "1h weekly abc"),
         ("backup\t1800000000 id", "backup", "1800000000 id"),
+        ("hostname\tip-10-0-0-5", "hostname", "ip-10-0-0-5"),
+        ("server_id\t1a2b3c4d", "server_id", "1a2b3c4d"),
+        ("owned\t1a2b3c4d@h s3://b/p at AWS", "owned", "1a2b3c4d@h s3://b/p at AWS"),
         ("disk_kb\t80", "disk_kb", 80),
         ("database\tpostgresql", "database", "postgresql"),
         ("database\t", "database", None),
@@ -214,6 +217,8 @@ def server(home: Path) -> Path:
     )
     (root / ".mlflow_auth_config").write_text("[mlflow]\nadmin_password = secret-word\n")
     (root / ".proved").write_text("stamp\n")
+    (root / ".owned").write_text("1a2b3c4d@h s3://b/p at AWS\n")
+    (root / ".server-id").write_text("1a2b3c4d\n")
     (root / ".backup").write_text("1800000000 20270115T080000Z-ec2\n")
     (root / "start_mlflow_server.sh").write_text("mlflow server \\\n  --workers 3 \\\n")
     (root / "audit.log").write_text("x" * 17)
@@ -236,6 +241,8 @@ def test_a_server_is_read(home, programs, server):
     assert {"MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_BACKEND_STORE_URI"} <= facts.server_env
     assert facts.bootstrap
     assert (facts.proved, facts.well) == ("stamp", None)
+    assert (facts.owned, facts.server_id) == ("1a2b3c4d@h s3://b/p at AWS", "1a2b3c4d")
+    assert facts.hostname == os.uname().nodename
     assert facts.generation == 17
     assert (facts.users, facts.schema, facts.runs, facts.experiments) == (2, "r1", 1, 0)
     assert (facts.database, facts.workers) == ("sqlite", 3)

@@ -868,6 +868,34 @@ def test_a_set_of_long_ago_is_found_too(look, store, back_up):
     assert look()["backup"]["id"] == "20200101T000000Z-x"
 
 
+def test_a_set_of_the_first_kind_is_understood(look, store):
+    place = "mlflow-backups/default/20260101T000000Z-ip-10-0-0-1"
+    told = {
+        "files": [{"name": "mlflow.db.gz", "bytes": 1}],
+        "databases": {"mlflow.db": {"revisions": ["r1"], "count": 3}},
+    }
+    client = store.client()
+    client.put_object(Bucket="my-bucket", Key=f"{place}/mlflow.db.gz", Body=b"x")
+    client.put_object(
+        Bucket="my-bucket", Key=f"{place}/manifest.json", Body=json.dumps(told).encode()
+    )
+    seen = look()["backup"]
+    assert (seen["id"], seen["damage"]) == ("20260101T000000Z-ip-10-0-0-1", None)
+    assert seen["made"] == 1767225600
+
+
+@pytest.mark.parametrize(
+    "key", ["stream/mlflow.db/ltx/0/1.ltx", "stream/manifest.json", "99991231T000000Z-x/mlflow.db"]
+)
+def test_what_is_no_backup_never_hides_one_of_long_ago(look, store, key):
+    client = store.client()
+    place = "mlflow-backups/default"
+    for name in (f"{place}/20200101T000000Z-x/manifest.json", f"{place}/{key}"):
+        client.put_object(Bucket="my-bucket", Key=name, Body=b'{"files": []}')
+    seen = look()["backup"]
+    assert (seen["id"], seen["damage"]) == ("20200101T000000Z-x", None)
+
+
 def test_backups_that_may_not_be_listed_are_said(look, store):
     store.refuse("GET /my-bucket\\?.*prefix=mlflow-backups")
     assert look()["backup_error"] == "AccessDenied"

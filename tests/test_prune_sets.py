@@ -18,21 +18,27 @@ NONE = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0}
 Run = Callable[..., tuple[int, dict[str, Any]]]
 
 
-def made(days: float) -> tuple[str, datetime]:
+def made(days: float, server: str) -> tuple[str, datetime]:
     moment = NOW - timedelta(days=days)
-    return f"{moment:%Y%m%dT%H%M%SZ}-926c1729", moment
+    return f"{moment:%Y%m%dT%H%M%SZ}-{server}", moment
 
 
 @pytest.fixture
 def keep_set(store: Store) -> Callable[..., str]:
     """Put a set into the bucket that was made so many days ago."""
 
-    def put(days: float, runs: int = 3, verified: bool = False, whole: bool = True) -> str:
-        id, moment = made(days)
+    def put(
+        days: float,
+        runs: int = 3,
+        verified: bool = False,
+        whole: bool = True,
+        server: str = "926c1729",
+    ) -> str:
+        id, moment = made(days, server)
         s3, body = store.client(), b"database " * 100
         files = {"mlflow.db.zst": body, "manifest.json": b""}
         manifest = {
-            "made": moment.isoformat(), "host": "a-host", "version": "3.17.2",
+            "made": moment.isoformat(), "host": "a-host", "server": server, "version": "3.17.2",
             "databases": {"mlflow.db": {"counts": {"runs": runs}},
                           "basic_auth.db": {"counts": {"users": 1}}},
             "files": [{"name": "mlflow.db.zst", "bytes": len(body) + (not whole),
@@ -128,6 +134,45 @@ def test_an_empty_server_never_wears_away_the_runs_of_another(run, keep_set, sto
     empty = [keep_set(days, runs=0) for days in (4, 3, 2)]
     prune(run, "delete", daily=2)
     assert ids(store) == sorted((full, *empty[1:]))
+
+
+def test_servers_that_share_a_place_keep_each_its_own(run, keep_set, store):
+    # The second is always the last of a day, and the first is the one that matters.
+    first = [keep_set(days + 0.01, runs=1000, server="aaaaaaaa") for days in (12, 11, 10, 9)]
+    second = [keep_set(days, server="bbbbbbbb") for days in (12, 11, 10, 9)]
+    prune(run, "delete", daily=2)
+    assert ids(store) == sorted((*first[2:], *second[2:]))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+@pytest.mark.parametrize("how", ["list", "look", "timer"])
+def test_a_manifest_that_says_nothing_hides_no_other_set(keep_set, store, capsys, text, how):
+    good = keep_set(1)
+    key = f"{PLACE}20260101T000000Z-x/manifest.json"
+    store.client().put_object(Bucket="my-bucket", Key=key, Body=text.encode())
+    place = ("/root", "my-bucket", "mlflow-backups", "default", store.url)
+    words = ("list_sets.py",) if how == "list" else ("prune_sets.py", json.dumps(NONE), how)
+    code, out = program(capsys, words[0], *place, *words[1:])
+    warned, report = out.strip().splitlines()
+    assert code == 0
+    assert warned.startswith("@warn The backup 20260101T000000Z-x is damaged")
+    seen = json.loads(report.removeprefix("@report "))
+    assert seen["incomplete"] == []
+    if how == "list":
+        assert [each["id"] for each in seen["sets"]] == [good]
+    else:
+        assert (seen["kept"], seen["pruned"]) == (1, [])
+    assert ids(store) == ["20260101T000000Z-x", good], "it is left for people to look at"
+
+
+def test_a_set_that_went_while_they_were_listed_is_no_error(run, keep_set, monkeypatch):
+    good = keep_set(1, verified=True)
+    run("list_sets.py")
+    sets = sys.modules["sets"].Sets
+    gone, listed = {"manifest.json": {}, "verified.json": {}}, sets.folders
+    monkeypatch.setattr(sets, "folders", lambda self: {"20260101T000000Z-x": gone, **listed(self)})
+    code, seen = run("list_sets.py")
+    assert (code, [each["id"] for each in seen["sets"]]) == (0, [good])
 
 
 def test_what_a_cut_off_backup_left_goes_after_a_day(run, keep_set, store, monkeypatch):

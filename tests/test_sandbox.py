@@ -71,6 +71,7 @@ def test_hosts_are_booted_and_told_what_to_use(rehearsal, capsys):
     assert found is not None
     assert found.settings.bucket == "toy-bucket"
     assert found.settings.endpoint_url == "http://10.0.0.1:9000"
+    assert found.settings.artifact_prefix == "mlflow-artifacts-2"
     assert found.variables == sandbox.KEYS
     assert "up: sandbox, sandbox-2." in capsys.readouterr().out
 

@@ -267,6 +267,18 @@ def test_nothing_near_is_no_guess():
     assert nearest("zzz", ["bucket"]) == ""
 
 
+@pytest.mark.parametrize("name", ["default", "backup", "backup-verify", "stream", "eu-backup"])
+def test_no_environment_has_a_name_that_a_server_s_own_parts_have(name):
+    """The unit mlflow-server-backup would be a server and another server's schedule at once."""
+    with pytest.raises(Exit, match=f"No environment can be called '{name}'"):
+        settle({"mlflow": {"environments": {"staging": {}, name: {}}}}, {})
+
+
+@pytest.mark.parametrize("name", ["backups", "upstream", "default-2"])
+def test_a_name_that_only_looks_like_one_of_theirs_is_fine(name):
+    assert settle({"mlflow": {"environments": {name: {}}}}, {}, name)[0].environment == name
+
+
 def test_all_environments_are_settled_the_default_one_first():
     file = {
         "hosts": ["a"],

@@ -470,6 +470,7 @@ def test_what_a_killed_keeper_left_is_ended_before_it_is_opened_anew(c, ssh):
     keeping = there(c).keeper
     assert keeping is not None
     os.kill(keeping, signal.SIGKILL)
+    until(lambda: there(c).keeper is None, "the keeper ended")
     module.tunnel(c, background=True)
     assert there(c).condition == "open"
     assert orphan not in there(c).ssh

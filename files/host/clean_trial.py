@@ -5,15 +5,15 @@ experiment id or "", registered model or "", root. Reports {"found": n, "left": 
 MLflow's own delete only marks; its gc wants the whole server's deleted runs.
 """
 
-import configparser
 import json
 import os
 import sys
 
 import boto3
+import grants
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 bucket, prefix, endpoint, experiment, model = sys.argv[1:6]
 # The name is made by the trial; nothing else is ever touched.
@@ -57,21 +57,7 @@ def remove_rows(uri, tracking, trial, runs, models):
         for run in runs:
             values = {"run": run.info.run_id}
             rows.execute(text("delete from inputs where source_id = :run"), values)
-    remove_grants()
-
-
-def remove_grants():
-    """Take the experiment's grants back: SQLite gives its number to the next experiment."""
-    config = configparser.ConfigParser()
-    config.read(os.path.join(sys.argv[6], ".mlflow_auth_config"))
-    with create_engine(config["mlflow"]["database_uri"]).begin() as grants:
-        grants.execute(
-            text(
-                "delete from role_permissions where resource_type = 'experiment' "
-                "and resource_pattern = :experiment"
-            ),
-            {"experiment": experiment},
-        )
+    grants.take_back(sys.argv[6], experiment)
 
 
 if not experiment:

@@ -17,6 +17,7 @@ fact home "$HOME"
 fact user "$(id -un)"
 fact root "$root"
 fact now "$(date +%s)"
+fact hostname "$(uname -n)"
 if as_root true 2>/dev/null; then fact sudo yes; fi
 # shellcheck source=/dev/null
 if [ -r /etc/os-release ]; then fact os "$(. /etc/os-release; echo "$ID ${VERSION_ID:-}")"; fi
@@ -57,9 +58,10 @@ if [ -r "$root/start_mlflow_server.sh" ]; then
   fact workers "$(sed -n 's/.*--workers \([0-9]*\).*/\1/p' "$root/start_mlflow_server.sh")"
 fi
 if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
-for stamp in proved well backup; do
+for stamp in proved well owned backup; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done
+if [ -r "$root/.server-id" ]; then fact server_id "$(cat "$root/.server-id")"; fi
 if [ -r "$root/scheduled/stamp" ]; then fact schedule "$(cat "$root/scheduled/stamp")"; fi
 if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log")"; fi
 

@@ -12,7 +12,7 @@ await_health() {
   done
   local error
   error=$(as_root journalctl -u "$unit.service" --since "@$began" -o cat --no-pager |
-    grep -E '^[A-Za-z_.]*(Error|Exception)\b|^Error:|\[ERROR\]|FAILED' | tail -n 1)
+    grep -E '^[A-Za-z0-9_.]*(Error|Exception)\b|^Error:|\[ERROR\]|FAILED' | tail -n 1) || true
   fail "The server does not start: ${error:-no error in its log}. See the whole: ./fab logs"
 }
 # What systemd counts from here on are restarts that nobody asked for.

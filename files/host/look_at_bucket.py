@@ -8,12 +8,14 @@ or "", backup prefix, environment. Prints `@report bucket ...`, `@report skew ..
 import contextlib
 import datetime
 import json
+import re
 import sys
 
 from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, troubled
 
 NOTHING = "AAAAAAAAAAAAAAAAAAAAAA=="  # no content has this MD5
+SET = re.compile(r"\d{8}T\d{6}Z-.+")
 RECENT = 40  # days: sets of these are listed first; hourly sets of years are many pages
 
 
@@ -47,7 +49,10 @@ def permitted(bucket, permission, action, **options):
 
 
 def sets(bucket, place, since=""):
-    """List the names of the backup sets under a place, the newest first."""
+    """List the names of the backup sets under a place, the newest first.
+
+    <UTC time>-<server>: whatever else lies there, such as a stream, is none of them.
+    """
     pages = bucket.s3.get_paginator("list_objects_v2").paginate(
         # By their year: the stream beside them is no set, and has many more objects.
         Bucket=bucket.name,
@@ -56,7 +61,14 @@ def sets(bucket, place, since=""):
         StartAfter=place + since,
     )
     found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
-    return sorted((name[len(place) :].rstrip("/") for name in found), reverse=True)
+    names = (name[len(place) :].rstrip("/") for name in found)
+    return sorted((name for name in names if SET.fullmatch(name)), reverse=True)
+
+
+def names(bucket, place, recent):
+    """Go through the sets, the newest first; older ones are listed only where they are needed."""
+    yield from sets(bucket, place, recent)
+    yield from (name for name in sets(bucket, place) if name < recent)
 
 
 def newest_backup(bucket, prefix, environment):
@@ -67,8 +79,7 @@ def newest_backup(bucket, prefix, environment):
     """
     place = "%s/%s/" % (prefix, environment)
     recent = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=RECENT)
-    names = sets(bucket, place, recent.strftime("%Y%m%dT")) or sets(bucket, place)
-    for name in names:
+    for name in names(bucket, place, recent.strftime("%Y%m%dT")):
         listed = bucket.s3.list_objects_v2(Bucket=bucket.name, Prefix=place + name + "/")
         files = {entry["Key"].split("/")[-1]: entry for entry in listed.get("Contents", [])}
         if "manifest.json" not in files:

@@ -2,7 +2,7 @@
 
 Runs on the host and changes nothing. Arguments: root, and the state's name or "" for the last that
 an upgrade or restore replaced. Reports {"name", "task", "release", "databases", "replaced": seconds
-since 1970, "runs": n, "lost": n}.
+since 1970, "runs": n, "lost": n, or null where what is there now cannot be read}.
 """
 
 import json
@@ -41,13 +41,21 @@ def counted(state):
         # Not read-only: a log that was never folded into the file belongs to it.
         with closing(sqlite3.connect("file:%s?mode=rw" % path, uri=True, timeout=10)) as base:
             runs = base.execute("select count(*) from runs").fetchone()[0]
-            present = "file:%s?mode=ro" % os.path.join(root, databases.TRACKING)
-            base.execute("attach ? as present", (present,))
-            mine = "select run_uuid from runs"
-            since = "select count(*) from present.runs where run_uuid not in (%s)" % mine
-            return {"runs": runs, "lost": base.execute(since).fetchone()[0]}
+            return {"runs": runs, "lost": made_since(base)}
     except sqlite3.Error as error:
         fail("The former database in %s cannot be read: %s." % (state["name"], error))
+
+
+def made_since(former):
+    """Count the runs that a former database does not know; None where the present is damaged."""
+    present = "file:%s?mode=ro" % os.path.join(root, databases.TRACKING)
+    mine = "select run_uuid from main.runs"
+    since = "select count(*) from present.runs where run_uuid not in (%s)" % mine
+    try:
+        former.execute("attach ? as present", (present,))
+        return former.execute(since).fetchone()[0]
+    except sqlite3.Error:
+        return None
 
 
 found = states()

@@ -4,11 +4,13 @@ Runs on the host. The password travels in the programs' environment, which only 
 root can read, never in a command line.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 
 DUMP = "mlflow.dump"
 
@@ -49,12 +51,23 @@ def size(uri):
 
 
 def ask(uri, query):
-    engine = create_engine(uri)
+    with connected(uri) as connection:
+        return connection.execute(text(query)).scalar()
+
+
+@contextlib.contextmanager
+def connected(uri, **options):
+    """Connect as MLflow does; raises Refused with what PostgreSQL says."""
     try:
-        with engine.connect() as connection:
-            return connection.execute(text(query)).scalar()
-    finally:
-        engine.dispose()
+        engine = create_engine(uri, **options)
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ImportError) as error:
+        said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        raise Refused("PostgreSQL cannot be asked: %s" % said.splitlines()[0]) from None
 
 
 def dump(uri, folder):
@@ -63,15 +76,11 @@ def dump(uri, folder):
     The counts come from the same snapshot as the dump.
     """
     path = os.path.join(folder, DUMP)
-    engine = create_engine(uri, isolation_level="REPEATABLE READ")
-    try:
-        with engine.connect() as connection:
-            snapshot = connection.execute(text("select pg_export_snapshot()")).scalar()
-            words = ("-Fc", "-Z", "1", "--snapshot", snapshot, "--file", path)
-            run("pg_dump", *words, uri=uri)
-            seen = described(connection)
-    finally:
-        engine.dispose()
+    with connected(uri, isolation_level="REPEATABLE READ") as connection:
+        snapshot = connection.execute(text("select pg_export_snapshot()")).scalar()
+        words = ("-Fc", "-Z", "1", "--snapshot", snapshot, "--file", path)
+        run("pg_dump", *words, uri=uri)
+        seen = described(connection)
     # A dump that cannot be listed cannot be restored.
     run("pg_restore", "--list", "--file", os.devnull, path, uri=uri)
     return path, seen | {"bytes": os.path.getsize(path)}

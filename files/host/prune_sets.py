@@ -32,11 +32,22 @@ def whole(manifest, parts):
 
 
 def staying(found, keep, now):
-    """Return the ids of the sets that stay, of those that are whole."""
+    """Return the ids of the sets that stay, of those that are whole.
+
+    Several hosts of one environment share a place: each keeps its own, or the one that is always
+    the last of the hour would wear away all others'.
+    """
+    servers = {}
+    for each in found:
+        servers.setdefault(each.get("server") or each["host"], []).append(each)
+    return {id for own in servers.values() for id in staying_of_one(own, keep, now)}
+
+
+def staying_of_one(found, keep, now):
     made = {each["id"]: datetime.datetime.fromisoformat(each["made"]) for each in found}
     moments = kept(list(made.values()), keep, now)
     stay = {id for id, moment in made.items() if moment in moments}
-    # A new, empty server at the same place must not wear away the backups that have runs.
+    # A server that lost its runs must not wear away the backups that have them.
     full = [each for each in found if sets.count(each, databases.TRACKING, "runs")]
     verified = [each for each in found if each["verified"]]
     return stay | {each["id"] for each in (*full[:1], *verified[:1])}

@@ -5,14 +5,16 @@ today's packages, so nothing newer than a day after its release counts. Reports 
 this host's Python and machine.
 """
 
+import base64
 import datetime
 import difflib
+import http.client
 import json
 import os
 import re
 import subprocess
 import sys
-import urllib.error
+import urllib.parse
 import urllib.request
 
 root, version = sys.argv[1:3]
@@ -38,13 +40,25 @@ def index():
     return asked.stdout.strip().rstrip("/") or "https://pypi.org/simple"
 
 
+def question():
+    """Ask the index for MLflow's files; a login in its address goes as a header, as with pip."""
+    parts = urllib.parse.urlsplit(index() + "/mlflow/")
+    login, _, place = parts.netloc.rpartition("@")
+    asked = urllib.request.Request(parts._replace(netloc=place).geturl())
+    asked.add_header("Accept", SIMPLE)
+    if login:
+        word = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+        # Never sent on to where the index redirects.
+        asked.add_unredirected_header("Authorization", "Basic " + word)
+    return asked
+
+
 def uploads():
     """Map every version in the index to the moment of its first file."""
-    request = urllib.request.Request(index() + "/mlflow/", headers={"Accept": SIMPLE})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(question(), timeout=60) as answer:
             files = json.load(answer)["files"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         fail("The package index does not tell when MLflow %s came out: %s." % (version, error))
     found = {}
     for file in files:
@@ -63,6 +77,12 @@ def released():
     return datetime.datetime.fromisoformat(found[version][:19])
 
 
+def why(stderr):
+    """Return the first reason in uv's explanation, which goes over several lines."""
+    text = " ".join(stderr.split())
+    return (text.partition("cause: ")[2] or text or "uv said nothing").split(". ")[0].rstrip(".")
+
+
 def main():
     day = (released() + datetime.timedelta(days=1)).strftime("%Y-%m-%d")
     print("@say MLflow %s is resolved as of %s" % (version, day), flush=True)
@@ -71,10 +91,13 @@ def main():
         "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
         "--exclude-newer", day, "--python", sys.executable, "-",
     ]  # fmt: skip
-    done = subprocess.run(words, input=WANTED % version, capture_output=True, text=True)
+    # uv does not read pip's configuration.
+    done = subprocess.run(
+        words, input=WANTED % version, capture_output=True, text=True,
+        env=dict(os.environ, UV_DEFAULT_INDEX=index()),
+    )  # fmt: skip
     if done.returncode:
-        said = (done.stderr.strip() or "nothing").splitlines()[-1]
-        fail("The packages of MLflow %s cannot be resolved: %s" % (version, said))
+        fail("The packages of MLflow %s cannot be resolved: %s." % (version, why(done.stderr)))
     print("@report " + json.dumps({"lock": done.stdout}))
 
 

@@ -1,6 +1,11 @@
 # Make what lies in next.part, restored and tried, the state. Needs: root, unit, and what switch.sh
 # and health.sh need.
 former=$(date -u +%Y%m%dT%H%M%SZ)
+# An id of its own, for the case that this one goes back: the set's is another server's.
+if [ ! -e "$root/.server-id" ]; then
+  od -An -N4 -tx1 /dev/urandom | tr -d ' ' > "$root/.server-id.part"
+  mv "$root/.server-id.part" "$root/.server-id"
+fi
 say "stop the server (requests wait)"
 paused=$SECONDS
 hold

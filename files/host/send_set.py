@@ -30,7 +30,7 @@ with sets.explained():
             try:
                 answer = place.s3.get_object(Bucket=bucket, Key=place.key(id, name))
             except ClientError as error:
-                if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
+                if error.response["Error"]["Code"] not in sets.GONE:
                     raise
                 sets.fail(
                     "The backup %s is damaged: %s is missing. Choose another: ./fab backup.list"

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import sys
 
 import boto3
@@ -16,8 +17,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
+WORD = {MANIFEST: "made", VERIFIED: "at"}  # what each of them says at least
+GONE = ("NoSuchKey", "404")
 BLOCK = 1 << 20
 DAY = 86400  # seconds
+# <UTC time>-<server>. Whatever else lies beside the sets, such as a stream, is none of them.
+ID = re.compile(r"\d{8}T\d{6}Z-.+")
 
 
 def fail(text):
@@ -42,7 +47,7 @@ class Sets:
         for page in pages.paginate(Bucket=self.bucket, Prefix=self.folder + "2"):
             for entry in page.get("Contents", ()):
                 id, slash, name = entry["Key"][len(self.folder) :].partition("/")
-                if slash and name and "/" not in name:
+                if ID.fullmatch(id) and slash and name and "/" not in name:
                     found.setdefault(id, {})[name] = entry
         return found
 
@@ -50,27 +55,35 @@ class Sets:
         """List the manifests of all complete sets, newest first.
 
         Each has its "id", its "place" (a URI), and under "verified" what backup.verify left there,
-        or None. `folders` are those of this place, where they were just listed.
+        or None. `folders` are those of this place, where they were just listed. One that cannot
+        be read is warned of and left out: it must not hide the others.
         """
-        found = [
-            self.manifest(id)
-            | {"verified": self._read(id, VERIFIED) if VERIFIED in parts else None}
-            for id, parts in (folders or self.folders()).items()
-            if MANIFEST in parts
-        ]
+        found = []
+        for id, parts in (folders or self.folders()).items():
+            manifest = self._read(id, MANIFEST) if MANIFEST in parts else None
+            if manifest:
+                place = "s3://%s/%s%s/" % (self.bucket, self.folder, id)
+                verified = self._read(id, VERIFIED) if VERIFIED in parts else None
+                found.append(manifest | {"id": id, "place": place, "verified": verified})
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
 
-    def manifest(self, id):
-        """Read one set's manifest."""
-        place = "s3://%s/%s%s/" % (self.bucket, self.folder, id)
-        return self._read(id, MANIFEST) | {"id": id, "place": place}
-
     def _read(self, id, name):
-        answer = self.s3.get_object(Bucket=self.bucket, Key=self.key(id, name))
+        """Return one of a set's small JSON files; None where it is damaged or just went."""
         try:
-            return json.loads(answer["Body"].read())
+            answer = self.s3.get_object(Bucket=self.bucket, Key=self.key(id, name))
+        except ClientError as error:
+            # Whoever only looks takes no lock: a set may be thinned out since it was listed.
+            if error.response["Error"]["Code"] not in GONE:
+                raise
+            return None
+        try:
+            seen = json.loads(answer["Body"].read())
         except ValueError:
-            fail("The backup %s is damaged: its %s is no JSON." % (id, name))
+            seen = None
+        if isinstance(seen, dict) and WORD[name] in seen:
+            return seen
+        print("@warn The backup %s is damaged, and left alone: its %s says nothing." % (id, name))
+        return None
 
     def key(self, id, name):
         return "%s%s/%s" % (self.folder, id, name)
@@ -84,7 +97,7 @@ class Sets:
                 "Body"
             ]
         except ClientError as error:
-            if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
+            if error.response["Error"]["Code"] not in GONE:
                 raise
             fail(
                 "The backup %s is damaged: %s is missing. Choose another: ./fab backup.list"

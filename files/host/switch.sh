@@ -18,7 +18,7 @@ for name in ("mlflow.db", "basic_auth.db"):
     path = os.path.join(sys.argv[1], name)
     try:
         if os.path.exists(path):
-            base = sqlite3.connect(path, timeout=20)
+            base = sqlite3.connect(path, timeout=2)
             base.execute("pragma wal_checkpoint(truncate)").fetchall()
             base.close()
     except sqlite3.Error:

@@ -11,6 +11,7 @@ import ctypes
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -133,7 +134,9 @@ def prove(address):
 def wanted(answer, what):
     status, text = answer
     if status != 200:
-        raise Unusable("it cannot %s (%d: %s)" % (what, status, text.strip()[:200]))
+        # Of a page only the words, in one line.
+        words = " ".join(re.sub(r"<[^>]*>", " ", text).split())
+        raise Unusable("it cannot %s (%d: %s)" % (what, status, words[:200]))
 
 
 def newest_run():

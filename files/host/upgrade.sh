@@ -1,6 +1,6 @@
 # Switch to another release, on databases brought to its schema. Needs: root, unit, release (the new
 # one), current (the one that runs), migrating (yes or no), well (what deploy writes down when all
-# is), aside (a function: migrate and try what lies in next.part), and "$here"/start.
+# is), what rehearse_upgrade.sh needs and makes, and "$here"/start.
 next=$root/next.part
 former=$(date -u +%Y%m%dT%H%M%SZ)-$current
 lay_out() {
@@ -16,8 +16,8 @@ if [ "$migrating" = yes ]; then
   hold
   stop_server
   lay_out
-  cp --reflink=auto "$root/mlflow.db" "$root/basic_auth.db" "$next/"
-  aside 8>&- 9>&-
+  # By a process of its own: one that fails here would keep the lock from the server's start.
+  (copy_databases; aside) 8>&- 9>&-
 else
   lay_out
   say "restart the server (requests wait)"

@@ -378,7 +378,9 @@ class Lab:
         self._homes += 1
         home = self.home / f"home-{self._homes}"
         home.mkdir(mode=0o700)
-        return Host(self, machine.alias, machine.name, machine.address, home)
+        # Beside the main host's, for no two servers share one; and a number is used again.
+        variables = {"FABRIC_MLFLOW_PREFIX": f"host-{self._homes}"} if number > 1 else {}
+        return Host(self, machine.alias, machine.name, machine.address, home, variables)
 
     def _free_number(self) -> int:
         taken = {machine.number for machine in self.rehearsal.machines()}

@@ -28,8 +28,8 @@ from tasks.rehearsal import processes
 from tasks.verify import client_environment
 
 PROCESSES = 8
-BOUND = 900  # seconds after which writers stop by themselves, whatever became of the test
-PAUSE = 0.1  # seconds between two runs of one writer: the server does about 100 requests a second
+BOUND = 3600  # seconds after which writers stop by themselves, whatever became of the test
+PAUSE = 0.4  # seconds between two runs of one writer: about 30 requests a second from all of them
 
 
 class Raw:

@@ -104,7 +104,7 @@ class Older:
         host.variables |= {"FABRIC_MLFLOW_BIND": "0.0.0.0", "FABRIC_MLFLOW_VERSION": OLDER}
         host.fab(*CHAIN, timeout=600)
         self.login = host.login()
-        self._as_user(ROWS, f"{ROOT}/mlflow.db", "300", "3")
+        self.as_user("python3", "-c", ROWS, f"{ROOT}/mlflow.db", "300", "3")
         self.backup = set_id(host.fab("backup").out)
         pair = base64.b64encode(":".join(self.login).encode()).decode()
         host.python(MARK, stdin=pair)
@@ -114,7 +114,7 @@ class Older:
             "cp -a mlflow.db* basic_auth.db* venv server.env .server-id .mlflow_auth_config "
             f"start_mlflow_server.sh {KEPT}/"
         )
-        shutil.copytree(paths.FILES / "host", self._disk(PROGRAMS))
+        shutil.copytree(paths.FILES / "host", self.disk(PROGRAMS))
 
     def reset(self) -> None:
         """Serve the older release with the marks again, whatever the last test left."""
@@ -141,13 +141,15 @@ class Older:
 
     def state(self, runs: Collection[str] = ()) -> State:
         """Look at the server's files; every database must be whole."""
-        said: dict[str, Any] = json.loads(self._as_user(LOOK, ROOT, WHOLE, stdin="\n".join(runs)))
+        said: dict[str, Any] = json.loads(
+            self.as_user("python3", "-c", LOOK, ROOT, WHOLE, stdin="\n".join(runs))
+        )
         return State(**said | {"served": set(said["served"]), "aside": set(said["aside"])})
 
-    def fill(self, runs: int) -> None:
+    def fill(self, runs: int, metrics: int = 3) -> None:
         """Put runs into the database of the server, which is stopped meanwhile."""
         self.host.run(f"systemctl stop {UNIT}.socket {UNIT}.service")
-        self._as_user(ROWS, f"{ROOT}/mlflow.db", str(runs), "3")
+        self.as_user("python3", "-c", ROWS, f"{ROOT}/mlflow.db", str(runs), str(metrics))
         self.host.run(f"systemctl start {UNIT}.socket {UNIT}.service")
         self.serves()
 
@@ -167,29 +169,27 @@ class Older:
         lab, folder = self.host.lab, f"/home/ubuntu/fetched-{id}"
         settings = Settings(bucket=lab.bucket, endpoint_url=lab.endpoint)
         script = f"here={PROGRAMS} root={ROOT}\n{program(settings, 'fetch_set.py', id)} {folder}"
-        done = lab.rehearsal.run(
-            self.host.alias, "runuser", "-u", "ubuntu", "--", "bash", "-euc", script
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        self.as_user("bash", "-euc", script)
         try:
             for name in ("mlflow.db", "basic_auth.db"):
-                with closing(sqlite3.connect(self._disk(f"{folder}/{name}"))) as base:
+                with closing(sqlite3.connect(self.disk(f"{folder}/{name}"))) as base:
                     assert base.execute("pragma integrity_check").fetchall() == [("ok",)]
                     assert base.execute("pragma foreign_key_check").fetchall() == []
-            with closing(sqlite3.connect(self._disk(f"{folder}/mlflow.db"))) as base:
+            with closing(sqlite3.connect(self.disk(f"{folder}/mlflow.db"))) as base:
                 return {run for (run,) in base.execute(WHOLE)}
         finally:
-            shutil.rmtree(self._disk(folder))
+            shutil.rmtree(self.disk(folder))
 
-    def _disk(self, path: str) -> Path:
+    def disk(self, path: str) -> Path:
         """Return where a path of the host lies on this machine."""
         machines = {machine.alias: machine for machine in self.host.lab.rehearsal.machines()}
         return machines[self.host.alias].root / path.lstrip("/")
 
-    def _as_user(self, script: str, *words: str, stdin: str = "") -> str:
-        command = ("runuser", "-u", "ubuntu", "--", "python3", "-c", script, *words)
+    def as_user(self, *words: str, stdin: str = "") -> str:
+        """Run a program on the host as the login user; returns what it prints."""
+        command = ("runuser", "-u", "ubuntu", "--", *words)
         done = self.host.lab.rehearsal.run(self.host.alias, *command, stdin=stdin)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
 

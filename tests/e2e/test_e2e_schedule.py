@@ -17,11 +17,11 @@ def sets(host: Host) -> list[dict[str, object]]:
     return list(json.loads(host.fab("backup.list", "--json").out))
 
 
-def aged(host: Host, days: int) -> str:
-    """Put a copy of the newest set into the bucket, made so many days ago."""
+def aged(host: Host, days: int, minute: int = 0) -> str:
+    """Put a copy of the newest set into the bucket, made so many days ago in this minute."""
     s3, bucket = host.lab.s3(), host.lab.bucket
     place = f"mlflow-backups/default/{sets(host)[0]['id']}/"
-    moment = datetime.now(timezone.utc) - timedelta(days=days)
+    moment = (datetime.now(timezone.utc) - timedelta(days=days)).replace(minute=minute)
     id = f"{moment:%Y%m%dT%H%M%SZ}-e2e"
     for entry in s3.list_objects_v2(Bucket=bucket, Prefix=place)["Contents"]:
         name = entry["Key"].removeprefix(place)
@@ -87,11 +87,21 @@ def test_a_host_backs_itself_up_and_says_when_it_cannot(host: Host) -> None:
 
 def test_backups_are_thinned_out_and_one_is_brought_here(host: Host, tmp_path: Path) -> None:
     host.fab("backup")
-    aged(host, 400), aged(host, 401)
-    months = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 1}
-    (host.home / "fabric.yaml").write_text(f"mlflow:\n  keep: {json.dumps(months)}\n")
-    dry = host.fab("backup.prune")
-    assert "nothing to delete" in dry.out or "nothing was deleted" in dry.out
+    former, latter = aged(host, 400, minute=10), aged(host, 400, minute=40)
+    before = len(sets(host))
+    dry = host.fab("backup.prune").out
+    assert "nothing was deleted" in dry
+    assert former in dry
+    assert latter not in dry, "the newest of its hour"
+    assert len(sets(host)) == before
+    assert "✓ deleted" in host.fab("backup.prune", "--yes").out
+    ids = [each["id"] for each in sets(host)]
+    assert latter in ids
+    assert former not in ids
+    left = host.lab.s3().list_objects_v2(
+        Bucket=host.lab.bucket, Prefix=f"mlflow-backups/default/{former}/"
+    )
+    assert left["KeyCount"] == 0
 
     newest = sets(host)[0]
     done = host.fab("backup.download", "--to", str(tmp_path))

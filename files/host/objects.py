@@ -1,0 +1,73 @@
+"""List and delete the objects of a bucket, and say what is in the way.
+
+Staged beside the programs that import it; `bucket` is a Bucket of bucket.py.
+"""
+
+import contextlib
+import json
+import sys
+
+from bucket import Denied, Trouble
+from sqlalchemy.exc import SQLAlchemyError
+
+MOST = 1000  # keys in one request, the most that S3 takes
+
+
+def under(bucket, place):
+    """List the objects whose keys begin with a place, as S3 describes them."""
+    options = {"Prefix": place}
+    while True:
+        page = bucket.attempt("s3:ListBucket", bucket.s3.list_objects_v2, **options)
+        yield from page.get("Contents", ())
+        if not page.get("IsTruncated"):
+            return
+        options["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def delete(bucket, keys):
+    """Delete objects; raises Denied or Trouble where one of them stays."""
+    for start in range(0, len(keys), MOST):
+        wanted = {"Objects": [{"Key": key} for key in keys[start : start + MOST]], "Quiet": True}
+        answer = bucket.attempt("s3:DeleteObject", bucket.s3.delete_objects, Delete=wanted)
+        # S3 says "done" to the request, and of each key that it was not.
+        for error in answer.get("Errors", ()):
+            if error.get("Code") == "AccessDenied":
+                raise Denied("s3:DeleteObject")
+            raise Trouble(
+                "bucket-refuses",
+                "s3://%s/%s could not be deleted (%s)."
+                % (bucket.name, error.get("Key"), error.get("Code")),
+                "Type the same again.",
+            )
+
+
+def may_delete(bucket):
+    """Raise Denied where the credentials may not delete below the prefix."""
+    delete(bucket, ["%s/.remote-mlflow-gc" % bucket.prefix])  # an object that there never is
+
+
+@contextlib.contextmanager
+def explained(bucket_name, prefix):
+    """Turn what the bucket and the database refuse into one line for the operator."""
+    try:
+        yield
+    except Denied as error:
+        fail(
+            "%s on s3://%s/%s/* is denied to the host's credentials. Allow it in their policy, "
+            "then type gc again." % (error, bucket_name, prefix)
+        )
+    except Trouble as trouble:
+        fail(str(trouble))
+    except SQLAlchemyError as error:
+        # Its text may be many lines, and hold what was asked; the database's own is one.
+        reason = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        fail("The tracking database cannot be used: %s. Type: ./fab doctor" % reason)
+
+
+def fail(text):
+    print("@fail " + text)
+    sys.exit(1)
+
+
+def report(value):
+    print("@report " + json.dumps(value))

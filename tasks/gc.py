@@ -1,0 +1,266 @@
+"""Remove for good what was deleted in MLflow, and find files in the bucket that nothing knows."""
+
+from __future__ import annotations
+
+import json as serialised
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from invoke import Exit
+
+from tasks import owner
+from tasks.backup import backing_up
+from tasks.commands import sh
+from tasks.configure import environment
+from tasks.console import console
+from tasks.console import typed as spelt
+from tasks.kinds import Host, remote
+from tasks.server import Change, Server
+from tasks.service import ABSENT
+from tasks.templates import read
+
+AGE = "30d"
+UNITS = {"h": 3600, "d": 86400, "w": 604800}  # seconds
+TIMEOUT = 1800  # seconds; a million objects are listed in some minutes
+SHOWN = 20  # lines of each kind; --json tells all
+COLLECTING = ("collect.py", "artifacts.py", "objects.py", "grants.py", "bucket.py")
+ORPHANS = ("orphans.py", "owner.py", "artifacts.py", "objects.py", "bucket.py")
+
+
+def age(text: str) -> int:
+    """Return an age such as 30d in seconds; raises Exit where it is none."""
+    found = re.fullmatch(r"([0-9]{1,5})([hdw])", text)
+    if not found:
+        raise Exit(
+            f"--older-than is {text!r}, which is no age. Give a number with h, d or w for hours, "
+            f"days or weeks, such as {AGE}."
+        )
+    return int(found[1]) * UNITS[found[2]]
+
+
+def refuse_nonsense(older_than: str | None = None, orphans: bool = False, **_: Any) -> None:
+    """Raise Exit where the options make no sense, before any connection."""
+    if older_than is not None:
+        age(older_than)
+        if orphans:
+            raise Exit(
+                "--older-than is for what was deleted in MLflow. Orphans are older than a day; "
+                "leave it out."
+            )
+
+
+# -- what is said ------------------------------------------------------------------------------
+
+
+def show(answers: Mapping[str, Any]) -> None:
+    """Print each host's answer."""
+    for host, answer in answers.items():
+        if "backup" in answer:
+            console.say(f"backup before: {answer['backup']}", host)
+        if "found" in answer:
+            show_found(host, answer)
+        else:
+            (show_deletion if answer["deleted"] else show_report)(host, answer)
+
+
+def show_found(host: str, answer: Mapping[str, Any]) -> None:
+    """Print what was deleted in MLflow, and what of it is left."""
+    found, left = answer["found"], answer["left"]
+    age_ = f"deleted more than {answer['older_than']} ago"
+    say_rows(host, found, described)
+    if left:
+        console.say("left as it is:", host)
+        say_rows(host, left, lambda row: f"{named(row)}: {row['why']}")
+    if answer["models"]:
+        what = "logged models of these runs that stay until deleted in MLflow themselves"
+        console.say(f"{what}: {answer['models']}", host)
+    if not found:
+        console.say(f"gc: nothing to remove that was {age_}", host)
+    elif answer["removed"]:
+        console.say(f"✓ removed for good: {counted(found)}, {volume(answer)}", host, "green")
+    else:
+        console.say(f"{age_}: {counted(found)}, {volume(answer)}. Nothing was removed.", host)
+        console.say(f"to remove it: {answer['type']}", host)
+
+
+def show_report(host: str, answer: Mapping[str, Any]) -> None:
+    """Print the sum of a report of orphans."""
+    say_rows(host, answer["places"], located)
+    if answer["recent"]:
+        younger = plural(answer["recent"], "unknown object")
+        console.say(f"{younger} of the last 24 hours may be an upload at work: left out", host)
+    if not answer["objects"]:
+        console.say("gc --orphans: nothing to delete", host)
+        return
+    of = f"of {plural(answer['all'], 'object')}"
+    console.say(f"unknown to MLflow: {volume(answer)}, {of}. Nothing was deleted.", host)
+    if answer["objects"] > answer["all"] / 2:
+        console.warn("That is most of what lies there: is a restore due, before anything?", host)
+    console.say(f"each one stands in {answer['report']} on the host", host)
+    console.say(f"read it; to delete what stands there: {answer['type']}", host)
+
+
+def show_deletion(host: str, answer: Mapping[str, Any]) -> None:
+    """Print what was deleted of a report of orphans."""
+    if not answer["objects"] + answer["left"]:
+        console.say("gc --orphans: nothing to delete, the last report is empty", host)
+        return
+    console.say(f"✓ deleted {volume(answer)} that nothing in MLflow knew", host, "green")
+    if answer["left"]:
+        console.say(f"  {answer['left']} of the report are known, others or gone by now", host)
+
+
+def say_rows(
+    host: str, rows: Sequence[Mapping[str, Any]], spell: Callable[[Mapping[str, Any]], str]
+) -> None:
+    """Print the first rows, and how many there are beyond."""
+    for row in rows[:SHOWN]:
+        console.say(f"  {spell(row)}", host)
+    if len(rows) > SHOWN:
+        console.say(f"  and {len(rows) - SHOWN} more (--json tells all)", host)
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """Name what was deleted: run 3f… (my run) of experiment 3."""
+    name = f" ({row['name']})" if row.get("name") else ""
+    where = "" if row["kind"] == "experiment" else f" of experiment {row['experiment']}"
+    return f"{row['kind']} {row['id']}{name}{where}"
+
+
+def described(row: Mapping[str, Any]) -> str:
+    return f"{named(row)}, deleted {row['deleted'][:10]}: {volume(row)}"
+
+
+def located(row: Mapping[str, Any]) -> str:
+    whose = f" (experiment {row['experiment']})" if row["experiment"] else " (of no experiment)"
+    return f"{row['place']}{whose}: {volume(row)}, the newest of {row['newest'][:10]}"
+
+
+def counted(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Count what was found, by kind: 3 runs, 1 model."""
+    kinds = [row["kind"] for row in rows]
+    return ", ".join(plural(kinds.count(kind), kind) for kind in dict.fromkeys(kinds))
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def volume(row: Mapping[str, Any]) -> str:
+    """Spell objects and bytes: 12 objects, 3.4 MB."""
+    size, unit = float(row["bytes"]), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{plural(row['objects'], 'object')}, {size:.{0 if unit == 'B' else 1}f} {unit}"
+
+
+# -- the task ----------------------------------------------------------------------------------
+
+
+@remote(
+    options=refuse_nonsense,
+    report=show,
+    help={
+        "older-than": f"how long ago it was deleted: 12h, 30d, 2w (default: {AGE})",
+        "orphans": "files that nothing in MLflow knows, instead of what was deleted there",
+        "yes": "remove it; without, nothing is",
+        "json": "print JSON instead of lines",
+    },
+)
+def gc(
+    c: Host,
+    older_than: str | None = None,
+    orphans: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Remove deleted runs, models and experiments for good.
+
+    With their files. Shows them and removes nothing; --yes makes a backup, then removes them. What
+    a registered model needs is left. --orphans writes a report of the files in the bucket that
+    nothing in MLflow knows; --orphans --yes deletes what stands in the last one.
+
+    Example: fab -H ec2 gc --older-than 30d
+    """
+    if orphans:
+        return delete_orphans(c.server) if yes else find_orphans(c.server)
+    return collect(c.server, older_than or AGE, yes)
+
+
+def collect(server: Server, older_than: str, yes: bool) -> dict[str, Any]:
+    """Find what was deleted long enough ago, and remove it where that is wanted."""
+    find, check, remove = (
+        collecting(server, action, older_than) for action in ("find", "check", "remove")
+    )
+    found = looked("gc", server, find)
+    if yes and found["found"]:
+        found = after_backup("gc", server, check, remove)
+    again = typed(server, "--older-than", older_than, "--yes")
+    return found | {"older_than": older_than, "removed": yes, "type": again}
+
+
+def find_orphans(server: Server) -> dict[str, Any]:
+    """Have the host write a report of its orphans."""
+    found = looked("gc --orphans", server, on_orphans(server, "find", "look for orphans"))
+    return found | {"deleted": False, "type": typed(server, "--orphans", "--yes")}
+
+
+def delete_orphans(server: Server) -> dict[str, Any]:
+    """Delete what stands in the last report of orphans."""
+    last = looked("gc --orphans", server, on_orphans(server, "last", "read the last report"))
+    done = {"objects": 0, "bytes": 0, "left": 0}
+    if last["objects"]:
+        check = on_orphans(server, "check", "see that orphans can be deleted")
+        delete = on_orphans(server, "delete", "delete the orphans of the last report")
+        done = after_backup("gc --orphans", server, check, delete)
+    return done | {"report": last["report"], "deleted": True}
+
+
+def looked(task: str, server: Server, step: Change) -> Any:
+    """Return what a step that only looks reports."""
+    return serialised.loads(server.look(task, [step], TIMEOUT)[-1])
+
+
+def after_backup(task: str, server: Server, check: Change, work: Change) -> Any:
+    """Do what cannot be taken back, once it is seen to be possible and a backup is made."""
+    reports = server.apply(task, [check, backing_up(server.settings), work], decided=False)
+    backup, done = map(serialised.loads, (reports[0], reports[-1]))
+    return done | {"backup": backup["place"]}
+
+
+def typed(server: Server, *words: str) -> str:
+    """Spell what to type to have it done."""
+    return spelt(server.name, server.settings.environment, "gc", *words)
+
+
+def collecting(server: Server, action: str, older_than: str) -> Change:
+    """Build the step that runs files/host/collect.py."""
+    what = {
+        "find": "look for what was deleted",
+        "check": "see that files can be deleted",
+        "remove": f"remove what was deleted more than {older_than} ago",
+    }[action]
+    return running(server, what, COLLECTING, action, str(age(older_than)))
+
+
+def on_orphans(server: Server, action: str, what: str) -> Change:
+    """Build the step that runs files/host/orphans.py."""
+    return running(server, what, ORPHANS, action, server.settings.backup_prefix)
+
+
+def running(server: Server, what: str, programs: Sequence[str], action: str, word: str) -> Change:
+    """Build the step that runs a program in the server's own environment."""
+    settings = server.settings
+    words = sh(*owner.place(settings), word)
+    script = "\n".join(
+        (
+            f'[ -e "$root/server.env" ] || fail {sh(ABSENT.format(host=server.name))}',
+            environment(settings),
+            'set -a; . "$root/server.env"; set +a',
+            f'"$root/venv/bin/python" "$here/{programs[0]}" {action} "$root" {words}',
+        )
+    )
+    return Change(what, script, {name: read(f"host/{name}") for name in programs})

@@ -1,0 +1,85 @@
+"""Whose artifacts lie under the prefix: a mark in the bucket, and the host's note that it is ours.
+
+Two servers on one prefix each take the other's artifacts for orphans; the mark keeps them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks.commands import sh
+from tasks.configure import environment
+from tasks.console import confirm
+from tasks.server import Change, Server
+from tasks.templates import read
+
+if TYPE_CHECKING:
+    from tasks.facts import Facts
+    from tasks.settings import Settings
+
+PROGRAMS = ("owner.py", "bucket.py")
+_asking = threading.Lock()
+
+
+def is_marked(settings: Settings, facts: Facts) -> bool:
+    """Tell whether this host noted that it has marked the prefix, as the server that it is now."""
+    return facts.owned == note(settings, facts)
+
+
+def note(settings: Settings, facts: Facts) -> str:
+    """Spell what the host notes once it has marked the prefix, as files/host/owner.py does."""
+    where = f"s3://{settings.bucket}/{settings.artifact_prefix} at {settings.endpoint_url or 'AWS'}"
+    return f"{facts.server_id}@{facts.hostname} {where}"
+
+
+def agreed(server: Server, yes: bool) -> str:
+    """Look whose the prefix is, and ask before it is taken from another server.
+
+    Returns whose mark may be replaced, as server@host, or "" where there is none. Raises Exit where
+    that is not wanted.
+    """
+    settings = server.settings
+    step = Change("look whose the prefix is", owning(settings, "look"), programs())
+    mark = json.loads(server.look("deploy", [step])[-1])
+    if mark is None:
+        return ""
+    where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
+    question = f"{where} belongs to the server on {mark['host']} since {mark['since']}: take it?"
+    consequence = (
+        "Do so if that server is gone, or this one takes its place. Two servers need two prefixes "
+        "(`prefix:` in fabric.yaml): each would take the other's artifacts for orphans."
+    )
+    with _asking:
+        if not confirm(question, yes, consequence):
+            raise Exit("Nothing was changed. Set another `prefix:` in fabric.yaml, or agree.")
+    server.warn(f"{where} is taken over from the server on {mark['host']}")
+    return f"{mark['server']}@{mark['host']}"
+
+
+def marking(settings: Settings, over: str = "") -> Change:
+    """Build the change that marks the prefix; `over` is whose mark may be replaced."""
+    what = f"mark s3://{settings.require_bucket()}/{settings.artifact_prefix}/ as this server's"
+    return Change(what, owning(settings, "claim", over), programs())
+
+
+def owning(settings: Settings, action: str, *words: str) -> str:
+    """Spell a script that runs files/host/owner.py."""
+    python = f'"$root/venv/bin/python" "$here/owner.py" {action} "$root"'
+    return f"{environment(settings)}\n{python} {sh(*place(settings), *words)}"
+
+
+def place(settings: Settings) -> tuple[str, ...]:
+    """Spell where the artifacts are, as the programs on the host want it."""
+    return (
+        settings.require_bucket(), settings.artifact_prefix, settings.region or "",
+        settings.endpoint_url or "",
+    )  # fmt: skip
+
+
+def programs() -> dict[str, str | bytes]:
+    """Return the program with what it imports."""
+    return {name: read(f"host/{name}") for name in PROGRAMS}

@@ -1,0 +1,209 @@
+"""Whose the prefix is: a mark in the bucket, asked about before it is taken from another server."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from host_side import Store, program
+from invoke import Exit
+from stand_ins import SETTINGS, Reply, Task, configured, context, deployed
+
+from tasks import owner
+from tasks.deploy import deploy
+from tasks.settings import Settings
+
+OTHER = {"server": "0badcafe", "host": "ip-10-0-0-9", "since": "2026-01-02T03:04:05+00:00"}
+KEY = "mlflow-artifacts/.remote-mlflow-owner.json"
+HERE = socket.gethostname()
+
+
+# -- the task ----------------------------------------------------------------------------------
+
+
+def marked(facts: Any = None) -> Task:
+    """A host whose prefix another server has marked."""
+    c = context(facts or configured())
+    c.recorder.replies = [Reply(f"@report {json.dumps(OTHER)}\n@exit 0\n")]
+    return c
+
+
+def test_another_server_s_mark_is_refused_where_nobody_can_be_asked():
+    c = marked()
+    with pytest.raises(Exit, match=r"needs a confirmation\. Add --yes") as refused:
+        deploy(c)
+    assert "s3://my-bucket/mlflow-artifacts/ belongs to the server on ip-10-0-0-9" in str(
+        refused.value.message
+    )
+    assert "since 2026-01-02T03:04:05+00:00" in str(refused.value.message)
+    assert len(c.recorder.runs) == 1, "nothing but the look"
+
+
+def test_a_no_changes_nothing(terminal):
+    terminal.append("n")
+    c = marked()
+    with pytest.raises(Exit, match="Nothing was changed"):
+        deploy(c)
+    assert len(c.recorder.runs) == 1
+
+
+@pytest.mark.parametrize("answers", [["y"], []])
+def test_the_prefix_is_taken_over_where_that_is_wanted(terminal, answers, capsys):
+    terminal += answers
+    c = marked()
+    deploy(c, yes=not answers)
+    _, change = c.recorder.runs
+    assert "claim" in change.steps
+    assert "0badcafe@ip-10-0-0-9" in change.steps
+    assert "taken over from the server on ip-10-0-0-9" in capsys.readouterr().err
+
+
+def test_a_host_that_noted_its_mark_is_not_asked_to_look():
+    c = context(deployed(well=None))
+    deploy(c)
+    (change,) = c.recorder.runs
+    assert "owner.py" not in change.files
+
+
+@pytest.mark.parametrize(
+    "values", [{"bucket": "other"}, {"prefix": "other"}, {"endpoint_url": "http://m:9000"}]
+)
+def test_another_place_has_to_be_marked_anew(values):
+    settings = Settings(**({"bucket": "my-bucket"} | values))
+    assert owner.is_marked(SETTINGS, deployed())
+    assert not owner.is_marked(settings, deployed())
+
+
+@pytest.mark.parametrize("values", [{"server_id": "99999999"}, {"hostname": "x"}, {"owned": None}])
+def test_another_server_id_or_host_has_to_mark_anew(values):
+    assert not owner.is_marked(SETTINGS, replace(deployed(), **values))
+
+
+# -- the program on the host -------------------------------------------------------------------
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    root = home / "mlflow-server"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def run(store: Store, root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(action: str, *over: str) -> tuple[int, str]:
+        place = ("my-bucket", "mlflow-artifacts", "", store.url)
+        return program(capsys, "owner.py", action, str(root), *place, *over)
+
+    return run
+
+
+def seen(store: Store) -> dict[str, str]:
+    return json.loads(store.body(KEY))
+
+
+def put(store: Store, mark: Any) -> None:
+    body = mark if isinstance(mark, bytes) else json.dumps(mark).encode()
+    store.client().put_object(Bucket="my-bucket", Key=KEY, Body=body)
+
+
+def test_an_unmarked_prefix_is_marked(run, store, root):
+    assert run("look") == (0, "@report null\n")
+    assert run("claim", "") == (0, "")
+    mark = seen(store)
+    assert (mark["server"], mark["host"]) == ((root / ".server-id").read_text().strip(), HERE)
+    assert re.fullmatch(r"[0-9a-f]{8}", mark["server"])
+    assert run("look") == (0, "@report null\n")
+
+
+def test_the_host_s_note_is_what_the_probe_is_compared_with(run, store, root):
+    run("claim", "")
+    settings = Settings(bucket="my-bucket", endpoint_url=store.url)
+    id = (root / ".server-id").read_text().strip()
+    facts = replace(deployed(), server_id=id, hostname=HERE)
+    assert (root / ".owned").read_text().strip() == owner.note(settings, facts)
+
+
+def test_what_is_marked_already_keeps_its_date(run, store, root):
+    run("claim", "")
+    before = seen(store)
+    (root / ".owned").unlink()
+    store.requests.clear()
+    assert run("claim", "") == (0, "")
+    assert seen(store) == before
+    assert (root / ".owned").exists()
+    assert not [request for request in store.requests if request.startswith("PUT")]
+
+
+def test_another_server_s_mark_is_told_and_never_replaced_unasked(run, store, root):
+    put(store, OTHER)
+    assert run("look") == (0, f"@report {json.dumps(OTHER)}\n")
+    code, out = run("claim", "")
+    assert code == 1
+    assert out.startswith("@fail s3://my-bucket/mlflow-artifacts/ was marked meanwhile by the")
+    assert seen(store) == OTHER
+    assert not (root / ".owned").exists()
+    assert run("claim", "0badcafe@ip-10-0-0-9") == (0, "")
+    assert seen(store)["host"] == HERE
+
+
+def test_two_hosts_that_mark_at_one_moment_do_not_both_succeed(run, store, root):
+    store.refuse(f"PUT /my-bucket/{KEY}", "PreconditionFailed", 412)
+    code, out = run("claim", "")
+    assert code == 1
+    assert out.startswith("@fail Another server marked s3://my-bucket/mlflow-artifacts/")
+    assert not (root / ".owned").exists()
+
+
+def test_a_store_that_refuses_conditions_gets_a_plain_request(run, store):
+    store.refuse(f"PUT /my-bucket/{KEY}", "NotImplemented", 501)
+    code, out = run("claim", "")
+    assert (code, "NotImplemented" in out) == (1, True), "the plain request comes too"
+    puts = [request for request in store.requests if request.startswith("PUT")]
+    assert len(puts) >= 2
+
+
+def test_a_restored_id_keeps_what_this_host_marked_before(run, store, root):
+    run("claim", "")
+    (root / ".server-id").write_text("feedbeef\n")
+    assert run("look") == (0, "@report null\n")
+    assert run("claim", "") == (0, "")
+    assert seen(store)["server"] == "feedbeef"
+
+
+def test_a_copy_of_the_host_s_disk_is_another_host(run, store, root):
+    run("claim", "")
+    mark = seen(store) | {"host": "the-original"}
+    put(store, mark)
+    (root / ".owned").write_text((root / ".owned").read_text().replace(HERE, "the-original"))
+    assert json.loads(run("look")[1].removeprefix("@report ")) == mark
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"no JSON", b"[]", b'{"server": 7}',
+        b'{"server": "x; rm", "host": "\\u001b[2J", "since": {}}',
+    ],
+)  # fmt: skip
+def test_a_mark_that_cannot_be_read_is_somebody_s(run, store, body):
+    put(store, body)
+    unknown = dict.fromkeys(OTHER, "unknown")
+    assert json.loads(run("look")[1].removeprefix("@report ")) == unknown
+    assert run("claim", "")[0] == 1
+    assert run("claim", "unknown@unknown") == (0, "")
+
+
+def test_a_denied_look_names_the_permission(run, store):
+    store.refuse(f"GET /my-bucket/{KEY}")
+    code, out = run("look")
+    assert code == 1
+    assert out.startswith("@fail s3:GetObject on s3://my-bucket/mlflow-artifacts/* is denied")
