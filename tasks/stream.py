@@ -47,7 +47,7 @@ def options(what: str, every: int = 0, at: str = "", json: bool = False) -> None
     if at:
         moment(at)
         if what != "verify":
-            raise Exit("--at goes with backup.stream verify. To bring it back: ./fab restore")
+            raise Exit("--at goes with backup.stream verify. To bring it back: ./fab restore --at")
     if json and what != "status":
         raise Exit("--json goes with backup.stream status.")
 
@@ -233,18 +233,30 @@ def turn_off(server: Server) -> None:
 # -- bringing back -----------------------------------------------------------------------------
 
 
-def restoring(settings: Settings, at: str, folder: str, which: str = "") -> Change:
+def restoring(
+    settings: Settings, at: str, folder: str, which: str = "", own: bool = False
+) -> Change:
     """Build the change that brings both databases as they were at a moment into a folder.
 
     `at` is what `moment` returns; `folder` is a path for the host's shell, such as $root/next.part;
-    `which` is "present" for the stream that the host sends now, else the last that fits. It reports
-    a JSON object; the host must have Litestream (`installing`).
+    `which` is a stream as <server id>/<begin>, "present" for the one that the host sends now, else
+    the last that fits; `own` says that the key and id of its server shall come too. It reports a
+    JSON object; the host must have Litestream (`installing`).
     """
     script = f'{program(settings, "restore_stream.py", at, which)} "{folder}"'
+    if own:
+        script += " own"
     what = f"fetch and check the databases as they were at {at}"
     if at == "latest":
         what = "fetch and check the last that was streamed"
-    return Change(what, script, programs("restore_stream.py", "streams.py"))
+    return Change(what, script, programs("restore_stream.py", "streams.py", "configuration.py"))
+
+
+def choosing(settings: Settings, facts: Facts, at: str) -> Change:
+    """Build the look that tells which stream brings a moment back, and what it would replace."""
+    on = ["on"] if state(settings, facts) == "active" else []
+    script = program(settings, "choose_stream.py", at, *on)
+    return Change("choose a stream", script, programs("choose_stream.py", "streams.py"))
 
 
 def moment(text: str) -> str:

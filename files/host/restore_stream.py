@@ -2,7 +2,8 @@
 
 Runs on the host and changes nothing but that folder. Arguments: root, bucket, backup prefix,
 environment, endpoint or "", a moment ("latest", or ISO 8601 with its offset), the stream to take
-("present", or "" for the last that was whole by then and has runs), folder. Reports {"stream": ...,
+(<server id>/<begin>, "present", or "" for the last that was whole by then and has runs), folder,
+and "own" where the server's key and id shall lie beside the databases. Reports {"stream": ...,
 "at": ISO time of the last change that is in it, "runs": n, "users": n, "newest_run": ms or null,
 "databases": {name: what databases.examine says}, "seconds": n}.
 """
@@ -17,49 +18,15 @@ import sys
 import time
 from contextlib import closing
 
+import configuration
 import databases
 import sets
 import streams
 
-root, bucket, prefix, environment, endpoint, at, wanted, folder = sys.argv[1:9]
+root, bucket, prefix, environment, endpoint, at, wanted, folder, *own = sys.argv[1:]
 LITESTREAM = os.path.join(root, "stream/bin/litestream")
 OTHER = "Choose another moment, or the newest backup: ./fab restore"
 QUIET = datetime.timedelta(hours=1)
-
-
-def moment():
-    if at == "latest":
-        return None
-    return datetime.datetime.fromisoformat(at.replace("Z", "+00:00"))
-
-
-def candidates(place, when):
-    """Give the streams that were whole at that moment, the one that began last first.
-
-    Each with what lies of it, and the last transaction of each database by then.
-    """
-    for stream in place.all():
-        if wanted == "" or stream == streams.present(root):
-            changes = place.changes(stream)
-            points = {name: streams.point(some, when) for name, some in changes.items()}
-            if None not in points.values():
-                yield stream, changes, points
-
-
-def nothing(place):
-    windows = [streams.window(place.changes(stream)) for stream in place.all()]
-    spans = ["%s to %s" % tuple(map(streams.spelt, window)) for window in windows if window]
-    if not spans:
-        sets.fail(
-            "There is no stream under s3://%s/%s. Begin one: ./fab backup.stream on; a backup is "
-            "restored by: ./fab restore" % (bucket, place.folder)
-        )
-    sets.fail("The stream does not reach back to %s. It holds: %s" % (at, "; ".join(spans[:4])))
-
-
-def end(changes, last):
-    """Return the changes that a transaction was sent with first."""
-    return min((each for each in changes if each.last == last), key=lambda each: each.sent)
 
 
 def refuse_unfit(place, stream, ends):
@@ -76,7 +43,7 @@ def refuse_unfit(place, stream, ends):
 
 def bring(place, stream, changes, points):
     """Restore both databases; return what the operator is told of them."""
-    ends = {name: end(changes[name], last) for name, last in points.items()}
+    ends = {name: streams.end(changes[name], last) for name, last in points.items()}
     refuse_unfit(place, stream, ends)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder, mode=0o700)
@@ -116,12 +83,30 @@ def database(place, stream, name, last, region):
     return databases.examine(path)
 
 
+def lay_own(server):
+    """Lay the key and id of the stream's server beside its databases, where it is another one."""
+    if server == streams.server_id(root):
+        return
+    configuration.write(folder, ".server-id", server + "\n")
+    place = sets.Sets(bucket, prefix, environment, endpoint)
+    theirs = {id: parts for id, parts in place.folders().items() if id.endswith("-" + server)}
+    for manifest in place.complete(theirs)[:1] if theirs else ():
+        path = os.path.join(folder, configuration.NAME)
+        place.fetch(manifest, configuration.NAME, path)
+        configuration.lay(path, root, folder)
+        return
+    print(
+        "@warn no backup of that server holds its key, so this host keeps its own: whoever is "
+        "logged in in a browser logs in again"
+    )
+
+
 def main():
     began = time.monotonic()
-    when = moment()
+    when = streams.moment(at)
     place = streams.Streams(bucket, prefix, environment, endpoint)
     first = report = None
-    for candidate in candidates(place, when):
+    for candidate in place.candidates(when, wanted, root):
         first = first or candidate
         report = bring(place, *candidate)
         if report["runs"]:
@@ -129,12 +114,14 @@ def main():
     else:
         # One without a run was begun by a new host, and must not hide those that have some.
         if first is None:
-            nothing(place)
+            place.refuse(at)
         report = bring(place, *first)
+    if own:
+        lay_own(report["stream"].partition("/")[0])
     for name, found in report["databases"].items():
         if found["dangling"]:
             print("@warn %s has %d rows that refer to nothing" % (name, found["dangling"]))
-    if when and (when - datetime.datetime.fromisoformat(report["at"][:-1] + "+00:00")) > QUIET:
+    if when and when - streams.moment(report["at"]) > QUIET:
         print(
             "@warn the last change before %s that the stream holds is of %s: nothing was written "
             "in between, or nothing was streamed" % (at, report["at"])

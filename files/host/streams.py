@@ -14,6 +14,7 @@ from collections import namedtuple
 
 import boto3
 import databases
+import sets
 from botocore.config import Config
 
 STAMP = "%Y%m%dT%H%M%SZ"
@@ -29,6 +30,15 @@ def present(root):
     try:
         with open(os.path.join(root, ".stream")) as file:
             return Stream(*file.readline().strip().split("/"))
+    except FileNotFoundError:
+        return None
+
+
+def server_id(root):
+    """Return the id of this host's server, or None."""
+    try:
+        with open(os.path.join(root, ".server-id")) as file:
+            return file.read().strip()
     except FileNotFoundError:
         return None
 
@@ -81,6 +91,35 @@ class Streams:
             for name in databases.NAMES
         }  # fmt: skip
 
+    def candidates(self, when, wanted, root):
+        """Give the streams that were whole at a moment (None: now), the one that began last first.
+
+        Each with what lies of it, and the last transaction of each database by then. `wanted` is
+        <server id>/<begin>, "present" for the one that this host sends now, or "" for any.
+        """
+        for stream in self.all():
+            if wanted in ("", "/".join(stream)) or (
+                wanted == "present" and stream == present(root)
+            ):
+                changes = self.changes(stream)
+                points = {name: point(some, when) for name, some in changes.items()}
+                if None not in points.values():
+                    yield stream, changes, points
+
+    def refuse(self, at):
+        """End with one line that says which moments there are instead of the one wanted."""
+        windows = filter(None, (window(self.changes(stream)) for stream in self.all()))
+        spans = ["%s to %s" % tuple(map(spelt, each)) for each in windows]
+        if not spans:
+            sets.fail(
+                "There is no stream under s3://%s/%s. Begin one: ./fab backup.stream on; a backup "
+                "is restored by: ./fab restore" % (self.bucket, self.folder)
+            )
+        sets.fail(
+            "No stream reaches to %s. There is: %s. Choose a moment of these, or: ./fab restore "
+            "--at latest" % (at, "; ".join(spans[:4]))
+        )
+
     def size(self, stream, database, each):
         """Return the bytes that a database has after some changes: their header says it."""
         key = "%s/%04x/%016x-%016x.ltx" % (
@@ -131,6 +170,16 @@ def window(changes):
     if None in whole:
         return None
     return max(whole) + SECOND, newest(changes) + SECOND
+
+
+def end(changes, last):
+    """Return the changes that a transaction was sent with first."""
+    return min((each for each in changes if each.last == last), key=lambda each: each.sent)
+
+
+def moment(at):
+    """Read what `spelt` spells; "latest" is None."""
+    return None if at == "latest" else datetime.datetime.fromisoformat(at.replace("Z", "+00:00"))
 
 
 def spelt(moment):

@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from datetime import datetime, timezone
 from typing import Any
 
-from lab import CHAIN, ROOT, UNIT, Host, Lab, until
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
 from load import writers
 
-from tasks.commands import sh
-from tasks.facts import Facts
-from tasks.server import Change, bundle
-from tasks.settings import Settings
-from tasks.stream import installing, restoring
-from tasks.templates import read
-
 LOSS, RECOVERY = 5, 180  # seconds
-STREAM = f"{UNIT}-stream"
+STREAM, SPELT = f"{UNIT}-stream", "%Y-%m-%dT%H:%M:%SZ"
 
 
 def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab) -> None:
@@ -29,7 +21,8 @@ def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab) -> None:
         # The writers reach the server at the host's own address.
         first.variables["FABRIC_MLFLOW_BIND"] = "0.0.0.0"
         first.fab(*CHAIN, "backup.stream", "on", timeout=600)
-        with writers(first, first.login(), patience=10) as load:
+        login = first.login()
+        with writers(first, login, patience=10) as load:
             time.sleep(2 * LOSS)  # so that there are runs that no loss can touch
             moment = datetime.now(timezone.utc).replace(microsecond=0)
             time.sleep(LOSS)
@@ -48,47 +41,51 @@ def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab) -> None:
     assert first.machine not in [machine.name for machine in lab.rehearsal.machines()]
     began = time.monotonic()
     with lab.blank() as second:
-        second.fab("install", "configure", timeout=600)
-        newest = restored(second, "latest")
+        # It takes the place of the other, artifacts and all.
+        second.variables["FABRIC_MLFLOW_PREFIX"] = first.variables["FABRIC_MLFLOW_PREFIX"]
+        second.fab("install", "configure", "deploy", "--yes", timeout=600)
+        done = second.fab("restore", "--at", "latest", "--yes", timeout=600)
         seconds = time.monotonic() - began
+        newest = runs(second)
         lost = {run: at for run, at in acknowledged.items() if run not in newest}
         loss = max((destroyed - at for at in lost.values()), default=0.0)
         print(
             f"{len(acknowledged)} runs were acknowledged, {len(lost)} of the last {loss:.1f} s are "
             f"lost; restored on a new host in {seconds:.0f} s"
         )
+        assert f": {len(newest)} runs, the newest of " in done.out
+        assert "streams nothing itself yet" in done.out
         assert loss <= LOSS
         assert seconds <= RECOVERY
-        then = restored(second, moment.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        second.healthy()
+        assert second.status(SEARCH, login) == 200, "the users came too"
+
+        early = ("No stream reaches to 2020-01-01T00:00:00Z. There is: 2", "--at latest")
+        second.refused("restore", "--at", "2020-01-01T00:00:00Z", "--yes", because=early)
+        late = datetime.now(timezone.utc).strftime(SPELT)
+        second.refused("restore", "--at", late, "--yes", because=(f"No stream reaches to {late}",))
+        second.refused("restore", "--at", "noon", because=("noon is no moment",))
+        assert runs(second) == newest
+
+        second.fab("restore", "--at", moment.strftime(SPELT), "--yes", timeout=600)
+        then = runs(second)
         assert max(then.values()) <= moment.timestamp()
         before = [run for run, at in acknowledged.items() if at < moment.timestamp() - LOSS]
         assert before
         assert [run for run in before if run not in then] == []
+        second.fab("rollback", "--yes", timeout=600)
+        assert runs(second) == newest
+        second.healthy()
 
 
-def restored(host: Host, at: str) -> dict[str, float]:
-    """Restore a moment into a folder, as `restore` does; return its runs and when they began."""
-    settings = Settings(bucket=host.lab.bucket, endpoint_url=host.lab.endpoint)
-    nothing = Facts(home="", user="", root="", now=0)
-    deliver(host, *installing(nothing), restoring(settings, at, "$root/next.part"))
+def runs(host: Host) -> dict[str, float]:
+    """Return the runs that a host has, and when they began."""
     found = host.python(
         "import json, sqlite3, sys; base = sqlite3.connect(sys.argv[1]);"
         "print(json.dumps(base.execute('select run_uuid, start_time / 1e3 from runs').fetchall()))",
-        f"{ROOT}/next.part/mlflow.db",
+        f"{ROOT}/mlflow.db",
     )
-    host.run(f"rm -rf {ROOT}/next.part")
     return dict(json.loads(found))
-
-
-def deliver(host: Host, *steps: Change) -> None:
-    """Make changes on a host, in one exec, as the product does."""
-    words = sh("bash", "-c", read("host/receive.sh"), "x", "change.sh", ROOT, "e2e", "e2e", "-")
-    done = subprocess.run(
-        ["ssh", "-F", str(host.lab.ssh_config), host.alias, words],
-        env=host.environment(), input=bundle(steps), capture_output=True,
-    )  # fmt: skip
-    said = (done.stdout + done.stderr).decode()
-    assert said.rstrip().endswith("@exit 0"), said
 
 
 def stands(host: Host) -> dict[str, Any]:
@@ -122,7 +119,7 @@ def test_a_stream_outlives_kills_begins_anew_on_other_databases_and_ends_when_to
         # What was missed meanwhile cannot be told: each start begins with all of it.
         host.run(f"systemctl kill -s KILL {STREAM}")
         again = until(lambda: anew(host, began), "it comes back")
-        host.fab("restore", "--yes")
+        host.fab("restore", "--at", "latest", "--yes")
         until(lambda: anew(host, again), "it follows the restored databases")
         assert "restored and served" in host.fab("backup.stream", "verify").out
         findings = json.loads(host.fab("doctor", "--json", code=None).out)
