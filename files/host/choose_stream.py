@@ -21,9 +21,8 @@ def chosen(place):
     when, mine = streams.moment(at), streams.present(root)
     found = list(place.candidates(when, "", root))
     # How long nothing was written is known of the stream that still runs alone.
-    ends = [streams.newest(changes) + streams.SECOND for _, changes, _ in found]
     running = on and any(stream == mine for stream, _, _ in found)
-    if not found or (when and not running and when > max(ends)):
+    if not found or (when and not running and place.ended_before(when)):
         place.refuse(at)
     now = databases.present(root)
     if when is None and not (now and now["runs"]):

@@ -106,10 +106,18 @@ class Streams:
                 if None not in points.values():
                     yield stream, changes, points
 
+    def windows(self):
+        """List the first and last moment that each stream leads back to, the newest first."""
+        found = (window(self.changes(stream)) for stream in self.all())
+        return [each for each in found if each]
+
+    def ended_before(self, when):
+        """Tell whether all that was ever sent was sent before a moment."""
+        return all(last < when for _, last in self.windows())
+
     def refuse(self, at):
         """End with one line that says which moments there are instead of the one wanted."""
-        windows = filter(None, (window(self.changes(stream)) for stream in self.all()))
-        spans = ["%s to %s" % tuple(map(spelt, each)) for each in windows]
+        spans = ["%s to %s" % tuple(map(spelt, each)) for each in self.windows()]
         if not spans:
             sets.fail(
                 "There is no stream under s3://%s/%s. Begin one: ./fab backup.stream on; a backup "
