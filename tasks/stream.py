@@ -289,9 +289,12 @@ def aside(settings: Settings, at: str = "latest", which: str = "") -> list[Chang
     ]
 
 
-def pruning(settings: Settings) -> Change:
-    """Build the change that deletes what ended longer ago than a stream leads back."""
-    script = program(settings, "prune_streams.py", str(DAYS))
+def pruning(settings: Settings, *how: str) -> Change:
+    """Build the change that deletes what ended longer ago than a stream leads back.
+
+    `how` is "timer" where nobody watches.
+    """
+    script = program(settings, "prune_streams.py", str(DAYS), *how)
     return Change(
         "look for streams that are over", script, programs("prune_streams.py", "streams.py"), False
     )

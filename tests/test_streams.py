@@ -284,3 +284,21 @@ def test_only_this_server_s_own_streams_that_are_over_are_deleted(run_program, s
     left = {key.removeprefix(PLACE).rpartition("/mlflow.db")[0] for key in store.listing()}
     assert {others, now} <= left
     assert over not in left
+
+
+def test_streams_that_may_not_be_deleted_are_a_warning(run_program, stream, root, store):
+    stream(MINE, -400 * 86400)
+    streams_now(root, stream(MINE, 0))
+    store.refuse(r"POST /my-bucket\?delete")
+    place = (root, "my-bucket", "mlflow-backups", "default", store.url)
+    code, out = run_program("prune_streams.py", *place, "7", "timer")
+    assert code == 0
+    assert out.startswith("@warn the bucket denies s3:DeleteObject")
+
+
+def test_a_host_that_streams_nothing_deletes_nothing(run_program, stream, root, store):
+    stream(MINE, -400 * 86400)
+    before = store.listing()
+    place = (root, "my-bucket", "mlflow-backups", "default", store.url)
+    assert run_program("prune_streams.py", *place, "7", "timer") == (0, "")
+    assert store.listing() == before

@@ -16,6 +16,7 @@ import boto3
 import databases
 import sets
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 STAMP = "%Y%m%dT%H%M%SZ"
 CHANGES = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
@@ -154,11 +155,19 @@ class Streams:
         return answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", "us-east-1")
 
     def delete(self, stream):
+        """Delete what lies of a stream; tells whether all of it could be."""
         keys = [{"Key": entry["Key"]} for entry in self._objects(self.place(stream))]
         for begin in range(0, len(keys), 1000):
-            self.s3.delete_objects(
-                Bucket=self.bucket, Delete={"Objects": keys[begin : begin + 1000], "Quiet": True}
-            )
+            wanted = {"Objects": keys[begin : begin + 1000], "Quiet": True}
+            try:
+                answer = self.s3.delete_objects(Bucket=self.bucket, Delete=wanted)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "AccessDenied":
+                    raise
+                return False
+            if answer.get("Errors"):
+                return False
+        return True
 
 
 def point(changes, moment):
