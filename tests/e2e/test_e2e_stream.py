@@ -39,12 +39,11 @@ def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab) -> None:
         }
     # Its disk is gone with it.
     assert first.machine not in [machine.name for machine in lab.rehearsal.machines()]
-    began = time.monotonic()
     with lab.blank() as second:
         # It takes the place of the other, artifacts and all.
         second.variables["FABRIC_MLFLOW_PREFIX"] = first.variables["FABRIC_MLFLOW_PREFIX"]
-        second.fab("install", "configure", "deploy", "--yes", timeout=600)
-        done = second.fab("restore", "--at", "latest", "--yes", timeout=600)
+        began = time.monotonic()
+        done = second.fab(*CHAIN, "--yes", "restore", "--at", "latest", "--yes", timeout=600)
         seconds = time.monotonic() - began
         newest = runs(second)
         lost = {run: at for run, at in acknowledged.items() if run not in newest}
