@@ -300,7 +300,7 @@ def there(
     ours = {"FABRIC_HOSTS", ENVIRONMENT}
     rest = {key: value for key, value in variables.items() if key not in ours}
     section = dict(file.get("mlflow") or {})
-    if to == "default" and to not in (section.get("environments") or {}):
+    if to == "default":  # no environment may be named so
         section.pop("environment", None)
         return settle({**file, "mlflow": section}, rest)
     return settle({"mlflow": section}, rest, to)

@@ -348,7 +348,8 @@ def former_databases(host: Host) -> Iterator[None]:
         yield
     except BaseException:
         host.run(f"systemctl stop {UNIT}.socket {UNIT}; rm -f {ROOT}/*.db*; "
-                 f"cp -a /root/former/. {ROOT}; rm -rf {ROOT}/former {ROOT}/restored")  # fmt: skip
+                 f"cp -a /root/former/*.db* {ROOT}; "
+                 f"rm -rf {ROOT}/former {ROOT}/restored")  # fmt: skip
         raise
 
 
@@ -614,16 +615,16 @@ def test_a_backup_that_is_older_than_its_schedule_is_named(host: Host) -> None:
 def test_a_backup_that_fails_its_check_is_named(host: Host) -> None:
     host.fab("backup")
     s3, bucket = host.lab.s3(), host.lab.bucket
-    (key,) = [key for key in newest_set(host) if key.endswith("mlflow.db.gz")]
+    (key,) = [key for key in newest_set(host) if key.endswith("mlflow.db.zst")]
     body = bytearray(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     body[len(body) // 2] ^= 1
     s3.put_object(Bucket=bucket, Key=key, Body=bytes(body))
-    row = found(host, "backup-damaged", "mlflow.db.gz is not the file that was sent")
+    row = found(host, "backup-damaged", "mlflow.db.zst is not the file that was sent")
     follow(host, row)
     assert keys(doctor(host)) == set()
-    (key,) = [key for key in newest_set(host) if key.endswith("basic_auth.db.gz")]
+    (key,) = [key for key in newest_set(host) if key.endswith("basic_auth.db.zst")]
     s3.delete_object(Bucket=bucket, Key=key)
-    found(host, "backup-damaged", "basic_auth.db.gz is missing")
+    found(host, "backup-damaged", "basic_auth.db.zst is missing")
     remove_backups(host)
 
 

@@ -106,7 +106,7 @@ def test_a_mistake_in_the_configuration_is_named(
         ({"FABRIC_MLFLOW_BUKET": "x"}, ("Unknown variable FABRIC_MLFLOW_BUKET", "BUCKET")),
         ({"FABRIC_MLFLOW_PORT": "http"}, ("`mlflow: port:`", "'http'", "whole number")),
         ({"FABRIC_MLFLOW_ENVIRONMENT": "prod"}, ("Unknown environment 'prod'",)),
-        ({"FABRIC_MLFLOW_VERSION": "1.0.0"}, ("settings say 1.0.0", "`version: 3.17.2`")),
+        ({"FABRIC_MLFLOW_VERSION": "latest"}, ("`mlflow: version:`", "'latest'")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
