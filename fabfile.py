@@ -28,6 +28,7 @@ from tasks import (
     schedule,
     service,
     status,
+    stream,
     tunnel,
     upgrade,
     users,
@@ -69,6 +70,7 @@ saved = Collection(
     "backup", backup.verify, backups.list_, backups.prune, backups.download, schedule.schedule
 )
 saved.add_task(backup.backup, name="now", default=True)
+saved.add_task(stream.stream)
 for collection in (
     tunnels,
     saved,

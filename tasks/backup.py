@@ -81,7 +81,7 @@ def verifying(settings: Settings, id: str = "") -> Change:
             read("host/verify_set.sh"),
         )
     )
-    files = {**programs("fetch_set.py", "note_verified.py"), **aside.files}
+    files = {**programs("fetch_set.py", "configuration.py", "note_verified.py"), **aside.files}
     return Change(f"restore {id or 'the newest backup'} on the side", script, files)
 
 

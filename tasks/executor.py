@@ -153,10 +153,13 @@ def configured(config: fabric.Config) -> dict[str, Any]:
 
 def server_on(host: str, settings: Settings, client: Client, config: fabric.Config) -> Server:
     """Return a host's Server, not connected yet; a rehearsal host goes by settings of its own."""
+    from tasks import deploy, stream
     from tasks.connection import Connection
-    from tasks.deploy import managed_files
     from tasks.rehearsed import rehearsed
     from tasks.server import Server
+
+    def managed_files(settings: Settings) -> list[str]:
+        return deploy.managed_files(settings) + stream.managed_files(settings)
 
     connection = Connection(client.target(host), without_ssh(config))
     own = rehearsed(connection.target.identity)

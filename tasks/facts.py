@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tasks.commands import sh
@@ -113,6 +115,9 @@ class Facts:
     guide: Guide | None = None
     complete: frozenset[str] = frozenset()
     tools: str | None = None
+    stream: str | None = None  # the installed Litestream's lock
+    stream_every: int | None = None  # seconds
+    stream_lag: float | None = None  # seconds since both databases were last sent whole
     files: Mapping[str, Managed] = field(default_factory=dict)
     server_env: frozenset[str] = frozenset()
     bootstrap: bool = False
@@ -219,6 +224,9 @@ def parse(text: str) -> Facts:
         foreign="foreign" in found,
         complete=frozenset(found.get("complete", [])),
         tools=one("tools"),
+        stream=one("stream"),
+        stream_every=number("stream_every"),
+        stream_lag=_lag(one("stream_sync"), number("now") or 0),
         files=_managed(found.get("file", [])),
         server_env=frozenset(found.get("server_env", [])),
         bootstrap="bootstrap" in found,
@@ -248,6 +256,17 @@ def parse(text: str) -> Facts:
         service_kb=number("service_kb"),
         certificate_until=number("certificate_until"),
     )
+
+
+def _lag(answer: str | None, now: int) -> float | None:
+    """Return the seconds since a database was last sent; None where one never was."""
+    try:
+        told = json.loads(answer or "")["databases"]
+        # Python 3.10 reads six digits after the point; Litestream writes nine, or fewer.
+        sent = [re.sub(r"(\.\d+)?Z$", "+00:00", base["last_sync_at"]) for base in told]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return max((now - datetime.fromisoformat(moment).timestamp() for moment in sent), default=None)
 
 
 def _installed(lines: list[str]) -> frozenset[str]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import paths
 from tasks.commands import sh
 from tasks.facts import PACKAGES, Facts
 from tasks.kinds import Host, remote
@@ -62,10 +61,8 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
     if missing:
         script = f"packages={sh(' '.join(missing))}\n{read('host/install_packages.sh')}"
         needed.append(Change(f"install with apt: {', '.join(missing)}", script))
-    lock = (paths.FILES / "tools.txt").read_text()
-    if facts.tools != digest(lock):
-        script = f"tools={digest(lock)}\n{read('host/install_tools.sh')}"
-        needed.append(Change("install uv and the AWS CLI", script, {"tools.txt": lock}))
+    if facts.tools != digest(read("tools.txt")):
+        needed.append(environment("tools", "install uv and the AWS CLI", LINK))
     release = wanted_release(settings, facts)
     if release not in facts.complete:
         needed.append(installing(release, lock_of(settings)))
@@ -78,6 +75,20 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
             )
         )
     return needed
+
+
+# The guide's own commands find it where the host has no other.
+LINK = (
+    "if ! command -v aws > /dev/null; then "
+    'as_root ln -sfn "$root/tools/bin/aws" /usr/local/bin/aws; fi'
+)
+
+
+def environment(name: str, what: str, then: str = "") -> Change:
+    """Build the change that makes a small environment from files/<name>.txt."""
+    lock = read(f"{name}.txt")
+    script = f"folder={name} digest={digest(lock)}\n{read('host/install_tools.sh')}{then}"
+    return Change(what, script, {f"{name}.txt": lock})
 
 
 def refuse_unfit(settings: Settings, facts: Facts) -> None:

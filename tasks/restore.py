@@ -1,4 +1,4 @@
-"""Bring a server back to a backup, and put it as it was where that fails."""
+"""Bring a server back to a backup or a moment, and put it as it was where that fails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
+from tasks import stream
 from tasks.backup import program, programs, serving_aside
 from tasks.console import confirm
 from tasks.deploy import is_deployed, readying
@@ -29,31 +30,71 @@ HINT = (
 )
 
 
+def options(id: str = "", at: str = "", yes: bool = False) -> None:
+    """Refuse what makes no sense together, and a moment that is none."""
+    if id and at:
+        raise Exit("--id names a backup and --at a moment of the stream: give one of them.")
+    if at:
+        stream.moment(at)
+
+
 @remote(
+    options=options,
     help={
         "id": "which backup, as backup.list names it (default: the newest that has runs)",
+        "at": "a moment that was streamed, such as 2026-11-24T15:30:00Z, or latest",
         "yes": "do not ask",
-    }
+    },
 )
-def restore(c: Host, id: str = "", yes: bool = False) -> None:
-    """Go back to a backup, on this host or a new one.
+def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
+    """Go back to a backup or a moment, on this host or a new one.
 
-    Databases, users, passwords and registry. Shows what would be replaced and asks. The backup is
+    Databases, users, passwords and registry. Shows what would be replaced and asks. What comes is
     checked and served on the side before the server stops for a moment; the former databases stay
-    on the host, for `rollback`, and come back by themselves where something fails.
+    on the host, for `rollback`, and come back by themselves where something fails. `--at` takes
+    any moment that `backup.stream` sent, whichever host did.
 
     Example: fab -H ec2 restore
     """
     server = c.server
     refuse_absent(server)
     refuse_other_store(server.facts)
-    chosen = choose(server, id)
-    consequence = replaced(chosen["set"], chosen["present"])
-    if not confirm(f"Restore the backup {chosen['set']['id']} on {server.name}?", yes, consequence):
-        raise Exit("Nothing was restored.")
-    server.apply("restore", restoring(server.settings, server.facts, chosen["set"]["id"]), False)
-    server.say(f"✓ restored {chosen['set']['id']}: {holdings(chosen['set'])}", "green")
+    if at:
+        restore_moment(server, stream.moment(at), yes)
+    else:
+        restore_set(server, id, yes)
     server.say(HINT)
+
+
+def restore_set(server: Server, id: str, yes: bool) -> None:
+    """Go back to a backup."""
+    chosen = choose(server, id)
+    id = chosen["set"]["id"]
+    ask(server, f"the backup {id}", replaced(chosen["set"], chosen["present"]), yes)
+    server.apply(
+        "restore", restoring(server.settings, server.facts, fetching(server.settings, id)), False
+    )
+    server.say(f"✓ restored {id}: {holdings(chosen['set'])}", "green")
+
+
+def restore_moment(server: Server, at: str, yes: bool) -> None:
+    """Go back to a moment that was streamed."""
+    settings, facts = server.settings, server.facts
+    look = [stream.choosing(settings, facts, at)]
+    chosen = json.loads(server.look("restore", look, LOOK_TIMEOUT)[-1])
+    ask(server, f"what was streamed until {chosen['at']}", overwritten(chosen), yes)
+    steps = restoring(settings, facts, fetching_moment(settings, at, chosen["stream"]))
+    reports = server.apply("restore", [*stream.installing(facts), *steps], False)
+    done = stream.proven(reports)
+    server.say(f"✓ restored what was streamed until {done['at']}: {holdings(done)}", "green")
+    if stream.state(settings, facts) is None:
+        server.say("This host streams nothing itself yet: ./fab backup.stream on")
+
+
+def ask(server: Server, what: str, consequence: str, yes: bool) -> None:
+    """Raise Exit where that is not wanted."""
+    if not confirm(f"Restore {what} on {server.name}?", yes, consequence):
+        raise Exit("Nothing was restored.")
 
 
 def refuse_absent(server: Server) -> None:
@@ -80,16 +121,11 @@ def choose(server: Server, id: str) -> Any:
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
 
 
-def restoring(settings: Settings, facts: Facts, id: str) -> list[Change]:
-    """Build what brings one backup back."""
-    fetch = program(settings, "fetch_set.py", id) + ' "$root/next.part"'
+def restoring(settings: Settings, facts: Facts, fetch: Change) -> list[Change]:
+    """Build what makes the state that `fetch` lays into next.part the server's."""
     return [
         readying(settings, facts),
-        Change(
-            f"fetch and check the backup {id}",
-            f'rm -rf "$root/next.part"\n{fetch}',
-            programs("fetch_set.py"),
-        ),
+        fetch,
         serving_aside(settings, '"$root/next.part"'),
         Change(
             "put it in place",
@@ -98,9 +134,23 @@ def restoring(settings: Settings, facts: Facts, id: str) -> list[Change]:
     ]
 
 
+def fetching(settings: Settings, id: str) -> Change:
+    """Build what brings a backup."""
+    return Change(
+        f"fetch and check the backup {id}",
+        f'rm -rf "$root/next.part"\n{program(settings, "fetch_set.py", id)} "$root/next.part"',
+        programs("fetch_set.py", "configuration.py"),
+    )
+
+
+def fetching_moment(settings: Settings, at: str, which: str) -> Change:
+    """Build what brings a moment from one stream, with its server's key and id."""
+    return stream.restoring(settings, at, "$root/next.part", which, own=True)
+
+
 def switching() -> str:
     """Spell the words that a switch of the state is written with."""
-    return read("host/health.sh") + read("host/switch.sh")
+    return read("host/health.sh") + read("host/stream.sh") + read("host/switch.sh")
 
 
 def replaced(chosen: Mapping[str, Any], present: Mapping[str, Any] | None) -> str:
@@ -111,6 +161,22 @@ def replaced(chosen: Mapping[str, Any], present: Mapping[str, Any] | None) -> st
         lines.append("It replaces databases that cannot be read.")
     else:
         lines.append(f"It replaces {present['runs']} runs{newest(present)}.")
+    return "\n".join(lines)
+
+
+def overwritten(chosen: Mapping[str, Any]) -> str:
+    """Say of a moment which stream brings it, and what it would replace."""
+    host, _, began = chosen["stream"].partition("/")
+    line = f"The last change by then was sent at {chosen['at']}, by the stream of server {host} "
+    lines = [f"{line}that began at {began}."]
+    present = chosen["present"]
+    if present is None:
+        lines.append("It replaces databases that cannot be read.")
+    else:
+        lines.append(
+            f"It replaces {present['runs']} runs{newest(present)}; {present['younger']} of them "
+            "began after that change."
+        )
     return "\n".join(lines)
 
 

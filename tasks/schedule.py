@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks import stream
 from tasks.backup import backing_up, verifying
 from tasks.backups import pruning
 from tasks.commands import sh
@@ -152,7 +153,8 @@ def unscheduling(settings: Settings) -> Change:
 
 def bundles(settings: Settings, plan: Plan) -> dict[str, bytes]:
     """Pack what the timers run: what `apply` would send for the same steps."""
-    packed = {"backup": bundle([backing_up(settings), pruning(settings, "timer")])}
+    steps = [backing_up(settings), pruning(settings, "timer"), stream.pruning(settings, "timer")]
+    packed = {"backup": bundle(steps)}
     if plan.verify != "off":
         packed["verify"] = bundle([verifying(settings)])
     return packed

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from tasks import tunnel
+from tasks import stream, tunnel
 from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.releases import version_of
@@ -81,7 +81,15 @@ def _backup(row: Row) -> str:
         made = "never" if row["version"] else "-"
     else:
         made = f"{_age(row['backup_age_seconds'])} ago"
-    return ", ".join((made, *(f"{name} failed" for name in row["failed_by_timer"])))
+    failed = (f"{name} failed" for name in row["failed_by_timer"])
+    return ", ".join((made, *_stream(row), *failed))
+
+
+def _stream(row: Row) -> Iterator[str]:
+    if row["stream_lag_seconds"] is not None:
+        yield f"streamed {_age(row['stream_lag_seconds'])} ago"
+    elif row["stream"]:
+        yield f"stream {row['stream']}"
 
 
 def _tunnel(row: Row) -> str:
@@ -203,6 +211,8 @@ def row(server: Server) -> dict[str, Any]:
         "last_backup": backup and datetime.fromtimestamp(backup, timezone.utc).isoformat(),
         "backup_age_seconds": backup and facts.now - backup,
         "failed_by_timer": list(failed_by_timer(settings, facts)),
+        "stream": stream.state(settings, facts),
+        "stream_lag_seconds": stream.lag(settings, facts),
         "disk_bytes": facts.disk_kb * 1024,
         "disk_free_bytes": facts.free_kb * 1024,
         "port": settings.port,

@@ -92,6 +92,9 @@ class Symptoms:
     skew: float | None = None
     backup: Mapping[str, Any] | None = None
     backup_error: str | None = None
+    stream_error: str = ""
+    stream_astray: bool = False
+    stream_loose: bool = False
 
 
 def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
@@ -106,6 +109,8 @@ def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
             f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",
             f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
             f"profile={'' if settings.profile == 'default' else settings.profile}",
+            read("host/stream.sh"),
+            read("host/stream_errors.sh"),
             read("host/symptoms.sh"),
         )
     )
@@ -160,6 +165,9 @@ def parse(reports: Sequence[str]) -> Symptoms:
         skew=data("skew"),
         backup=data("backup"),
         backup_error=data("backup_error"),
+        stream_error=one("stream_error"),
+        stream_astray="stream_astray" in found,
+        stream_loose="stream_loose" in found,
     )
 
 

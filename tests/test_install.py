@@ -133,7 +133,9 @@ def test_the_scripts_get_what_they_need():
     apt, tools, environment, current = changes(SETTINGS, blank())
     assert apt.script.startswith(f"packages='{' '.join(PACKAGES)}'\n")
     assert tools.files["tools.txt"] == (paths.FILES / "tools.txt").read_text()
-    assert tools.script.startswith(f"tools={releases.digest(str(tools.files['tools.txt']))}\n")
+    assert tools.script.startswith(
+        f"folder=tools digest={releases.digest(str(tools.files['tools.txt']))}\n"
+    )
     assert environment.files["release.txt"] == releases.lock_of(SETTINGS)
     assert environment.script.startswith(f"release={RELEASE}\n")
     assert current.script == (

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
 from invoke import Exit
 from stand_ins import RUNNER, SETTINGS, Reply, Task, blank, configured, context, deployed
 
+from tasks import stream
 from tasks.backup import verify, verifying
-from tasks.restore import HINT, LOOK_TIMEOUT, replaced, restore, restoring
+from tasks.facts import Unit
+from tasks.releases import digest
+from tasks.restore import HINT, LOOK_TIMEOUT, fetching, options, replaced, restore, restoring
 from tasks.settings import Settings
+from tasks.templates import read
 
 ID = "20261122T214724Z-926c1729"
 SET = {
@@ -37,8 +42,8 @@ def test_a_restore_is_one_look_and_one_change(capsys):
     }  # fmt: skip
     assert look.options["timeout"] == LOOK_TIMEOUT
     assert set(change.files) == RUNNER | {
-        "ready_start", "ready_auth", "fetch_set.py", "sets.py", "databases.py", "migrate.py",
-        "try_server.py",
+        "ready_start", "ready_auth", "fetch_set.py", "configuration.py", "sets.py", "databases.py",
+        "migrate.py", "try_server.py",
     }  # fmt: skip
     said = capsys.readouterr().out.splitlines()
     assert said[-2] == (f"✓ restored {ID}: 12 runs, the newest of 2023-11-14 22:13:20 UTC, 3 users")
@@ -141,9 +146,161 @@ def test_what_the_host_refuses_is_the_one_line(capsys):
 
 
 def test_what_is_sent_holds_no_secret():
-    text = "".join(change.script for change in restoring(SETTINGS, deployed(), ID))
+    text = "".join(
+        change.script for change in restoring(SETTINGS, deployed(), fetching(SETTINGS, ID))
+    )
     assert "server.env" not in text.split("settle() {")[0]
     assert "aws_secret" not in text.lower()
+
+
+# -- restore --at ------------------------------------------------------------------------------
+
+STREAM = "926c1729/20261124T120000Z"
+CHOSEN = {
+    "stream": STREAM, "at": "2026-11-24T15:29:58Z", "present": PRESENT | {"younger": 1},
+}  # fmt: skip
+BROUGHT = {
+    "stream": STREAM, "at": "2026-11-24T15:29:58Z", "runs": 12, "users": 3,
+    "newest_run": 1_700_000_000_000, "databases": {}, "seconds": 1.5,
+}  # fmt: skip
+MOMENT = "2026-11-24T15:30:00Z"
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Have it be after all that these tests go back to."""
+
+    class Late(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 11, 24, 16, tzinfo=tz)
+
+    monkeypatch.setattr("tasks.stream.datetime", Late)
+
+
+def streamed(chosen: Any = CHOSEN, **values: Any) -> Task:
+    given: dict[str, Any] = {"stream": digest(read("stream.txt"))}
+    c = context(deployed(**(given | values)))
+    c.recorder.replies = [
+        Reply(f"@report {json.dumps(chosen)}\n@exit 0\n"),
+        Reply(f"@report {json.dumps(BROUGHT)}\n@report {{}}\n@exit 0\n"),
+    ]
+    return c
+
+
+def test_a_moment_is_one_look_and_one_change(late, capsys):
+    c = streamed()
+    restore(c, at=MOMENT, yes=True)
+    look, change = c.recorder.runs
+    assert set(look.files) == {
+        "look.sh", "words.sh", "steps.sh", "choose_stream.py", "streams.py", "sets.py",
+        "databases.py",
+    }  # fmt: skip
+    assert look.options["timeout"] == LOOK_TIMEOUT
+    assert look.steps.rstrip().endswith(f"'' {MOMENT}"), "this host streams nothing"
+    assert set(change.files) == RUNNER | {
+        "ready_start", "ready_auth", "restore_stream.py", "streams.py", "configuration.py",
+        "sets.py", "databases.py", "migrate.py", "try_server.py",
+    }  # fmt: skip
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "✓ restored what was streamed until 2026-11-24T15:29:58Z: 12 runs, the newest of "
+        "2023-11-14 22:13:20 UTC, 3 users",
+        "This host streams nothing itself yet: ./fab backup.stream on",
+        HINT,
+    ]
+
+
+def test_a_moment_goes_the_way_that_a_backup_goes():
+    moment, backup = streamed(), asked()
+    restore(moment, at="latest", yes=True)
+    restore(backup, yes=True)
+    brings = f'latest {STREAM} "$root/next.part" own\n'
+    _, fetch, after = moment.recorder.runs[1].steps.partition(brings)
+    assert fetch
+    rest = backup.recorder.runs[1].steps.partition(f'{ID} "$root/next.part"\n')[2]
+    assert after == rest
+    assert "stream_pause || return" in after
+
+
+def test_a_host_without_litestream_gets_it_once_somebody_agreed():
+    c = streamed(stream=None)
+    with pytest.raises(Exit, match="Add --yes"):
+        restore(c, at="latest")
+    assert "stream.txt" not in c.recorder.runs[0].files
+    c = streamed(stream=None)
+    restore(c, at="latest", yes=True)
+    assert "stream.txt" in c.recorder.runs[1].files
+
+
+def test_the_stream_that_somebody_agreed_to_is_the_one_that_is_restored(terminal, capsys):
+    terminal.append("yes")
+    unit = Unit("loaded", "active", "running", "enabled")
+    c = streamed(units={"mlflow-server-stream.service": unit})
+    restore(c, at="latest")
+    look, change = c.recorder.runs
+    assert look.steps.rstrip().endswith("'' latest on")
+    assert f"latest {STREAM} " in change.steps
+    out = capsys.readouterr().out
+    assert (
+        "The last change by then was sent at 2026-11-24T15:29:58Z, by the stream of server "
+        "926c1729 that began at 20261124T120000Z." in out
+    )
+    assert (
+        "It replaces 2 runs, the newest of 2020-09-13 12:26:40 UTC; 1 of them began after that "
+        "change." in out
+    )
+    assert "streams nothing" not in out
+
+
+def test_whoever_says_no_to_a_moment_changes_nothing(terminal):
+    terminal.append("")
+    c = streamed(CHOSEN | {"present": None})
+    with pytest.raises(Exit, match="Nothing was restored"):
+        restore(c, at="latest")
+    assert len(c.recorder.runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"id": ID, "at": "latest"}, "give one of them"),
+        ({"at": "noon"}, "noon is no moment"),
+        ({"at": "2026-11-24T25:00:00Z"}, "is no moment"),
+        ({"at": "2126-11-24T15:30:00Z"}, "is still to come"),
+    ],
+)
+def test_a_moment_that_is_none_is_refused_before_any_connection(words, said):
+    with pytest.raises(Exit, match=said):
+        options(**words)
+    assert restore.options is options
+
+
+@pytest.mark.parametrize("at", ["2026-11-24T15:30:00Z", "2026-11-24T16:30:00+01:00",
+                                "2026-11-24 15:30:00"])  # fmt: skip
+def test_a_moment_is_of_utc_unless_it_says_otherwise(late, at):
+    assert stream.moment(at) == MOMENT
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (configured(), "There is no server on ec2 yet"),
+        (deployed(database="postgresql"), "The backend store is not SQLite"),
+    ],
+)
+def test_a_host_that_cannot_be_restored_is_left_alone_by_a_moment_too(facts, said):
+    c = context(facts)
+    with pytest.raises(Exit, match=said):
+        restore(c, at="latest", yes=True)
+    assert c.recorder.runs == []
+
+
+def test_what_the_stream_cannot_give_back_is_the_one_line(capsys):
+    c = streamed()
+    c.recorder.replies = [Reply("@fail No stream reaches to 2020\n@exit 1\n")]
+    with pytest.raises(Exit, match="No stream reaches to 2020"):
+        restore(c, at="latest", yes=True)
+    assert len(c.recorder.runs) == 1
 
 
 # -- backup.verify -----------------------------------------------------------------------------
@@ -161,8 +318,8 @@ def test_a_verification_is_one_change_and_says_what_a_restore_takes(capsys):
     verify(c)
     (run,) = c.recorder.runs
     assert set(run.files) == RUNNER | {
-        "fetch_set.py", "note_verified.py", "sets.py", "databases.py", "migrate.py",
-        "try_server.py",
+        "fetch_set.py", "configuration.py", "note_verified.py", "sets.py", "databases.py",
+        "migrate.py", "try_server.py",
     }  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "  12 runs, 3 users, made 2026-11-22T21:47:24 UTC",

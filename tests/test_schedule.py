@@ -12,6 +12,7 @@ from invoke import Exit
 from stand_ins import SETTINGS, blank, context, deployed, sha256
 
 from tasks import schedule as module
+from tasks import stream
 from tasks.backup import backing_up
 from tasks.backups import pruning
 from tasks.facts import Facts, Managed, Unit
@@ -85,7 +86,8 @@ def test_what_makes_no_sense_is_refused_before_any_connection(words, reason):
 
 def test_the_timers_run_exactly_what_the_tasks_would_send():
     (change,) = changes(SETTINGS, deployed(), Plan())
-    assert change.files["backup.tar"] == bundle([backing_up(SETTINGS), pruning(SETTINGS, "timer")])
+    prunings = [pruning(SETTINGS, "timer"), stream.pruning(SETTINGS, "timer")]
+    assert change.files["backup.tar"] == bundle([backing_up(SETTINGS), *prunings])
     with tarfile.open(fileobj=io.BytesIO(change.files["verify.tar"])) as archive:  # type: ignore[arg-type]
         assert {"change.sh", "words.sh", "settle.sh", "steps.sh"} <= set(archive.getnames())
     assert "wanted='backup verify' unwanted=''" in change.script

@@ -49,6 +49,8 @@ def test_status_is_plain_values_with_their_units_in_the_names():
             "last_backup": "2027-01-15T06:00:00+00:00",
             "backup_age_seconds": 7200,
             "failed_by_timer": [],
+            "stream": None,
+            "stream_lag_seconds": None,
             "disk_bytes": 80_000_000 * 1024,
             "disk_free_bytes": 20_000_000 * 1024,
             "port": 5000,

@@ -6,10 +6,7 @@ or "", and the set's id or "" for the newest that has runs. Reports {"set": mani
 """
 
 import json
-import os
-import sqlite3
 import sys
-from contextlib import closing
 
 import databases
 import sets
@@ -30,17 +27,6 @@ def summary(manifest):
     }
 
 
-def present():
-    """Count what is there now; None where nothing can be counted."""
-    try:
-        path = os.path.join(root, databases.TRACKING)
-        with closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=10)) as base:
-            runs = base.execute("select count(*) from runs").fetchone()[0]
-            return {"runs": runs, "newest_run": databases.newest_run(base)}
-    except sqlite3.Error:
-        return None
-
-
 def chosen(found):
     if wanted:
         return sets.named(found, wanted)
@@ -56,4 +42,6 @@ def chosen(found):
 
 with sets.explained():
     found = sets.Sets(bucket, prefix, environment, endpoint).complete()
-    print("@report " + json.dumps({"set": summary(chosen(found)), "present": present()}))
+    print(
+        "@report " + json.dumps({"set": summary(chosen(found)), "present": databases.present(root)})
+    )

@@ -139,6 +139,27 @@ def newest_run(database):
     return database.execute("select max(start_time) from runs").fetchone()[0]
 
 
+def present(root, since=None):
+    """Count what a server has now; None where nothing can be counted.
+
+    Returns its runs, when the newest began (ms since 1970, or None), and under "younger" how many
+    began after `since` (the same), where that is given.
+    """
+    try:
+        path = os.path.join(root, TRACKING)
+        with closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=10)) as base:
+            found = {"runs": _count(base), "newest_run": newest_run(base)}
+            if since is not None:
+                found["younger"] = _count(base, " where start_time > %d" % since)
+            return found
+    except sqlite3.Error:
+        return None
+
+
+def _count(database, where=""):
+    return database.execute("select count(*) from runs" + where).fetchone()[0]
+
+
 def revisions(venv, name):
     """Return the schema revisions that an environment's MLflow knows, and the newest of them."""
     known, former = set(), set()

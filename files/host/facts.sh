@@ -50,7 +50,9 @@ for stamp in "$root"/releases/*/.complete; do
   # Without its Python, such as after an upgrade of the system, it has to be made anew.
   if [ -e "$stamp" ] && [ -x "$(dirname "$stamp")/bin/python" ]; then fact complete "$(basename "$(dirname "$stamp")")"; fi
 done
-if [ -e "$root/tools/.complete" ]; then fact tools "$(cat "$root/tools/.complete")"; fi
+for environment in tools stream; do
+  if [ -e "$root/$environment/.complete" ]; then fact $environment "$(cat "$root/$environment/.complete")"; fi
+done
 
 for file in "${files[@]}"; do
   if [ -r "$file" ]; then fact file "$(sha256sum < "$file" | cut -d' ' -f1) $(stat -c %a "$file") $file"; fi
@@ -72,7 +74,7 @@ if [ -r "$root/scheduled/stamp" ]; then fact schedule "$(cat "$root/scheduled/st
 if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log")"; fi
 
 units=("$unit.service" "$unit.socket" nginx.service)
-for name in "$unit"-backup{,-verify}.{timer,service}; do
+for name in "$unit"-backup{,-verify}.{timer,service} "$unit-stream.service"; do
   if [ -e "/etc/systemd/system/$name" ]; then units+=("$name"); fi
 done
 for name in "${units[@]}"; do
@@ -82,6 +84,11 @@ for name in "${units[@]}"; do
     -p NRestarts,MemoryCurrent,MainPID 2>/dev/null |
     while IFS= read -r line; do fact unit "$name $line"; done
 done
+if [ -r "$root/stream.yml" ]; then
+  fact stream_every "$(sed -n 's/^sync-interval: \([0-9]*\)s$/\1/p' "$root/stream.yml")"
+  socket=/run/$unit-stream/litestream.sock
+  if [ -S "$socket" ]; then fact stream_sync "$(curl -s --max-time 2 --unix-socket "$socket" http://localhost/list)"; fi
+fi
 # What the service's processes hold, shared pages counted once: systemd's own figure holds the page
 # cache as well, and is missing where the kernel counts no memory by control group.
 for list in /sys/fs/cgroup/{,unified/,systemd/}system.slice/"$unit.service"/cgroup.procs; do

@@ -8,20 +8,17 @@ release that made it may serve it instead of the present one. Reports {"id", "ma
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 
+import configuration
 import databases
 import sets
 
 root, bucket, prefix, environment, endpoint, wanted, folder, *aside = sys.argv[1:]
 UNPACK = {".zst": ("zstd", "-d", "-q", "--rm"), ".gz": ("gzip", "-d", "-q")}
-# A set's own: the key that sessions hang on, and whose the artifacts are.
-SECRET = re.compile(r"^MLFLOW_FLASK_SERVER_SECRET_KEY=.*$", re.M)
 
 
 def refuse_unfit(manifest):
@@ -79,26 +76,6 @@ def compare(manifest, name, seen):
         )
 
 
-def configuration(path):
-    """Lay the set's key and id beside the databases; where the databases lie is this host's."""
-    with tarfile.open(path) as archive:
-        names = archive.getnames()
-        old = archive.extractfile("server.env").read().decode()
-        if ".server-id" in names:
-            write(".server-id", archive.extractfile(".server-id").read().decode())
-    with open(os.path.join(root, "server.env")) as stream:
-        mine = stream.read()
-    key = SECRET.search(old)
-    if key:
-        write("server.env", SECRET.sub(lambda _: key.group(), mine))
-    os.remove(path)
-
-
-def write(name, text):
-    with open(os.path.join(folder, name), "w") as stream:
-        stream.write(text)
-
-
 def main():
     began = time.monotonic()
     place = sets.Sets(bucket, prefix, environment, endpoint)
@@ -109,8 +86,8 @@ def main():
     for entry in manifest["files"]:
         path = os.path.join(folder, entry["name"])
         place.fetch(manifest, entry["name"], path)
-        if entry["name"] == "configuration.tar.gz":
-            configuration(path)
+        if entry["name"] == configuration.NAME:
+            configuration.lay(path, root, folder)
             continue
         plain = unpack(path)
         compare(manifest, os.path.basename(plain), databases.examine(plain))

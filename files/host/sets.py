@@ -43,7 +43,8 @@ class Sets:
         """Map the id of every set, complete or not, to its objects as S3 lists them, by name."""
         found = {}
         pages = self.s3.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self.bucket, Prefix=self.folder):
+        # By their year: the stream beside them is no set, and has many more objects.
+        for page in pages.paginate(Bucket=self.bucket, Prefix=self.folder + "2"):
             for entry in page.get("Contents", ()):
                 id, slash, name = entry["Key"][len(self.folder) :].partition("/")
                 if ID.fullmatch(id) and slash and name and "/" not in name:

@@ -1,6 +1,6 @@
 # Replace the server's state (databases, release, start script) as a whole.
-# Needs: root, unit, and settle.sh. The new state lies in next.part. What goes back after a failure
-# runs where bash ignores errexit: so each step here says by itself when it fails.
+# Needs: root, unit, settle.sh and stream.sh. The new state lies in next.part. What goes back after a
+# failure runs where bash ignores errexit: so each step here says by itself when it fails.
 
 # From here on the server does not start: who asks it something waits in its socket. The lock ends
 # with this process, however that ends. What it starts must not inherit it: close 8 (and 9) there.
@@ -8,8 +8,10 @@ hold() { exec 8>> "$root/.hold" && flock 8; }
 release_hold() { exec 8>&-; }
 
 # Stop the server and have its databases in one file each. One that is damaged is left as it is.
+# The stream ends with its last write; it begins again with the server, anew on other databases.
 stop_server() {
   as_root systemctl stop "$unit.service" 8>&- 9>&- || return
+  stream_pause || return
   python3 - "$root" 8>&- 9>&- <<'PYTHON' || true
 import os, sqlite3, sys
 for name in ("mlflow.db", "basic_auth.db"):

@@ -1,6 +1,6 @@
 # Look for what may be wrong with a server, beside the facts, and change nothing.
-# Needs: root, unit, port, name (public, or ''), profile (where it is not the default one), and
-# bucket (a function that runs look_at_bucket.py).
+# Needs: root, unit, port, name (public, or ''), profile (where it is not the default one),
+# bucket (a function that runs look_at_bucket.py), and what stream.sh and stream_errors.sh define.
 # Every part looks on its own and at the same time, so that one that fails or hangs hides no other.
 # Prints `@report <key><TAB><value>` lines, and `@report looked<TAB><part>` for each part that ended.
 set +eu +o pipefail
@@ -63,6 +63,13 @@ look_at_service() {
     tell schedule "$(systemctl show "$timer" -p ActiveState --value)"
     tell timer "$(systemctl list-timers --all --output=json "$timer" 2>/dev/null)"
   fi
+  if active "$unit-stream.service"; then
+    # As start_stream.sh noted them.
+    files=$(cd "$root" && stat -c '%i %W' mlflow.db basic_auth.db | xargs)
+    [ "$(sed -n 2p "$root/.stream")" = "$files" ] || tell stream_astray yes
+    stream_holds || tell stream_loose yes
+  fi
+  [ -e "$root/stream.yml" ] && tell stream_error "$(stream_errors | tail -n 1)"
   look_at_timers
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tasks import schedule
 from tasks.findings.case import Case, Finding
+from tasks.findings.stream import stream
 from tasks.service import failed_by_timer
 from tasks.symptoms import Symptoms
 
@@ -42,6 +43,7 @@ def bucket(case: Case) -> Iterator[Finding]:
 
 def backup(case: Case) -> Iterator[Finding]:
     symptoms, facts = case.symptoms, case.facts
+    yield from stream(case)
     yield from _timers(case)
     if symptoms.backup_error:
         yield case.finding(

@@ -1,0 +1,57 @@
+"""What can be wrong with the continuous stream of the databases to the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks import configure
+from tasks import stream as streaming
+from tasks.findings.case import Case, Finding
+
+
+def stream(case: Case) -> Iterator[Finding]:
+    name = f"{case.unit}-stream"
+    unit = case.facts.unit(f"{name}.service")
+    if unit.load != "loaded":
+        return
+    error = case.symptoms.stream_error
+    why = f"It says: {error}." if error else f"journalctl -u {name} says why."
+    restart = f"sudo systemctl restart {name}"
+    if wrong := streaming.trouble(case.settings, case.facts):
+        seen = f"systemctl: {name}.service {unit.active}; Litestream's own list"
+        if unit.active != "active":
+            yield case.finding("stream-stopped", wrong, seen, why, script=restart)
+        else:
+            yield case.finding("stream-late", wrong, seen, f"{why} Mended, it goes on.",
+                               type=(case.fab("backup.stream", "status"),))  # fmt: skip
+    elif case.symptoms.stream_astray:
+        yield case.finding(
+            "stream-astray",
+            "The stream follows databases that others have taken the place of.",
+            f"{case.facts.root}/.stream names other files than lie there",
+            script=restart,
+        )
+    elif case.symptoms.stream_loose:
+        yield case.finding(
+            "stream-loose",
+            "Litestream does not hold the databases' logs: what it sends may restore damaged.",
+            "/proc/locks: it has no reader's lock on one of them",
+            "A restart begins a new stream; older ones stay as they are.",
+            script=restart,
+        )
+    elif error:
+        yield case.finding("stream-errors", "The stream runs, and has had errors of late.",
+                           f"journalctl -u {name}", why, severity="note",
+                           type=(case.fab("backup.stream", "verify"),))  # fmt: skip
+    every = case.facts.stream_every or streaming.EVERY
+    if case.settings.bucket and not all(
+        configure.is_there(case.facts, *file)
+        for file in streaming.files(case.settings, case.facts, every)
+    ):
+        yield case.finding(
+            "stream-due",
+            "The stream's files on the host and the settings differ.",
+            "what backup.stream on would put there",
+            severity="note",
+            type=(case.fab("backup.stream", "on"),),
+        )
