@@ -19,6 +19,7 @@ from tasks import (
     doctor,
     install,
     owner,
+    paths,
     plan,
     service,
     upgrade,
@@ -187,7 +188,7 @@ def test_rollback_to_it_gives_the_guide_s_server_back(capsys):
 def test_the_users_of_mlflow_before_3_6_are_of_the_first_revision(tmp_path, monkeypatch):
     import sqlite3
 
-    monkeypatch.syspath_prepend(str(install.paths.FILES / "host"))
+    monkeypatch.syspath_prepend(str(paths.FILES / "host"))
     import databases
 
     with sqlite3.connect(tmp_path / "basic_auth.db") as base:
