@@ -96,7 +96,7 @@ def process(host: Host, name: str, script: str, *options: str) -> Iterator[None]
 
 
 def test_a_healthy_host_has_no_finding_at_all(host: Host) -> None:
-    host.fab("backup")
+    backed_up(host)
     with schedule(host), host.tunnel():
         exported = host.fab("client", "--export").out.replace("export ", "")
         variables = dict(word.partition("=")[::2] for word in shlex.split(exported))
@@ -330,7 +330,7 @@ def test_a_database_that_a_dead_process_locks_is_named_with_it(host: Host) -> No
 
 
 def test_a_damaged_database_is_named_and_restored(host: Host) -> None:
-    host.fab("backup")
+    backed_up(host)
     with former_databases(host):
         damage(host)
         row = found(host, "database-corrupt", "mlflow.db is damaged", alone=False)
@@ -371,7 +371,7 @@ with open("{ROOT}/mlflow.db", "r+b") as file:
 
 
 def test_a_schema_that_is_newer_than_the_installed_mlflow_is_named(host: Host) -> None:
-    host.fab("backup")
+    backed_up(host)
     with former_databases(host):
         host.python(f"""
 import sqlite3
@@ -391,7 +391,7 @@ def test_a_database_that_belongs_to_root_is_named(host: Host) -> None:
 
 
 def test_a_database_of_users_that_is_gone_is_named(host: Host) -> None:
-    host.fab("backup")
+    backed_up(host)
     host.run(f"rm {ROOT}/basic_auth.db*")
     row = found(host, "auth-missing", "basic_auth.db", alone=False)
     follow(host, row)
@@ -589,6 +589,12 @@ def newest_set(host: Host) -> list[str]:
     return [key for key in found if key.startswith(newest)]
 
 
+def backed_up(host: Host) -> None:
+    """Make the only backup: `restore` prefers another test's where that one has runs."""
+    remove_backups(host)
+    host.fab("backup")
+
+
 def remove_backups(host: Host) -> None:
     s3, bucket = host.lab.s3(), host.lab.bucket
     for entry in s3.list_objects_v2(Bucket=bucket, Prefix="mlflow-backups/").get("Contents", []):
@@ -597,7 +603,7 @@ def remove_backups(host: Host) -> None:
 
 def test_a_backup_that_is_older_than_its_schedule_is_named(host: Host) -> None:
     remove_backups(host)
-    host.fab("backup")
+    backed_up(host)
     s3, bucket = host.lab.s3(), host.lab.bucket
     for key in newest_set(host):
         old = re.sub(
@@ -613,7 +619,7 @@ def test_a_backup_that_is_older_than_its_schedule_is_named(host: Host) -> None:
 
 
 def test_a_backup_that_fails_its_check_is_named(host: Host) -> None:
-    host.fab("backup")
+    backed_up(host)
     s3, bucket = host.lab.s3(), host.lab.bucket
     (key,) = [key for key in newest_set(host) if key.endswith("mlflow.db.zst")]
     body = bytearray(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
