@@ -125,7 +125,9 @@ def test_restored_databases_that_do_not_serve_are_taken_back(host):
     )
     assert "@say the former state serves again, with all data" in lines
     assert served(host) == OLD
-    assert aside(host) == []
+    (failed,) = aside(host)
+    assert failed.endswith("Z-failed"), "what it may have acknowledged is kept"
+    assert about(host, failed)["task"] == "return"
     assert left(host) == {"former"}
     assert host.machine.lines[-1][3] == "failed (1)"
 
@@ -278,7 +280,9 @@ def test_a_migrated_release_that_does_not_start_gives_way_with_its_databases(sou
     upgrade(sound, "bad", MIGRATED)
     assert (revision(sound.root), runs(sound.root)) == ("r1", 3)
     assert os.readlink(sound.root / "venv") == "releases/old"
-    assert (aside(sound), left(sound)) == ([], {"former"})
+    (failed,) = aside(sound)
+    assert revision(sound.root / "former" / failed) == "r2"
+    assert left(sound) == {"former"}
 
 
 def test_what_a_reader_keeps_in_the_log_is_upgraded_as_well(sound):
@@ -417,6 +421,7 @@ def test_the_last_upgrade_or_restore_is_what_a_rollback_gives_back(sound, look_a
     put_aside(sound, "20260101T000000Z-old", "upgrade", None)
     put_aside(sound, "20260102T000000Z", "restore", 1)
     put_aside(sound, "20260103T000000Z-old", "rollback", 2)
+    put_aside(sound, "20260102T000000Z-failed", "return", 3)
     (sound.root / "former/20260104T000000Z").mkdir()  # cut off before it was whole
     found = look_at_former()
     replaced = found.pop("replaced")
@@ -465,7 +470,7 @@ def test_a_present_database_that_cannot_be_read_does_not_bar_the_way_back(sound,
             (("20260103T000000Z-old", "rollback"),),
             "",
             "There is nothing to go back to: no upgrade, restore or adoption was made here. "
-            "What a rollback replaced: rollback --id 20260103T000000Z-old",
+            "Kept are: 20260103T000000Z-old. Back to one: ./fab rollback --id NAME",
         ),
         ((), "x", "There is no former state x. Kept are: none"),
         (

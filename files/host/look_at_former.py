@@ -61,16 +61,17 @@ def made_since(former):
 
 found = states()
 known = ", ".join(state["name"] for state in found)
+LEFT = ("rollback", "return")  # tasks that a state was put aside by, as it was not wanted
 if wanted:
     fitting = [state for state in found if state["name"] == wanted]
     if not fitting:
         fail("There is no former state %s. Kept are: %s" % (wanted, known or "none"))
 else:
-    fitting = [state for state in found if state["task"] != "rollback"]
+    fitting = [state for state in found if state["task"] not in LEFT]
     if not fitting:
         fail(
             "There is nothing to go back to: no upgrade, restore or adoption was made here."
-            + (" What a rollback replaced: rollback --id %s" % known if known else "")
+            + (" Kept are: %s. Back to one: ./fab rollback --id NAME" % known if known else "")
         )
 state = fitting[0]
 state["replaced"] = int(os.stat(os.path.join(folder, state["name"], "about.json")).st_mtime)

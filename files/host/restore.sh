@@ -12,7 +12,7 @@ hold
 on_failure() { serve_again; }
 stop_server
 switch restore "$former"
-on_failure() { go_back restore "$former"; }
+on_failure() { go_back "$former"; }
 release_hold
 serve
 on_failure() { :; }

@@ -50,13 +50,19 @@ serve_again() {
   release_hold
   (serve) && say "the former state serves again, with all data"
 }
-go_back() { # the task, the name of the state that it replaced
+go_back() { # the name of the state that it replaced
+  local failed=$1-failed
   hold
-  if stop_server && give_back "$1" "$2" "$2-failed"; then
-    rm -rf "$root/former/$2-failed"
+  if stop_server && give_back return "$1" "$failed"; then
+    # A server that was only slow may have acknowledged a run before it was given up.
+    if [ -e "$root/former/$failed/mlflow.db" ]; then
+      say "what did not serve is kept in $root/former/$failed"
+    else
+      rm -rf "$root/former/$failed"
+    fi
     serve_again
   else
-    warn "the former state could not be put back; it is kept in $root/former/$2"
+    warn "the former state could not be put back; it is kept in $root/former/$1"
   fi
 }
 

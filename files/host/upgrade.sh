@@ -25,7 +25,7 @@ else
   stop_server
 fi
 switch upgrade "$former"
-on_failure() { go_back upgrade "$former"; }
+on_failure() { go_back "$former"; }
 release_hold
 serve
 on_failure() { :; }
