@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("owner.py", "bucket.py")
 PYTHON = '"$root/venv/bin/python"'  # of the release that serves
+ANYBODY = "anybody"  # as files/host/owner.py spells it
 _asking = threading.Lock()
 
 
@@ -40,14 +41,15 @@ def note(settings: Settings, facts: Facts) -> str:
 def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
     """Look whose the prefix is, and ask before it is taken from another server.
 
-    `python` is a word for the script. Returns whose mark may be replaced, as server@host, or ""
-    where there is none. Raises Exit where that is not wanted.
+    `python` is a word for the script. Returns whose mark may be replaced: a server@host, ANYBODY
+    with `yes`, or "" where there is none. Raises Exit where that is not wanted.
     """
     settings = server.settings
     step = Change("look whose the prefix is", owning(settings, python, "look"), programs())
     mark = json.loads(server.look("deploy", [step])[-1])
     if mark is None:
-        return ""
+        # One that comes meanwhile, as of another host of the same command, is agreed to as well.
+        return ANYBODY if yes else ""
     where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
     question = f"{where} belongs to the server on {mark['host']} since {mark['since']}: take it?"
     consequence = (
@@ -57,8 +59,7 @@ def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
     with _asking:
         if not confirm(question, yes, consequence):
             raise Exit("Nothing was changed. Set another `prefix:` in fabric.yaml, or agree.")
-    server.warn(f"{where} is taken over from the server on {mark['host']}")
-    return f"{mark['server']}@{mark['host']}"
+    return ANYBODY if yes else f"{mark['server']}@{mark['host']}"
 
 
 def marking(settings: Settings, over: str = "", python: str = PYTHON) -> Change:

@@ -2,8 +2,9 @@
 
 The mark is the object <prefix>/.remote-mlflow-owner.json: {"server": id, "host": name, "since":
 time}. Runs on the host. Arguments: `look` or `claim`, root, bucket, prefix, region or "", endpoint
-or "", and for `claim` the server@host whose mark may be replaced, or "". `look` reports the mark of
-another server, or null. Its functions serve what is staged beside it as well.
+or "", and for `claim` whose mark may be replaced: a server@host, "anybody", or "" for nobody.
+`look` reports the mark of another server, or null. Its functions serve what is staged beside it as
+well.
 """
 
 import datetime
@@ -18,6 +19,7 @@ from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, troubled
 
 NAME = ".remote-mlflow-owner.json"
+ANYBODY = "anybody"
 # What somebody else wrote is shown to the operator: nothing but these.
 SHAPES = {"server": r"[0-9a-f]{8}", "host": r"[A-Za-z0-9._-]{1,64}", "since": r"[0-9T:.+Z-]{10,40}"}
 
@@ -105,17 +107,20 @@ def look(root, bucket):
 def claim(root, bucket, over):
     """Mark the prefix as this server's, unless another one has done so and is not to give way."""
     seen = mark(bucket)
-    if seen and label(seen) != over and not is_ours(seen, root, bucket):
-        raise Trouble(
-            "owner",
-            "s3://%s/%s/ was marked meanwhile by the server on %s."
-            % (bucket.name, bucket.prefix, seen["host"]),
-            "Type deploy again.",
-        )
+    if seen and not is_ours(seen, root, bucket):
+        where, host = "s3://%s/%s/" % (bucket.name, bucket.prefix), seen["host"]
+        if over not in (label(seen), ANYBODY):
+            raise Trouble(
+                "owner",
+                "%s was marked meanwhile by the server on %s." % (where, host),
+                "Type deploy again.",
+            )
+        print("@warn %s is taken over from the server on %s" % (where, host))
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     if seen is None or label(seen) != me(root):
         name, _, host = me(root).partition("@")
-        write(bucket, {"server": name, "host": host, "since": now}, new=seen is None)
+        first = seen is None and over != ANYBODY
+        write(bucket, {"server": name, "host": host, "since": now}, new=first)
     write_whole(os.path.join(root, ".owned"), "%s %s" % (me(root), place(bucket)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import HOME, Host, Lab
+from lab import HOME, UNIT, Host, Lab
 from older import Older
 
 from tasks.rehearsal.trees import alone
@@ -58,6 +58,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         count = ALL if metafunc.config.getoption("full") else SAMPLE
         chance = random.Random(metafunc.function.__name__)
         metafunc.parametrize("moment", [round(chance.random(), 3) for _ in range(count)])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show with a test that failed what its host's server said last."""
+    report: Any = yield
+    if report.when == "call" and report.failed:
+        for name, host in getattr(item, "funcargs", {}).items():
+            if isinstance(host, Host):
+                report.sections.append((f"the server on {name}", said_last(host)))
+    return report  # type: ignore[return-value]
+
+
+def said_last(host: Host) -> str:
+    try:
+        return host.run(f"journalctl --no-pager -o cat -n 60 -u {UNIT}.service", code=None)
+    except Exception as error:  # noqa: BLE001 (a host that is down must not hide the failure)
+        return repr(error)
 
 
 def pytest_configure(config: pytest.Config) -> None:
