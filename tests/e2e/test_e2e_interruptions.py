@@ -12,7 +12,15 @@ from lab import CHAIN, Host, Lab, Working, until
 DURATION = {"install": 18.0, "configure": 1.5, "deploy": 11.0}
 
 
-@pytest.mark.parametrize("task", CHAIN)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the tasks that are cut short: by default one of each kind, with --full all."""
+    if "task" in metafunc.fixturenames:
+        killed = "operator" in metafunc.function.__name__
+        every = CHAIN if killed else ("install", "deploy")
+        full = metafunc.config.getoption("full")
+        metafunc.parametrize("task", every if full else ("install" if killed else "deploy",))
+
+
 def test_a_task_whose_operator_is_killed_succeeds_when_typed_again(
     lab: Lab, task: str, moment: float
 ) -> None:
@@ -28,7 +36,6 @@ def test_a_task_whose_operator_is_killed_succeeds_when_typed_again(
         assert host.fab(*CHAIN).out.count("nothing to change") == 3
 
 
-@pytest.mark.parametrize("task", ["install", "deploy"])
 def test_a_host_whose_power_is_cut_is_mended_by_the_same_task(
     lab: Lab, task: str, moment: float
 ) -> None:
