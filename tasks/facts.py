@@ -114,6 +114,7 @@ class Facts:
     foreign: bool = False
     guide: Guide | None = None
     complete: frozenset[str] = frozenset()
+    locked: frozenset[str] = frozenset()  # releases whose lock is kept on the host
     tools: str | None = None
     stream: str | None = None  # the installed Litestream's lock
     stream_every: int | None = None  # seconds
@@ -223,6 +224,7 @@ def parse(text: str) -> Facts:
         release=one("release"),
         foreign="foreign" in found,
         complete=frozenset(found.get("complete", [])),
+        locked=frozenset(found.get("locked", [])),
         tools=one("tools"),
         stream=one("stream"),
         stream_every=number("stream_every"),

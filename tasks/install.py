@@ -12,9 +12,8 @@ from tasks.facts import PACKAGES, Facts
 from tasks.kinds import Host, remote
 from tasks.releases import (
     digest,
-    installing,
     is_behind,
-    lock_of,
+    making,
     release_of,
     version_of,
     wanted_release,
@@ -65,7 +64,7 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
         needed.append(environment("tools", "install uv and the AWS CLI", LINK))
     release = wanted_release(settings, facts)
     if release not in facts.complete:
-        needed.append(installing(release, lock_of(settings)))
+        needed.append(making(settings, facts, release))
     if facts.release != release and not facts.guide:
         needed.append(
             Change(

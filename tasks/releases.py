@@ -62,9 +62,10 @@ def version_of(release: str | None) -> str:
 def wanted_release(settings: Settings, facts: Facts) -> str:
     """Name the release that the host should have: one with databases keeps its own.
 
-    Their schema goes with it; only `upgrade` and `rollback` change both together.
+    Their schema goes with it; only `upgrade` and `rollback` change both together. A broken one
+    keeps it as well, as long as the host has its lock.
     """
-    if facts.schema and facts.release in facts.complete:
+    if facts.schema and facts.release in facts.complete | facts.locked:
         return str(facts.release)
     return release_of(settings)
 
@@ -100,6 +101,16 @@ def resolved(server: Server, version: str) -> str:
     script = f'python3 "$here/resolve_release.py" "$root" {sh(version)}'
     look = Change("resolve", script, {"resolve_release.py": read("host/resolve_release.py")})
     return str(json.loads(server.look("upgrade", [look], RESOLVE_TIMEOUT)[-1])["lock"])
+
+
+def making(settings: Settings, facts: Facts, release: str) -> Change:
+    """Build the change that makes the wanted release, by the lock that the host keeps of it."""
+    if release not in facts.locked:
+        return installing(release, lock_of(settings))
+    return Change(
+        f"make the environment of MLflow {version_of(release)} anew",
+        f"release={release}\n{read('host/kept_lock.sh')}{read('host/install_release.sh')}",
+    )
 
 
 def installing(release: str, lock: str) -> Change:

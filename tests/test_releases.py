@@ -6,6 +6,7 @@ import base64
 import json
 import shlex
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,10 +19,11 @@ from invoke import Exit
 from stand_ins import SETTINGS, Reply, context, deployed
 from werkzeug.serving import make_server
 
-from tasks import releases
+from tasks import install, releases
 from tasks.facts import Facts
 from tasks.releases import find, is_behind, release_of, wanted_release
 from tasks.settings import Settings
+from tasks.templates import read
 
 RELEASE = release_of(SETTINGS)
 OLD, RENEWED = "3.16.0-00000000", "3.17.2-00000000"
@@ -89,6 +91,31 @@ def test_a_version_without_a_lock_is_compared_by_its_number():
 )
 def test_a_host_with_databases_keeps_the_release_that_reads_them(facts, wanted):
     assert wanted_release(SETTINGS, facts) == wanted
+
+
+def test_a_broken_release_that_was_resolved_is_made_anew_by_the_lock_that_was_kept():
+    facts = deployed(release=OLD, complete=frozenset({RELEASE}), locked=frozenset({OLD, RELEASE}))
+    (change,) = install.changes(SETTINGS, facts)
+    assert change.what == "make the environment of MLflow 3.16.0 anew"
+    assert change.files == {}, "the host's own lock is taken"
+    lost = deployed(release=OLD, complete=frozenset({RELEASE}))
+    with pytest.raises(Exit, match="The environment of 3"):
+        install.changes(SETTINGS, lost)
+
+
+@pytest.mark.parametrize(("text", "code"), [("mlflow==3.16.0\n", 0), ("mlflow==6.6.6\n", 1)])
+def test_a_kept_lock_is_taken_only_as_the_one_that_it_was(tmp_path, text, code):
+    release = releases.named("3.16.0", "mlflow==3.16.0\n")
+    (tmp_path / "releases").mkdir()
+    (tmp_path / f"releases/{release}.txt").write_text(text)
+    script = (
+        f'fail() {{ echo "$1"; exit 1; }}; root={tmp_path} here={tmp_path} release={release}\n'
+        + read("host/kept_lock.sh")
+    )
+    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done
+    assert (tmp_path / "release.txt").exists() is not bool(code)
+    assert ("Delete it, then type install again." in done.stdout) is bool(code)
 
 
 # -- resolve_release.py ------------------------------------------------------------------------

@@ -46,6 +46,9 @@ elif [ -n "$current" ]; then
 elif compgen -G "$root/releases/*-guide/.guide/stopped" > /dev/null; then
   fact foreign venv
 fi
+for lock in "$root"/releases/*.txt; do
+  if [ -e "$lock" ]; then fact locked "$(basename "$lock" .txt)"; fi
+done
 for stamp in "$root"/releases/*/.complete; do
   # Without its Python, such as after an upgrade of the system, it has to be made anew.
   if [ -e "$stamp" ] && [ -x "$(dirname "$stamp")/bin/python" ]; then fact complete "$(basename "$(dirname "$stamp")")"; fi
