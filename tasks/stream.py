@@ -20,7 +20,7 @@ from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.releases import digest
 from tasks.server import Change, Server
-from tasks.service import ABSENT
+from tasks.service import absent
 from tasks.templates import read, render
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def refuse_unfit(server: Server) -> None:
             "PostgreSQL see docs/stream.md; the backups go on: ./fab backup"
         )
     if not (is_deployed(settings, facts) and facts.schema):
-        raise Exit(ABSENT.format(host=server.name))
+        raise Exit(absent(server))
     refuse_without_sudo(facts)
 
 
