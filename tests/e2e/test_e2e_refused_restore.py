@@ -54,7 +54,7 @@ def untouched(older: Older) -> tuple[object, ...]:
 
 @contextmanager
 def spoiled(older: Older, name: str, spoil: Spoil | None) -> Iterator[str]:
-    """Put a copy of the backup into the bucket, of which one file is spoilt or, by None, missing."""
+    """Put a copy of the backup into the bucket, one file of it spoilt or (None) missing."""
     s3, bucket = older.host.lab.s3(), older.host.lab.bucket
     id = "20200101T000000Z-e2e"
     place = f"{SETS}{older.backup}/"
