@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 TIMEOUT = 900  # seconds a test; the slowest needs a tenth of it where nothing hangs
 # How often a costly promise is put to the test: by default, and with --full.
 SAMPLE, ALL = 1, 5
+# Whose tests share the host of the former release.
+OF_THE_OLDER = ("_cut_off.py", "_nothing_lost.py", "_refused_restore.py", "_upgrade.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each worker one test at a time, or one class, whose tests share a host.
+    """Give each worker one test at a time, or those of one class or fixture that share a host.
 
     Its own `--dist loadgroup` does nothing where pytest is newer than 9.1 (xdist 3.8).
     """
@@ -45,8 +47,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadScopeScheduling
 
+    full = config.getoption("full")
+
     class ByHost(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
+            # A sample is too small for each worker to make such a host.
+            if nodeid.partition("::")[0].endswith(OF_THE_OLDER) and not full:
+                return "older"
             return nodeid.rpartition("::")[0] if "::Test" in nodeid else nodeid
 
     return ByHost(config, log)

@@ -22,7 +22,7 @@ FAILURES = (
     ("check", False, "MLflow does not serve these databases: it cannot read the newest run"),
     ("disk", False, "The databases cannot be migrated"),
 )
-SAMPLE = 2  # of them by default
+SAMPLE = 1  # of them by default
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
