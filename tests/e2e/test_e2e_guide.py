@@ -80,6 +80,7 @@ def fails_and_goes_back(guide: Guide) -> None:
     host.run(f"rm -r /run/{UNIT}.sock; ! ls /etc/systemd/system/{UNIT}.*")
 
 
+@pytest.mark.costly
 def test_one_that_is_a_unit_of_mlflow_2_is_migrated_and_given_back(by_unit: Guide) -> None:
     guide, host = by_unit, by_unit.host
     host.fab("install", "configure", timeout=600, **AIM)

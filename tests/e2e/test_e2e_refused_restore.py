@@ -48,7 +48,7 @@ def untouched(older: Older) -> tuple[object, ...]:
     return (
         state,
         host.unit(f"{UNIT}.service", "ActiveEnterTimestampMonotonic"),
-        host.run(f"cd {here}; ls -A . backups; ls -A former 2> /dev/null; sha256sum server.env"),
+        host.run(f"cd {here}; ls -A . backups; ls -A former || true; sha256sum server.env"),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import pytest
 from lab import CHAIN, Host, until
 
 from tasks.credentials import Login
@@ -172,6 +173,7 @@ def _wrong_inputs(host: Host) -> None:
         host.fab("start")
 
 
+@pytest.mark.costly
 def test_a_version_is_copied_to_another_environment_whatever_interrupts_it(
     host: Host, moment: float
 ) -> None:

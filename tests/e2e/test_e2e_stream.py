@@ -9,6 +9,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
+import pytest
 from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
 from load import writers
 
@@ -99,6 +100,7 @@ def anew(host: Host, former: dict[str, Any]) -> dict[str, Any] | None:
     return row if whole and row["stream"] != former["stream"] else None
 
 
+@pytest.mark.costly
 def test_a_stream_outlives_kills_begins_anew_on_other_databases_and_ends_when_told(
     host: Host,
 ) -> None:

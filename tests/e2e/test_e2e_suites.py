@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from lab import CHAIN, Lab
 
 
@@ -14,6 +15,7 @@ def test_the_chain_makes_a_verified_server_of_debian_13_too(lab: Lab) -> None:
         assert again.out.count("nothing to change") == 3
 
 
+@pytest.mark.costly
 def test_a_default_site_that_somebody_changed_goes_on_being_served(lab: Lab) -> None:
     with lab.blank() as host:
         host.run(
