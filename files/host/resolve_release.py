@@ -21,6 +21,8 @@ root, version = sys.argv[1:3]
 TOOLS = os.path.join(root, "tools", "bin")
 # The Simple repository API of the package index, whose JSON gives upload times (PEP 691, PEP 700).
 SIMPLE = "application/vnd.pypi.simple.v1+json"
+# pip's own default, where nothing names an index.
+PUBLIC = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 # What a release of ours has (files/releases/*.in); Flask-WTF is in the extra `auth` of newer ones.
 WANTED = "mlflow[auth]==%s\nFlask-WTF<2\nboto3\npsycopg2-binary\n"
 
@@ -35,9 +37,14 @@ def index():
     for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
         if os.environ.get(variable):
             return os.environ[variable].rstrip("/")
-    words = [os.path.join(TOOLS, "python"), "-m", "pip", "config", "get", "global.index-url"]
-    asked = subprocess.run(words, capture_output=True, text=True)
-    return asked.stdout.strip().rstrip("/") or "https://pypi.org/simple"
+    words = ("-m", "pip", "config", "get", "global.index-url")
+    return (tools_python(*words) or tools_python("-c", PUBLIC)).rstrip("/")
+
+
+def tools_python(*words):
+    """Return what the Python that uv and pip lie beside prints, or "" where it fails."""
+    command = [os.path.join(TOOLS, "python"), *words]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def question():
