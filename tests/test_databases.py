@@ -166,6 +166,16 @@ def test_an_index_that_contradicts_its_table_is_damage(databases, root):
         databases.examine(str(root / "mlflow.db"))
 
 
+def test_a_list_of_free_pages_that_contradicts_the_file_is_damage(databases, root):
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as base:
+        base.execute("pragma wal_checkpoint(truncate)")
+    with open(root / "mlflow.db", "r+b") as stream:
+        stream.seek(36)  # where the header counts them (SQLite's "Database File Format", 1.3)
+        stream.write((7).to_bytes(4, "big"))
+    with pytest.raises(databases.Damaged, match=r"^the database mlflow\.db is damaged: "):
+        databases.examine(str(root / "mlflow.db"))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -18,6 +18,8 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import databases
@@ -32,6 +34,8 @@ ENCRYPTED = {"ServerSideEncryption": "AES256"}
 # Four parts of 8 MB on their way at once keep the memory below 200 MB.
 TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
 BLOCK = 1 << 20
+
+Part = namedtuple("Part", "path sha256")  # a file of the set
 
 
 def fail(text):
@@ -69,22 +73,28 @@ def server_id():
 
 def packed_and_examined(path):
     """Pack a database while it is checked: neither leaves the host before both are done."""
-    result = path + ".zst"
-    packing = subprocess.Popen(["zstd", "-1", "-q", path, "-o", result])
-    try:
+    name = os.path.basename(path)
+    with ThreadPoolExecutor() as pool:
+        packing = pool.submit(packed, path)
         seen = databases.examine(path)
-    except databases.Damaged as error:
-        packing.kill()
-        fail("Nothing was sent, and earlier backups stay: %s. Type: ./fab doctor" % error)
-    finally:
-        packing.wait()
-    if packing.returncode:
-        fail("zstd could not pack %s (%d). Type backup again." % (path, packing.returncode))
+        part = packing.result()
     os.remove(path)
     if seen["dangling"]:
-        name = os.path.basename(path)
         print("@warn %s has %d rows that refer to nothing" % (name, seen["dangling"]))
-    return result, seen
+    return part, seen
+
+
+def packed(path):
+    """Pack a file beside itself; returns the packed one as a part of the set."""
+    command = ["zstd", "-1", "-q", "-c", path]
+    with (
+        open(path + ".zst", "wb") as target,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as packing,
+    ):
+        part = Part(target.name, digest(packing.stdout, target))
+    if packing.returncode:
+        fail("zstd could not pack %s (%d). Type backup again." % (path, packing.returncode))
+    return part
 
 
 def configuration(folder):
@@ -93,30 +103,37 @@ def configuration(folder):
         for name in CONFIGURATION:
             if os.path.exists(os.path.join(root, name)):
                 archive.add(os.path.join(root, name), arcname=name)
-    return path
+    return as_it_is(path)
 
 
-def digest(stream):
+def as_it_is(path):
+    """Make a file that is packed already a part of the set."""
+    with open(path, "rb") as stream:
+        return Part(path, digest(stream))
+
+
+def digest(stream, target=None):
+    """Return the SHA-256 of what is read, and write it to the target where there is one."""
     sha = hashlib.sha256()
     for block in iter(lambda: stream.read(BLOCK), b""):
         sha.update(block)
+        if target:
+            target.write(block)
     return sha.hexdigest()
 
 
-def send(s3, path, key):
+def send(s3, part, key):
     """Send one file, encrypted at rest, and read it back whole."""
-    with open(path, "rb") as stream:
-        wanted = digest(stream)
-    with open(path, "rb") as stream:
+    with open(part.path, "rb") as stream:
         # Not upload_file, which hides what S3 says in an error of its own.
         s3.upload_fileobj(stream, bucket, key, ExtraArgs=ENCRYPTED, Config=TRANSFER)
     came_back = s3.get_object(Bucket=bucket, Key=key)
-    if digest(came_back["Body"]) != wanted:
+    if digest(came_back["Body"]) != part.sha256:
         fail("s3://%s/%s came back other than it was sent. Type backup again." % (bucket, key))
     return {
-        "name": os.path.basename(path),
-        "bytes": os.path.getsize(path),
-        "sha256": wanted,
+        "name": os.path.basename(part.path),
+        "bytes": os.path.getsize(part.path),
+        "sha256": part.sha256,
         "etag": came_back["ETag"],  # tells later, without a download, that it is still this one
     }
 
@@ -156,10 +173,10 @@ def collected(uri, folder):
         names = (databases.AUTH,)
         databases.copy(root, names, folder)
         path, seen[databases.TRACKING] = postgres.dump(uri, folder)
-        parts.append(path)
+        parts.append(as_it_is(path))
     for name in names:
-        path, seen[name] = packed_and_examined(os.path.join(folder, name))
-        parts.append(path)
+        part, seen[name] = packed_and_examined(os.path.join(folder, name))
+        parts.append(part)
     return seen, [*parts, configuration(folder)]
 
 
@@ -174,7 +191,7 @@ def main():
     clear(scratch)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         seen, parts = collected(uri, folder)
-        sent = [send(s3, path, place + "/" + os.path.basename(path)) for path in parts]
+        sent = [send(s3, part, place + "/" + os.path.basename(part.path)) for part in parts]
     release = databases.release(root)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     manifest = {

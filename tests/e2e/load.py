@@ -220,7 +220,7 @@ base.execute('''
 base.execute('''
     with recursive n(i) as (select 0 union all select i + 1 from n where i + 1 < ?)
     insert into metrics (key, value, timestamp, run_uuid, step, is_nan)
-    select 'loss', random() / 9e18, began + i, id, i, 0 from made, n
+    select 'loss', random() / 9e18, began + i, id, i, 0 from made cross join n
 ''', (metrics,))
 base.execute('''
     insert into latest_metrics (key, value, timestamp, step, is_nan, run_uuid)
