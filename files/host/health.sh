@@ -15,7 +15,11 @@ await_health() {
     grep -E '^[A-Za-z0-9_.]*(Error|Exception)\b|^Error:|\[ERROR\]|FAILED' | tail -n 1) || true
   fail "The server does not start: ${error:-no error in its log}. See the whole: ./fab logs"
 }
-# What systemd counts from here on are restarts that nobody asked for.
-as_root systemctl reset-failed "$unit.service" 2> /dev/null || true
-began=$(date +%s)
-restarts_before=$(systemctl show "$unit.service" -p NRestarts --value)
+# What systemd counts from here on are restarts that nobody asked for. A stop alone does not end the
+# count of a server that was waiting to be restarted.
+count_from_here() {
+  as_root systemctl reset-failed "$unit.service" 2> /dev/null || true
+  began=$(date +%s)
+  restarts_before=$(systemctl show "$unit.service" -p NRestarts --value)
+}
+count_from_here

@@ -40,6 +40,7 @@ switch() {
 
 # Start the server on what is in place now; requests that waited go on.
 serve() {
+  count_from_here
   as_root systemctl start "$unit.socket" nginx "$unit.service"
   await_health
 }
