@@ -21,6 +21,7 @@ from tasks import (
     install,
     logs,
     plan,
+    postgres,
     registry,
     rehearse,
     restore,
@@ -93,6 +94,7 @@ for collection in (
         users.revoke,
         users.import_,
     ),
+    Collection("postgres", postgres.install, postgres.migrate, postgres.psql),
     Collection("sandbox", sandbox.up, sandbox.down, sandbox.list_),
 ):
     namespace.add_collection(collection)

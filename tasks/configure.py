@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials, paths
+from tasks import credentials, paths, stores
 from tasks.commands import sh, when
 from tasks.credentials import Keys, Login
 from tasks.facts import Facts
@@ -88,6 +88,7 @@ def _configure(server: Server, task: str, *halves: Half) -> None:
         for change in half(server.settings, facts, server.keys, server.login)
     ]
     if auth_changes in halves:
+        needed += store_changes(server.settings, facts, credentials.database_password(server))
         _accept_supplied_login(server)
     if needed:
         if server.login and not facts.has_users:
@@ -194,16 +195,16 @@ def auth_changes(
     """Decide what a server without users needs for its first start."""
     needed = []
     if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in facts.server_env:
-        uri = settings.backend_store_uri or f"sqlite:///{facts.root}/mlflow.db"
         needed.append(
             Change(
                 "make server.env with a secret key",
                 read("host/make_server_env.sh"),
-                {"backend_store_uri": uri},
+                {"stores": stores.lines(stores.wanted(settings, facts), facts.root)},
             )
         )
     if not facts.has_users and login is not None:
-        text = auth_config(settings, facts.root, login.username, login.password)
+        users = stores.current(settings, facts).users
+        text = auth_config(settings, users, login.username, login.password)
         if not is_there(facts, f"{facts.root}/.mlflow_auth_config", text, "600"):
             needed.append(
                 Change(
@@ -215,14 +216,51 @@ def auth_changes(
     return needed
 
 
-def auth_config(settings: Settings, root: str, username: str, password: str = "") -> str:
-    """Render the file that MLFLOW_AUTH_CONFIG_PATH names; deploy takes the password away again."""
+def store_changes(settings: Settings, facts: Facts, password: str | None) -> list[Change]:
+    """Decide what a server on PostgreSQL needs beside server.env: its password, and a proof.
+
+    Raises Exit where the settings name another database than the one that holds the runs.
+    """
+    stores.refuse_other(settings, facts)
+    named = stores.current(settings, facts)
+    if not named.postgres:
+        return []
+    needed = []
+    path = f"{facts.root}/{stores.PASS_FILE}"
+    line = named.pass_line(password) if password else None
+    if line and not is_there(facts, path, line, "600"):
+        script = f'place "$here/pass" "$root/{stores.PASS_FILE}" 0600'
+        needed.append(Change(f"write {stores.PASS_FILE} for {named.role}", script, {"pass": line}))
+    if needed or facts.schema is None:
+        needed.append(proving_stores(settings, facts))
+    return needed
+
+
+def proving_stores(settings: Settings, facts: Facts) -> Change:
+    """Prove from the host that both PostgreSQL databases take the server's role and its tables."""
+    # In a shell of its own: for the steps that follow, a database is where server.env says.
+    python = python_of(settings, facts)
+    script = f'(set -a; . "$here/stores"; exec {python} "$here/prove_stores.py")'
+    named = stores.current(settings, facts)
+    place = named.host or "this host"
+    files: dict[str, str | bytes] = {
+        name: read(f"host/{name}") for name in ("prove_stores.py", "postgres.py", "databases.py")
+    }
+    files["stores"] = stores.lines(named, facts.root)
+    return Change(f"prove access to PostgreSQL on {place}", script, files)
+
+
+def auth_config(settings: Settings, users: str, username: str, password: str = "") -> str:
+    """Render the file that MLFLOW_AUTH_CONFIG_PATH names; deploy takes the password away again.
+
+    `users` is the address of the database of users.
+    """
     return render(
         "mlflow_auth_config.ini",
         default_permission=settings.default_permission,
-        database_uri=f"sqlite:///{root}/basic_auth.db",
-        username=username,
         # MLflow reads the file with interpolation, where a lone % is an error.
+        database_uri=users.replace("%", "%%"),
+        username=username,
         password=password and f" {password.replace('%', '%%')}",
     )
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import paths
+from tasks import paths, stores
 from tasks.console import console, interactive
 
 if TYPE_CHECKING:
     from tasks.server import Server
     from tasks.settings import Settings
+    from tasks.stores import Stores
 
 SHORTEST = 12  # characters; MLflow 3.17 refuses a shorter admin password at its first start
 USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -100,6 +101,41 @@ def supplied_keys(variables: Mapping[str, str]) -> Keys | None:
             "to keep what the host has."
         )
     return Keys(key_id, secret, token or None)
+
+
+def database_password(server: Server) -> str | None:
+    """Return PostgreSQL's password: the address's, PGPASSWORD, or the operator's copy.
+
+    None leaves it to the host's own file, or to a host that is known by its user.
+    """
+    uri = server.settings.backend_store_uri
+    if uri is None or not stores.is_postgres(uri):
+        return None
+    named = stores.of(uri)
+    kept = kept_database_password(named.role, named.host)
+    password = named.password or server.variables.get("PGPASSWORD") or kept
+    if password:
+        console.protect(password)
+    return password
+
+
+def keep_database_password(named: Stores, password: str) -> Path:
+    """Write the operator's copy of a role's password at one PostgreSQL server."""
+    copy = _password_file(named.role, named.host)
+    write_privately(copy, json.dumps({"password": password}))
+    return copy
+
+
+def kept_database_password(role: str, host: str) -> str | None:
+    """Return the operator's copy of a role's password at one PostgreSQL server."""
+    try:
+        return str(json.loads(_password_file(role, host).read_text())["password"])
+    except FileNotFoundError:
+        return None
+
+
+def _password_file(role: str, host: str) -> Path:
+    return paths.config() / f"{role}@{host.replace('/', '_')}--postgres.json"
 
 
 def copy_of(server: Server) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials, owner
+from tasks import credentials, owner, stores
 from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
 from tasks.console import typed
@@ -89,6 +89,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
         raise Exit("MLflow is not installed on the host yet. Type: ./fab install configure deploy")
     if not facts.server_env or not (facts.has_users or facts.bootstrap):
         raise Exit("The server has no first login yet. Type: ./fab configure deploy")
+    stores.refuse_other(settings, facts)
     refuse_taken_port(settings, facts)
 
     marking = [] if owner.is_marked(settings, facts) else [owner.marking(settings, over)]
@@ -237,7 +238,8 @@ def readying(settings: Settings, facts: Facts) -> Change:
 def auth_file(settings: Settings, facts: Facts) -> File:
     """Render the login's file as it is once the first user exists: without a password."""
     path = f"{facts.root}/.mlflow_auth_config"
-    return File(path, "600", auth_config(settings, facts.root, settings.username))
+    users = stores.current(settings, facts).users
+    return File(path, "600", auth_config(settings, users, settings.username))
 
 
 def managed_files(settings: Settings) -> list[str]:
@@ -250,6 +252,7 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/nginx/sites-available/{unit}",
         f"{root}/start_mlflow_server.sh",
         f"{root}/.mlflow_auth_config",
+        f"{root}/{stores.PASS_FILE}",
         *(f"/etc/systemd/system/{name}" for name in schedule_units(settings)),
     ]
 

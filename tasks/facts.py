@@ -28,6 +28,7 @@ PACKAGES = (
     "ca-certificates",
     "zstd",
 )
+POSTGRES_CLIENT = "postgresql-client"  # dumps and restores; for servers on PostgreSQL alone
 
 
 END = "end\tyes\n"
@@ -143,6 +144,8 @@ class Facts:
     runs: int | None = None
     experiments: int | None = None
     database: str | None = None  # the scheme of its URI, such as sqlite
+    store: str | None = None  # that URI, without a password
+    auth_store: str | None = None  # the users' one; None is SQLite
     database_bytes: int | None = None
     workers: int | None = None
     service_kb: int | None = None  # proportional set size of the service's processes
@@ -161,7 +164,7 @@ def probe(settings: Settings, files: Sequence[str]) -> str:
     return sh(
         "bash", "-c", read("host/facts.sh"), "facts",
         settings.root_path, settings.unit, settings.port, settings.profile,
-        *PACKAGES, "--", *files, "--",
+        *PACKAGES, POSTGRES_CLIENT, "--", *files, "--",
     )  # fmt: skip
 
 
@@ -253,6 +256,8 @@ def parse(text: str) -> Facts:
         runs=number("runs"),
         experiments=number("experiments"),
         database=one("database"),
+        store=one("store"),
+        auth_store=one("auth_store"),
         database_bytes=number("database_bytes"),
         workers=number("workers"),
         service_kb=number("service_kb"),

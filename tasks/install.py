@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks import stores
 from tasks.commands import sh
-from tasks.facts import PACKAGES, Facts
+from tasks.facts import PACKAGES, POSTGRES_CLIENT, Facts
 from tasks.kinds import Host, remote
 from tasks.releases import (
     digest,
@@ -55,11 +56,7 @@ def install(c: Host) -> None:
 def changes(settings: Settings, facts: Facts) -> list[Change]:
     """Decide what the host lacks; raises Exit where it cannot become a server."""
     refuse_unfit(settings, facts)
-    needed = []
-    missing = [name for name in PACKAGES if name not in facts.packages]
-    if missing:
-        script = f"packages={sh(' '.join(missing))}\n{read('host/install_packages.sh')}"
-        needed.append(Change(f"install with apt: {', '.join(missing)}", script))
+    needed = packages(facts, stores.current(settings, facts).postgres)
     if facts.tools != digest(read("tools.txt")):
         needed.append(environment("tools", "install uv and the AWS CLI", LINK))
     release = wanted_release(settings, facts)
@@ -74,6 +71,16 @@ def changes(settings: Settings, facts: Facts) -> list[Change]:
             )
         )
     return needed
+
+
+def packages(facts: Facts, postgres: bool) -> list[Change]:
+    """Build what installs the packages that the host lacks."""
+    wanted = [*PACKAGES, *([POSTGRES_CLIENT] if postgres else [])]
+    missing = [name for name in wanted if name not in facts.packages]
+    if not missing:
+        return []
+    script = f"packages={sh(' '.join(missing))}\n{read('host/install_packages.sh')}"
+    return [Change(f"install with apt: {', '.join(missing)}", script)]
 
 
 # The guide's own commands find it where the host has no other.

@@ -42,6 +42,8 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
     login = credentials.known(server) or credentials.Login(settings.username, "")
     halves = (configure.aws_changes, configure.auth_changes)
     configuring = [change for half in halves for change in half(settings, facts, keys, login)]
+    password = credentials.database_password(server)
+    configuring += configure.store_changes(settings, facts, password)
     return [
         ("install", _sentences(install.changes(settings, facts))),
         ("configure", _sentences(configuring)),

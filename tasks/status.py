@@ -204,7 +204,7 @@ def row(server: Server) -> dict[str, Any]:
         "memory_bytes": memory if running else None,
         "workers": facts.workers,
         "database": facts.database,
-        "database_bytes": facts.database_bytes if facts.database == "sqlite" else None,
+        "database_bytes": facts.database_bytes,
         "runs": facts.runs,
         "experiments": facts.experiments,
         "users": facts.users,

@@ -15,7 +15,7 @@ from typing import Any
 import paramiko
 from invoke import Context, Result
 
-from tasks import deploy, owner, releases
+from tasks import deploy, owner, releases, stores
 from tasks.configure import auth_config, proof
 from tasks.facts import PACKAGES, Facts, Managed, Unit
 from tasks.server import Server
@@ -207,7 +207,7 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     before = configured(settings)
     before = replace(before, **{key: value for key, value in values.items() if key != "well"})
     shipped = deploy.files(settings, before)
-    text = auth_config(settings, before.root, settings.username)
+    text = auth_config(settings, stores.sqlite(before, "basic_auth.db"), settings.username)
     shipped.append(deploy.File(f"{before.root}/.mlflow_auth_config", "600", text))
     unit = Unit("loaded", "active", "running", "enabled", since=1_799_999_000, memory=431 << 20)
     names = (f"{settings.unit}.service", f"{settings.unit}.socket", "nginx.service")

@@ -23,7 +23,7 @@ from stand_ins import (
     sha256,
 )
 
-from tasks import credentials, paths
+from tasks import credentials, paths, stores
 from tasks.configure import (
     auth_changes,
     auth_config,
@@ -35,6 +35,7 @@ from tasks.configure import (
     environment,
     is_there,
     proof,
+    store_changes,
 )
 from tasks.credentials import KEY, KEY_ID, PASSWORD, USERNAME, Keys, Login
 from tasks.facts import Facts, Managed
@@ -182,7 +183,8 @@ def auth_sentences(facts: Facts, login: Login | None) -> list[str]:
 
 
 def with_login(login: Login, **values: object) -> Facts:
-    text = auth_config(SETTINGS, ROOT, login.username, login.password)
+    users = stores.sqlite(configured(), "basic_auth.db")
+    text = auth_config(SETTINGS, users, login.username, login.password)
     return configured(files={f"{ROOT}/.mlflow_auth_config": Managed(sha256(text), "600")}, **values)
 
 
@@ -222,13 +224,88 @@ def test_the_first_password_travels_as_a_file_and_mlflow_reads_it():
 
 @pytest.mark.parametrize(
     ("uri", "wanted"),
-    [(None, f"sqlite:///{ROOT}/mlflow.db"), ("postgresql://u:p@h/d", "postgresql://u:p@h/d")],
+    [
+        (None, f"MLFLOW_BACKEND_STORE_URI='sqlite:///{ROOT}/mlflow.db'\n"),
+        ("mysql://u:p@h/d", "MLFLOW_BACKEND_STORE_URI='mysql://u:p@h/d'\n"),
+        (
+            "postgresql://u:p@h/d?sslmode=require",
+            "MLFLOW_BACKEND_STORE_URI='postgresql+psycopg2://u@h/d?sslmode=require'\n"
+            "AUTH_STORE_URI='postgresql+psycopg2://u@h/d_auth?sslmode=require'\n"
+            f"PGPASSFILE='{ROOT}/.pgpass'\n",
+        ),
+    ],
 )
 def test_the_database_is_sqlite_unless_another_is_named(uri, wanted):
     settings = Settings(bucket="my-bucket", backend_store_uri=uri)
     change = auth_changes(settings, installed(), None, None)[0]
-    assert change.files["backend_store_uri"] == wanted
-    assert wanted not in change.script, "it may hold a password"
+    assert change.files["stores"] == wanted
+    assert "://" not in change.script, "an address may hold a password"
+
+
+POSTGRES = Settings(bucket="my-bucket", backend_store_uri="postgresql://mlflow@db/mlflow")
+PROOF = "prove access to PostgreSQL on db"
+ON_POSTGRES = {
+    "store": "postgresql+psycopg2://mlflow@db/mlflow",
+    "auth_store": "postgresql+psycopg2://mlflow@db/mlflow_auth",
+    "database": "postgresql",
+}
+
+
+def with_pass(line: str) -> Facts:
+    files = {f"{ROOT}/.pgpass": Managed(sha256(line), "600")}
+    return deployed(**ON_POSTGRES, files=files)
+
+
+@pytest.mark.parametrize(
+    ("facts", "password", "wanted"),
+    [
+        (installed(), None, [PROOF]),
+        (installed(), "word", ["write .pgpass for mlflow", PROOF]),
+        (configured(**ON_POSTGRES), None, [PROOF]),
+        (deployed(**ON_POSTGRES), None, []),
+        (with_pass("db:5432:*:mlflow:word\n"), "word", []),
+        (with_pass("db:5432:*:mlflow:word\n"), "new", ["write .pgpass for mlflow", PROOF]),
+    ],
+)
+def test_a_postgresql_database_is_proved_with_the_password_that_it_needs(facts, password, wanted):
+    changes = store_changes(POSTGRES, facts, password)
+    assert [change.what for change in changes] == wanted
+    assert not any("word" in change.script for change in changes)
+
+
+def test_sqlite_needs_no_proof():
+    assert store_changes(SETTINGS, installed(), None) == []
+
+
+def test_another_database_than_the_one_with_the_runs_is_refused():
+    with pytest.raises(Exit, match=r"^This server's runs are in sqlite:.* postgres\.migrate"):
+        store_changes(POSTGRES, deployed(store=f"sqlite:///{ROOT}/mlflow.db"), None)
+    elsewhere = Settings(bucket="my-bucket", backend_store_uri="postgresql://mlflow@other/mlflow")
+    with pytest.raises(Exit, match="names postgresql\\+psycopg2://mlflow@other/mlflow"):
+        store_changes(elsewhere, deployed(**ON_POSTGRES), None)
+
+
+def test_a_server_that_was_moved_stays_where_it_is_when_the_settings_name_nothing():
+    assert store_changes(SETTINGS, deployed(**ON_POSTGRES), None) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "variables", "wanted"),
+    [
+        ("postgresql://u:in%40it@h/d", {"PGPASSWORD": "variable"}, "in@it"),
+        ("postgresql://u@h/d?password=in%40it", {}, "in@it"),
+        ("postgresql://u@h/d", {"PGPASSWORD": "variable"}, "variable"),
+        ("postgresql://mlflow@kept/d", {}, "kept-word"),
+        ("postgresql://u@h/d", {}, None),
+        ("sqlite:////x", {"PGPASSWORD": "variable"}, None),
+    ],
+)
+def test_the_database_s_password_comes_from_address_variable_or_copy(uri, variables, wanted):
+    kept = stores.of("postgresql://mlflow@kept/d")
+    file = credentials.keep_database_password(kept, "kept-word")
+    assert file.stat().st_mode & 0o777 == 0o600
+    c = context(deployed(), Settings(bucket="my-bucket", backend_store_uri=uri), **variables)
+    assert credentials.database_password(c.server) == wanted
 
 
 def test_a_file_is_there_with_its_content_and_mode_or_it_is_not():
@@ -312,7 +389,7 @@ def test_the_halves_do_their_half():
     c = new()
     configure_auth(c)
     assert set(c.recorder.changes[0].files) == {
-        *RUNNER, "backend_store_uri", "auth_config",
+        *RUNNER, "stores", "auth_config",
     }  # fmt: skip
 
 

@@ -238,6 +238,8 @@ def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
     shipped = {file.path for file in files(SETTINGS, blank())} | {AUTH}
     # What backup.schedule ships is looked at too.
     shipped |= {file.path for file in units(SETTINGS, blank(), Plan()).values()}
+    # And what configure ships for a server on PostgreSQL.
+    shipped |= {f"{blank().root}/.pgpass"}
     looked_at = {name.replace("~", "/home/ubuntu") for name in managed_files(SETTINGS)}
     assert looked_at == shipped
 

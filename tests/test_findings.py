@@ -357,9 +357,22 @@ def test_what_could_not_be_looked_at_is_neither_well_nor_ill():
     assert well(blind, []) == ["host", "nginx", "server", "settings", "client"]
 
 
-def test_another_database_than_sqlite_is_not_looked_at():
+def test_of_postgresql_only_whether_it_answers_is_looked_at():
     settings = Settings(bucket="my-bucket", backend_store_uri="postgresql+psycopg2://u@h/d")
-    given = case(settings, deployed(settings), databases={}, admins=None)
+    facts = deployed(settings, store="postgresql+psycopg2://u@h/d")
+    given = case(settings, facts, databases={}, admins=None)
+    assert diagnose(given) == []
+    assert not unseen(given, "database")
+    silent = replace(facts, schema=None, schema_error="connection refused")
+    finding = only(case(settings, silent, databases={}, admins=None))
+    assert (finding.key, finding.severity) == ("store-unreachable", "problem")
+    assert finding.type == ("./fab -H ec2 configure",)
+
+
+def test_a_database_of_another_kind_is_not_looked_at():
+    settings = Settings(bucket="my-bucket", backend_store_uri="mysql://u@h/d")
+    facts = deployed(settings, store="mysql://u@h/d", schema=None)
+    given = case(settings, facts, databases={}, admins=None)
     assert unseen(given, "database")
     assert diagnose(given) == []
 

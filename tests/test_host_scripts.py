@@ -218,10 +218,10 @@ def test_no_secret_of_a_change_stands_in_the_process_list(machine):
 
 def test_the_secret_key_is_made_once_and_never_again(machine):
     script = read("host/make_server_env.sh")
-    uri = "postgresql://u:p%40@h/d?a=b&c"
-    machine.change(script, backend_store_uri=uri)
+    uri = "postgresql://u@h/d%40?a=b&c"
+    machine.change(script, stores=f"MLFLOW_BACKEND_STORE_URI='{uri}'\n")
     first = (machine.root / "server.env").read_text()
-    machine.change(script, backend_store_uri="other")
+    machine.change(script, stores="MLFLOW_BACKEND_STORE_URI='other'\n")
     assert (machine.root / "server.env").read_text() == first
     assert (machine.root / "server.env").stat().st_mode & 0o777 == 0o600
     names = "MLFLOW_BACKEND_STORE_URI MLFLOW_FLASK_SERVER_SECRET_KEY"
@@ -238,7 +238,7 @@ def test_a_server_env_that_lost_its_key_gets_one_and_keeps_the_rest(machine):
     machine.root.mkdir()
     kept = "MLFLOW_BACKEND_STORE_URI='sqlite:////x/mlflow.db'\nOTHER=value\n"
     (machine.root / "server.env").write_text("# Made once\n" + kept)
-    machine.change(read("host/make_server_env.sh"), backend_store_uri="other")
+    machine.change(read("host/make_server_env.sh"), stores="MLFLOW_BACKEND_STORE_URI='other'\n")
     lines = (machine.root / "server.env").read_text().splitlines(keepends=True)
     assert re.fullmatch("MLFLOW_FLASK_SERVER_SECRET_KEY=[0-9a-f]{64}\n", lines[1])
     assert "".join(lines[2:]) == kept

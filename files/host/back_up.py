@@ -29,7 +29,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 root, bucket, prefix, environment, endpoint = sys.argv[1:6]
-CONFIGURATION = ("server.env", ".mlflow_auth_config", "start_mlflow_server.sh", ".server-id")
+CONFIGURATION = (
+    "server.env", ".pgpass", ".mlflow_auth_config", "start_mlflow_server.sh", ".server-id",
+)  # fmt: skip
 ENCRYPTED = {"ServerSideEncryption": "AES256"}
 # Four parts of 8 MB on their way at once keep the memory below 200 MB.
 TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
@@ -43,14 +45,21 @@ def fail(text):
     sys.exit(1)
 
 
-def refuse_unfit(uri):
+def addresses():
+    """Return where each of both databases is, as MLflow spells it."""
+    return {
+        databases.TRACKING: os.environ["MLFLOW_BACKEND_STORE_URI"],
+        databases.AUTH: os.environ.get("AUTH_STORE_URI", "sqlite:"),
+    }
+
+
+def refuse_unfit(uris):
     if shutil.which("zstd") is None:
         fail("The host lacks the program zstd, which backups are packed with. Type: ./fab install")
-    need = databases.size(root, databases.AUTH)
-    if uri.startswith("sqlite:"):
-        need += databases.size(root, databases.TRACKING)
-    else:
-        need += postgres.size(uri)
+    need = sum(
+        databases.size(root, name) if uri.startswith("sqlite:") else postgres.size(uri)
+        for name, uri in uris.items()
+    )
     free = shutil.disk_usage(root).free
     # The copy and its packed form lie beside each other for a moment.
     if free < 2 * need + 100e6:
@@ -163,16 +172,13 @@ def client():
     return boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
 
 
-def collected(uri, folder):
+def collected(uris, folder):
     """Copy, check and pack all parts of a set; returns what each database holds, and the files."""
     seen, parts = {}, []
-    if uri.startswith("sqlite:"):
-        names = databases.NAMES
-        databases.copy(root, names, folder)
-    else:
-        names = (databases.AUTH,)
-        databases.copy(root, names, folder)
-        path, seen[databases.TRACKING] = postgres.dump(uri, folder)
+    names = [name for name, uri in uris.items() if uri.startswith("sqlite:")]
+    databases.copy(root, names, folder)
+    for name in uris.keys() - names:
+        path, seen[name] = postgres.dump(uris[name], name, folder)
         parts.append(as_it_is(path))
     for name in names:
         part, seen[name] = packed_and_examined(os.path.join(folder, name))
@@ -182,15 +188,15 @@ def collected(uri, folder):
 
 def main():
     os.nice(10)  # those who log runs come first
-    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
-    refuse_unfit(uri)
+    uris = addresses()
+    refuse_unfit(uris)
     s3 = client()
     started, name, place = unused_place(s3)
     scratch = os.path.join(root, "backups")
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     clear(scratch)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        seen, parts = collected(uri, folder)
+        seen, parts = collected(uris, folder)
         sent = [send(s3, part, place + "/" + os.path.basename(part.path)) for part in parts]
     release = databases.release(root)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()

@@ -65,10 +65,14 @@ each_place keep_former
 on_failure() { undo; if declare -F old_server_back > /dev/null; then old_server_back; fi; }
 each_place put
 
-# Both databases get write-ahead logging before MLflow makes their tables: it never sets it.
-python3 - "$root" <<'PYTHON'
+# SQLite's databases get write-ahead logging before MLflow makes their tables: it never sets it.
+names="mlflow.db basic_auth.db"
+if grep -q "^MLFLOW_BACKEND_STORE_URI='*postgres" "$root/server.env"; then names=basic_auth.db; fi
+if grep -q "^AUTH_STORE_URI=" "$root/server.env"; then names=; fi
+# shellcheck disable=SC2086
+python3 - "$root" $names <<'PYTHON'
 import sqlite3, sys
-for name in ("mlflow.db", "basic_auth.db"):
+for name in sys.argv[2:]:
     try:
         sqlite3.connect(sys.argv[1] + "/" + name, timeout=20).execute("pragma journal_mode=wal")
     except sqlite3.Error as error:

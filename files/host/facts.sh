@@ -62,8 +62,13 @@ for file in "${files[@]}"; do
 done
 if [ -e "$root/server.env" ]; then
   while IFS='=' read -r key _; do fact server_env "$key"; done < "$root/server.env"
-  # The scheme alone: what follows may hold a password.
-  fact database "$(sed -n "s/^MLFLOW_BACKEND_STORE_URI=['\"]*\([a-z0-9]*\).*/\1/p" "$root/server.env")"
+  # Without a password, should somebody have written one there.
+  address() { sed -n "s#://\([^:@/]*\):[^@]*@#://\1@#; s/\([?&]password=\)[^&'\"]*/\1/; s/^$1=['\"]*\([^'\"]*\).*/\1/p" "$root/server.env"; }
+  store=$(address MLFLOW_BACKEND_STORE_URI)
+  fact store "$store"
+  auth_store=$(address AUTH_STORE_URI)
+  fact auth_store "$auth_store"
+  fact database "$(sed 's/^\([a-z0-9]*\).*/\1/' <<< "$store")"
 fi
 if [ -r "$root/start_mlflow_server.sh" ]; then
   fact workers "$(sed -n 's/.*--workers \([0-9]*\).*/\1/p' "$root/start_mlflow_server.sh")"
@@ -141,7 +146,7 @@ fi
 
 # Both databases are opened read-only: a probe never makes, migrates or repairs one.
 if command -v python3 >/dev/null; then
-  python3 - "$root" <<'PYTHON'
+  python3 - "$root" "${store:-}" "${auth_store:-}" <<'PYTHON'
 import os, sqlite3, sys
 
 def ask(name, key, query):
@@ -154,14 +159,54 @@ def ask(name, key, query):
     except (sqlite3.Error, TypeError) as error:
         print("%s_error\t%s" % (key, error))
 
-ask("basic_auth.db", "users", "select count(*) from users")
-ask("mlflow.db", "schema", "select version_num from alembic_version")
-ask("mlflow.db", "runs", "select count(*) from runs")
-ask("mlflow.db", "experiments", "select count(*) from experiments")
-store = os.path.join(sys.argv[1], "mlflow.db")
-parts = [part for part in (store, store + "-wal") if os.path.exists(part)]
-if parts:
-    print("database_bytes\t%d" % sum(map(os.path.getsize, parts)))
+if not sys.argv[3]:
+    ask("basic_auth.db", "users", "select count(*) from users")
+if not sys.argv[2].startswith("postgres"):
+    ask("mlflow.db", "schema", "select version_num from alembic_version")
+    ask("mlflow.db", "runs", "select count(*) from runs")
+    ask("mlflow.db", "experiments", "select count(*) from experiments")
+    store = os.path.join(sys.argv[1], "mlflow.db")
+    parts = [part for part in (store, store + "-wal") if os.path.exists(part)]
+    if parts:
+        print("database_bytes\t%d" % sum(map(os.path.getsize, parts)))
+PYTHON
+fi
+if [[ ${store:-} = postgres* ]] && [ -x "$root/venv/bin/python" ]; then
+  # Its variables are for this one program: a secret key is among them.
+  # shellcheck source=/dev/null
+  (set -a; . "$root/server.env"; exec "$root/venv/bin/python" -) <<'PYTHON'
+import os
+try:
+    import psycopg2
+except ImportError as error:
+    print("schema_error\t%s" % error)
+    raise SystemExit
+QUESTIONS = {
+    "MLFLOW_BACKEND_STORE_URI": {
+        "schema": "select version_num from alembic_version",
+        "runs": "select count(*) from runs",
+        "experiments": "select count(*) from experiments",
+        "database_bytes": "select pg_database_size(current_database())",
+    },
+    "AUTH_STORE_URI": {"users": "select count(*) from users"},
+}
+for variable, questions in QUESTIONS.items():
+    uri = os.environ.get(variable)
+    if not uri:
+        continue
+    try:
+        # libpq reads such an address itself, options and all, but knows no driver's name.
+        base = psycopg2.connect(uri.replace("+psycopg2", "", 1), connect_timeout=3)
+        base.set_session(readonly=True, autocommit=True)
+        for key, question in questions.items():
+            cursor = base.cursor()
+            cursor.execute(question)
+            print("%s\t%s" % (key, cursor.fetchone()[0]))
+        base.close()
+    except psycopg2.errors.UndefinedTable:
+        base.close()
+    except psycopg2.Error as error:
+        print("%s_error\t%s" % (next(iter(questions)), str(error).strip().split("\n")[0]))
 PYTHON
 fi
 fact end yes

@@ -9,10 +9,9 @@ import os
 import shutil
 import subprocess
 
+import databases
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
-
-DUMP = "mlflow.dump"
 
 
 class Refused(Exception):
@@ -70,24 +69,24 @@ def connected(uri, **options):
         raise Refused("PostgreSQL cannot be asked: %s" % said.splitlines()[0]) from None
 
 
-def dump(uri, folder):
-    """Dump the database as it is at one moment; returns the file and what it holds.
+def dump(uri, name, folder):
+    """Dump a database as it is at one moment; returns the file and what it holds.
 
-    The counts come from the same snapshot as the dump.
+    `name` is what its SQLite file would be called. The counts come from the dump's own snapshot.
     """
-    path = os.path.join(folder, DUMP)
+    path = os.path.join(folder, name.replace(".db", ".dump"))
     with connected(uri, isolation_level="REPEATABLE READ") as connection:
         snapshot = connection.execute(text("select pg_export_snapshot()")).scalar()
         words = ("-Fc", "-Z", "1", "--snapshot", snapshot, "--file", path)
         run("pg_dump", *words, uri=uri)
-        seen = described(connection)
+        seen = described(connection, name)
     # A dump that cannot be listed cannot be restored.
     run("pg_restore", "--list", "--file", os.devnull, path, uri=uri)
     return path, seen | {"bytes": os.path.getsize(path)}
 
 
-def described(connection):
-    """Say what the database holds: revision, rows of every table, the newest run's start."""
+def described(connection, name):
+    """Say what a database holds: revision, rows of every table, the newest run's start."""
     tables = connection.execute(
         text("select tablename from pg_tables where schemaname = current_schema()")
     ).scalars()
@@ -98,8 +97,8 @@ def described(connection):
     ask = lambda query: connection.execute(text(query)).scalar()  # noqa: E731
     return {
         "kind": "postgresql",
-        "revision": ask("select version_num from alembic_version"),
+        "revision": ask("select version_num from " + databases.REVISIONS[name]),
         "counts": counts,
-        "newest_run": ask("select max(start_time) from runs"),
+        "newest_run": ask("select max(start_time) from runs") if "runs" in counts else None,
         "dangling": 0,
     }

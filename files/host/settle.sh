@@ -24,6 +24,13 @@ settle() {
       fi
     done
   done
+  if [ -e "$root/next/.aside" ]; then
+    for name in $(cat "$root/next/.aside"); do
+      for end in '' -wal -shm -journal; do
+        if [ -e "$root/$name$end" ]; then put_aside "$name$end" || return; fi
+      done
+    done
+  fi
   if [ -e "$root/next/.about.json" ]; then mv -f "$root/next/.about.json" "$former/about.json" || return; fi
   # A state that was given back is not kept a second time.
   if [ -e "$root/next/.gives-back" ]; then rm -rf "$root/former/$(cat "$root/next/.gives-back")"; fi

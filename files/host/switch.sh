@@ -29,7 +29,7 @@ PYTHON
 # Make next.part the state. Arguments: the task, and a name for the state that it replaces.
 switch() {
   local databases=false
-  if [ -e "$root/next.part/mlflow.db" ]; then databases=true; fi
+  if [ -e "$root/next.part/mlflow.db" ] || [ -e "$root/next.part/.aside" ]; then databases=true; fi
   printf '{"task": "%s", "release": "%s", "databases": %s}\n' \
     "$1" "$(basename "$(readlink "$root/venv")")" "$databases" > "$root/next.part/.about.json" || return
   printf '%s\n' "$2" > "$root/next.part/.name" || return

@@ -61,5 +61,5 @@ def well(case: Case, found: list[Finding]) -> list[str]:
 def unseen(case: Case, area: str) -> bool:
     """Tell whether an area could not be looked at."""
     if area == "database" and not case.sqlite:
-        return True
+        return case.facts.schema is None and case.facts.schema_error is None
     return area in PARTS and PARTS[area] not in case.symptoms.looked

@@ -95,7 +95,8 @@ class Case:
 
     @property
     def sqlite(self) -> bool:
-        return (self.settings.backend_store_uri or "sqlite:").startswith("sqlite:")
+        uri = self.facts.store or self.settings.backend_store_uri or "sqlite:"
+        return uri.startswith("sqlite:")
 
     @property
     def running(self) -> bool:

@@ -1,4 +1,4 @@
-"""What can be wrong with the SQLite databases, and with the users in one of them."""
+"""What can be wrong with the databases, and with the users in one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tasks.releases import version_of
 
 
 def database(case: Case) -> Iterator[Finding]:
-    if not case.sqlite or "databases" not in case.symptoms.looked:
+    if not case.sqlite:
+        yield from _elsewhere(case)
+        return
+    if "databases" not in case.symptoms.looked:
         return
     found = case.symptoms.databases
     if "basic_auth.db" not in found and not case.facts.bootstrap:
@@ -29,6 +32,20 @@ def database(case: Case) -> Iterator[Finding]:
     for name, base in found.items():
         yield from _one_database(case, name, base)
     yield from _direct(case)
+
+
+def _elsewhere(case: Case) -> Iterator[Finding]:
+    """Look at databases that are not files of the server's: whether they answer is all."""
+    error = case.facts.schema_error or case.facts.users_error
+    if error:
+        yield case.finding(
+            "store-unreachable",
+            "The database does not answer: every request fails or waits.",
+            f"{case.facts.store}: {error}",
+            "Start PostgreSQL, or mend the way to it. Another password goes into PGPASSWORD, and "
+            "to the host by:",
+            type=(case.fab("configure"),),
+        )
 
 
 def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Finding]:

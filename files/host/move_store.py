@@ -1,0 +1,316 @@
+"""Copy a server's two SQLite databases into two databases of PostgreSQL, and compare every row.
+
+Runs in the environment of the server's release. Arguments: the folder with mlflow.db and
+basic_auth.db, which nobody writes meanwhile; the SQLAlchemy URIs of the databases for tracking and
+for users, whose password libpq finds by itself (PGPASSFILE); a word of the server's own, such as
+its id; and --replace-nul where NUL characters in text may become U+FFFD. Reports {"tables":
+{database: {table: rows}}, "runs": n, "users": n, "bytes": n, "replaced": n, "seconds": n,
+"seconds_compare": n}.
+
+The SQLite files are only read. Whoever is cut off here types the same again: a database that this
+server has filled before, wholly or not, is filled anew unless somebody else wrote to it.
+"""
+
+import ctypes
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sqlite3
+import sys
+import time
+import warnings
+from collections import Counter
+
+import databases
+import postgres
+from rows import Unfit, of_sqlite, quoted, read_only
+from target import Refused, Target, fingerprint
+
+OFTEN = 5  # seconds between two lines of progress
+# Litestream's own tables, which backup.stream leaves in a database.
+PASSED_OVER = ("_litestream_seq", "_litestream_lock")
+KEPT = "The SQLite files were only read, and nothing is switched"
+
+
+class Store:
+    """One database: where it comes from and where it goes."""
+
+    def __init__(self, folder, name, uri):
+        self.name, self.path = name, os.path.join(folder, name)
+        self.target = Target(uri)
+        self.counts = {}
+
+    def refuse_unfit(self, server):
+        """Raise Refused or Damaged before anything is changed."""
+        _, newest = databases.revisions(sys.prefix, self.name)
+        with read_only(self.path) as database:
+            revision = databases.revision(database, self.name)
+            if revision != newest:
+                raise Refused(
+                    "%s is of the schema %s, and MLflow here makes %s. Start the server once, or "
+                    "type ./fab upgrade" % (self.name, revision, newest)
+                )
+            self.counts = databases.counts(database)
+            _refuse_dangling(database)
+        self.target.refuse_unfit(server)
+
+    def refuse_other_schema(self):
+        """Raise Refused where the tables are not those that the release has made in PostgreSQL."""
+        with read_only(self.path) as database:
+            for table, columns in self.target.tables.items():
+                # table_xinfo, for generated columns too.
+                info = database.execute("pragma table_xinfo(%s)" % quoted(table)).fetchall()
+                ours, theirs = {row[1] for row in info}, {column.name for column in columns}
+                if ours != theirs:
+                    raise Refused(
+                        "%s has the table %s with other columns than MLflow makes: %s"
+                        % (self.name, table, ", ".join(sorted(ours ^ theirs)))
+                    )
+        for table, count in self.counts.items():
+            if table not in self.target.tables and table not in PASSED_OVER and count:
+                print("@warn %s is no table of MLflow's: its %d rows stay behind" % (table, count))
+
+    def fill(self, replace):
+        moved = {table: self.counts[table] for table in self.target.tables}
+        total = sum(moved.values())
+        print("@say copy %s rows of %s" % (grouped(total), self.name), flush=True)
+        progress = Progress(moved)
+        with read_only(self.path) as database:
+            return self.target.fill(database, replace, progress.say)
+
+    def digests(self, replace):
+        """Yield the same of SQLite's side as Target.digests does of PostgreSQL's."""
+        with read_only(self.path) as database:
+            for table, columns in self.target.tables.items():
+                yield (table, *of_sqlite(database, table, columns, replace))
+
+    def stamp(self):
+        """Return what changes where somebody writes."""
+        paths = [self.path + end for end in databases.COMPANIONS if end != "-shm"]
+        found = [os.stat(path) for path in paths if os.path.exists(path)]
+        return [(state.st_size, state.st_mtime_ns) for state in found if state.st_size]
+
+
+class Progress:
+    """Say now and then how far a long table is."""
+
+    def __init__(self, counts):
+        self._counts, self._next = counts, time.monotonic() + OFTEN
+
+    def say(self, table, rows):
+        count = self._counts[table]
+        if rows < count and time.monotonic() >= self._next:
+            self._next = time.monotonic() + OFTEN
+            print("@say %s: %s of %s rows" % (table, grouped(rows), grouped(count)), flush=True)
+
+
+def grouped(number):
+    return format(number, ",")
+
+
+def _refuse_dangling(database):
+    """Raise Refused where rows refer to what does not exist, which PostgreSQL does not allow."""
+    found = database.execute("pragma foreign_key_check")
+    dangling = Counter((table, parent, number) for table, _, parent, number in found)
+    for (table, parent, number), count in dangling.items():
+        keys = [
+            (ours, theirs)
+            for id, _, _, ours, theirs, *_ in database.execute(
+                "pragma foreign_key_list(%s)" % quoted(table)
+            )
+            if id == number
+        ]
+        told = " and ".join("%s.%s = %s.%s" % (parent, b, table, a) for a, b in keys)
+        raise Refused(
+            "%d rows of %s refer to rows of %s that do not exist; MLflow shows them nowhere. With "
+            "the server stopped, delete them: delete from %s where not exists (select 1 from %s "
+            "where %s)" % (count, table, parent, table, parent, told)
+        )
+
+
+# -- work beside this process ----------------------------------------------------------------------
+
+
+class Beside:
+    """A generator that runs in a process of its own, which ends with this one.
+
+    MLflow's code takes 250 MB, which the copying then does without; and two sides are compared on
+    two cores.
+    """
+
+    def __init__(self, work, *arguments):
+        context = multiprocessing.get_context("fork")
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_told, args=(os.getpid(), sender, work, arguments), daemon=True
+        )
+        sys.stdout.flush()
+        self._process.start()
+        sender.close()
+
+    def __iter__(self):
+        while True:
+            try:
+                kind, value = self._receiver.recv()
+            except EOFError:
+                raise Refused("a part of the work was killed (is the memory full?)") from None
+            if kind == "failed":
+                raise Refused(value)
+            if kind == "done":
+                return
+            yield value
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.join()
+
+
+def _told(parent, sender, work, arguments):
+    end_with(parent)
+    try:
+        for value in work(*arguments):
+            sender.send(("value", value))
+        sender.send(("done", None))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the other process says it)
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        sender.send(("failed", lines[0]))
+
+
+def end_with(parent):
+    """Have the kernel kill this process when its parent is gone; prctl(2), PR_SET_PDEATHSIG."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def schemas(tracking, auth):
+    """Make both schemas as a server of this release does when it starts on empty databases."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    from mlflow.store.db import utils
+    from sqlalchemy import create_engine
+
+    engine = utils.create_sqlalchemy_engine(tracking)
+    utils._initialize_tables(engine)
+    engine.dispose()
+    # MLflow refuses to load its login without a key; this one is for nothing else.
+    os.environ.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", "unused")
+    from mlflow.server.auth.db import utils as auth_utils
+
+    engine = create_engine(auth)
+    auth_utils.migrate(engine, "head")
+    engine.dispose()
+    yield from ()
+
+
+def of_all(sides):
+    """Yield what each of several generators does, one after the other."""
+    for digests in sides:
+        yield from digests()
+
+
+# -- the move --------------------------------------------------------------------------------------
+
+
+def compare(stores, replace):
+    """Read all rows of both sides again; raises Refused at the first table that differs.
+
+    Returns for each database the counts and hashes of its tables.
+    """
+    found = {store.name: {} for store in stores}
+    named = [(store, table) for store in stores for table in store.target.tables]
+    ours = Beside(of_all, [lambda s=store: s.digests(replace) for store in stores])
+    theirs = Beside(of_all, [store.target.digests for store in stores])
+    with ours, theirs:
+        for (store, table), here, there in zip(named, ours, theirs, strict=True):
+            _, rows, hash = here
+            _, their_rows, their_hash = there
+            if rows != their_rows:
+                raise Refused(
+                    "%s of %s has %d rows in SQLite and %d in PostgreSQL"
+                    % (table, store.name, rows, their_rows)
+                )
+            if hash != their_hash:
+                raise Refused("the rows of %s of %s are not the same there" % (table, store.name))
+            found[store.name][table] = rows, hash
+    return found
+
+
+def moved(stores, server, replace):
+    """Fill and compare both databases; returns what is reported."""
+    print("@say make the schema of MLflow in PostgreSQL", flush=True)
+    for store in stores:
+        store.target.claim(server)
+    with Beside(schemas, *(store.target.uri for store in stores)) as making:
+        list(making)
+    for store in stores:
+        store.target.describe()
+        store.refuse_other_schema()
+    replaced = sum(store.fill(replace) for store in stores)
+    began = time.monotonic()
+    total = sum(sum(store.counts[table] for table in store.target.tables) for store in stores)
+    print("@say compare %s rows" % grouped(total), flush=True)
+    found = compare(stores, replace)
+    seconds = time.monotonic() - began
+    for store in stores:
+        holds = fingerprint(found[store.name])
+        store.target.mark(server=server, state="whole", holds=holds)
+    tables = {name: {table: rows for table, (rows, _) in of.items()} for name, of in found.items()}
+    return {
+        "tables": tables,
+        "runs": tables[databases.TRACKING]["runs"],
+        "users": tables[databases.AUTH]["users"],
+        "bytes": sum(store.target.size() for store in stores),
+        "replaced": replaced,
+        "seconds_compare": round(seconds, 1),
+    }
+
+
+def given_up(stores):
+    """Empty what this move has begun to fill; tells whether that could be done."""
+    try:
+        for store in stores:
+            store.target.clear()
+            store.target.mark()
+        return True
+    except postgres.Refused:
+        return False  # its mark stays, so that the next move replaces it
+
+
+def main(folder, tracking, auth, server, *options):
+    began = time.monotonic()
+    replace = "--replace-nul" in options
+    stores = [
+        Store(folder, name, uri)
+        for name, uri in zip(databases.NAMES, (tracking, auth), strict=True)
+    ]
+    if stores[0].target.uri == stores[1].target.uri:
+        raise Refused("tracking and users need two databases, and one was given for both")
+    for store in stores:
+        store.refuse_unfit(server)
+    before = [store.stamp() for store in stores]
+    done = False
+    try:
+        report = moved(stores, server, replace)
+        if [store.stamp() for store in stores] != before:
+            raise Refused("somebody wrote to the SQLite files meanwhile. Stop the server first")
+        done = True
+    finally:
+        if not done and not given_up(stores):
+            print("@warn PostgreSQL keeps what was copied so far; the next move replaces it")
+    report["seconds"] = round(time.monotonic() - began, 1)
+    print("@report " + json.dumps(report))
+
+
+try:
+    main(*sys.argv[1:])
+except (Refused, postgres.Refused, databases.Damaged, Unfit, sqlite3.Error, OSError) as error:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    print("@fail %s. %s. Then type postgres.migrate again." % (text[:1].upper() + text[1:], KEPT))
+    sys.exit(1)

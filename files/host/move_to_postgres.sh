@@ -1,0 +1,31 @@
+# Move runs and users from SQLite to PostgreSQL and serve them there. Needs: root, unit, port, current
+# (the release), python (its own), tracking and users (addresses), login (a staged file, or -), well (what
+# deploy writes down when all is), "$here"/stores (server.env's lines), "$here"/auth, and switch.sh's words.
+next=$root/next.part
+former=$(date -u +%Y%m%dT%H%M%SZ)-$current
+on_failure() { serve_again; }
+paused=$SECONDS
+say "stop the server (requests wait)"
+hold
+stop_server
+rm -rf "$next"
+mkdir -m 0700 "$next"
+# A process of its own, which does not keep the lock from the server's start.
+PGPASSFILE=$root/.pgpass "$python" "$here/move_store.py" "$root" "$tracking" "$users" "$(cat "$root/.server-id")" 8>&- 9>&-
+{
+  grep -v -e '^MLFLOW_BACKEND_STORE_URI=' -e '^AUTH_STORE_URI=' -e '^PGPASSFILE=' "$root/server.env"
+  cat "$here/stores"
+} > "$next/server.env"
+install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
+# Nothing takes their place: what is PostgreSQL's now must not lie beside it.
+echo mlflow.db basic_auth.db > "$next/.aside"
+switch move "$former"
+on_failure() { go_back "$former"; }
+release_hold
+serve
+say "check login, database and bucket"
+"$root/venv/bin/python" "$here/deep_check.py" "$port" "$login"
+on_failure() { :; }
+say "writes waited for $((SECONDS - paused)) s; the SQLite databases are kept in $root/former/$former"
+echo "$well" > "$root/.well"
+forget_old_states

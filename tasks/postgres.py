@@ -1,0 +1,264 @@
+"""Keep runs and users in PostgreSQL: make it serve them, move them there, and look into it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+
+from tasks import configure, credentials, deploy, paths, stores
+from tasks.backup import backing_up
+from tasks.commands import sh
+from tasks.console import confirm, console, interactive, typed
+from tasks.install import packages, refuse_without_sudo
+from tasks.kinds import Host, remote
+from tasks.restore import refuse_absent, switching
+from tasks.server import Change, Server
+from tasks.service import absent
+from tasks.templates import read
+
+if TYPE_CHECKING:
+    from tasks.credentials import Login
+    from tasks.facts import Facts
+    from tasks.settings import Settings
+    from tasks.stores import Stores
+
+MOVERS = ("move_store.py", "rows.py", "target.py", "databases.py", "postgres.py")
+NAMELESS = "Setting `mlflow: backend_store_uri:` names no role. Write {}://ROLE@HOST/DATABASE"
+
+
+def options(clients: str = "") -> None:
+    """Refuse what is no address."""
+    addresses(clients)
+
+
+@remote(
+    options=options,
+    help={
+        "clients": "addresses of the MLflow hosts, such as 10.0.1.5,10.0.2.0/24 (default: this "
+        "host alone)"
+    },
+)
+def install(c: Host, clients: str = "") -> None:
+    """Make PostgreSQL serve an MLflow server's runs and users.
+
+    Debian's own PostgreSQL, on the MLflow host or (with --clients) on another: a role that owns
+    two databases, tuned from the memory, listening only where a client comes from. On the MLflow
+    host the role is known by its user; from elsewhere by a password over TLS, made here, kept
+    with your other logins and never in fabric.yaml.
+
+    Example: fab -H db postgres.install --clients 10.0.1.5
+    """
+    server = c.server
+    refuse_without_sudo(server.facts)
+    named, permitted = placed(server.settings), addresses(clients)
+    password, known = _password(server, named) if permitted else (None, False)
+    script = installing(named, server.facts.user, permitted, password, known)
+    made = json.loads(server.apply("postgres.install", [script], decided=False)[-1])
+    address = served(named, made, server.facts.addresses, bool(permitted))
+    if password:
+        copy = credentials.keep_database_password(stores.of(address), password)
+        server.say(f"the role's password is kept in {paths.shown(copy)}")
+    server.say(f"✓ PostgreSQL {made['version']} serves {named.database}", "green")
+    if server.settings.backend_store_uri is None:
+        server.say("Put this under `mlflow:` in fabric.yaml:")
+        server.say(f"  backend_store_uri: {address}")
+    if server.facts.schema and not stores.is_postgres(server.facts.store or ""):
+        move = typed(server.name, server.settings.environment, "postgres.migrate")
+        server.say(f"Then move what the server has: {move}")
+
+
+@remote(help={"command": "SQL to run; without it psql opens on a terminal", "users": "in the "
+              "database of users"})  # fmt: skip
+def psql(c: Host, command: str = "", users: bool = False) -> None:
+    """Look into the server's PostgreSQL database.
+
+    On the MLflow host, with the server's own role; no password is typed or shown.
+
+    Example: fab -H ec2 postgres.psql --command "select count(*) from runs"
+    """
+    server = c.server
+    facts = server.facts
+    if facts.store is None:
+        raise Exit(absent(server))
+    if not stores.is_postgres(facts.store):
+        raise Exit("This server's runs are in SQLite. To PostgreSQL: ./fab postgres.migrate")
+    variable = "AUTH_STORE_URI" if users else "MLFLOW_BACKEND_STORE_URI"
+    # libpq reads such an address itself, but knows no driver's name.
+    script = (
+        f'. {sh(facts.root)}/server.env; export PGPASSFILE; exec psql "${{{variable}/+psycopg2/}}"'
+    )
+    if command:
+        asked = sh("bash", "-c", f"{script} -v ON_ERROR_STOP=1")
+        said = server.run(asked, input=command.encode(), check=False)
+        if said.exited:
+            raise Exit(f"psql says: {(said.stderr.strip() or 'nothing').splitlines()[0]}")
+        server.say(said.stdout.rstrip())
+    elif interactive():
+        subprocess.run(
+            [*server.client.to(server.name, "-t"), sh("bash", "-c", script)], check=False
+        )
+    else:
+        raise Exit('There is no terminal for psql. Give it the SQL: --command "select 1"')
+
+
+@remote(help={"yes": "do not ask"})
+def migrate(c: Host, yes: bool = False) -> None:
+    """Move a server's runs and users from SQLite to PostgreSQL.
+
+    To the databases that `backend_store_uri` names, which must be empty. After a backup the server
+    stops; all rows are copied and compared, count by count and value by value; then it serves
+    from there. Whatever fails, or differs, puts it back on SQLite, whose files stay on the host
+    for `rollback`.
+
+    Example: fab -H ec2 postgres.migrate
+    """
+    server = c.server
+    settings, facts = server.settings, server.facts
+    refuse_absent(server)
+    if settings.backend_store_uri is None or not stores.is_postgres(settings.backend_store_uri):
+        raise Exit(
+            "`backend_store_uri:` in fabric.yaml names no PostgreSQL database to move to. "
+            "postgres.install makes one, and says what to put there."
+        )
+    named = stores.of(settings.backend_store_uri)
+    refuse_unfit(settings, facts, named)
+    if facts.store == named.tracking:
+        server.say("postgres.migrate: nothing to change, the server is on PostgreSQL")
+        return
+    consequence = (
+        f"It moves {facts.runs} runs and {facts.users} users to {named.tracking}. Requests wait "
+        "until all is copied and compared; the SQLite files stay on the host."
+    )
+    if not confirm(f"Move {server.name} to PostgreSQL?", yes, consequence):
+        raise Exit("Nothing was moved.")
+    moving_ = moving(settings, facts, credentials.database_password(server),
+                     credentials.known(server))  # fmt: skip
+    done = json.loads(server.apply("postgres.migrate", moving_)[-1])
+    server.say(f"  {done['runs']} runs, {done['users']} users; every table's rows and values agree")
+    server.say(f"✓ MLflow serves from PostgreSQL; copied and compared in {done['seconds']} s",
+               "green")  # fmt: skip
+
+
+def refuse_unfit(settings: Settings, facts: Facts, named: Stores) -> None:
+    """Raise Exit where a server cannot be moved to PostgreSQL."""
+    if facts.store and stores.is_postgres(facts.store) and facts.store != named.tracking:
+        raise Exit(
+            f"This server is on PostgreSQL already, at {facts.store}. From one PostgreSQL server "
+            "to another go its own tools: ./fab backup, then docs/postgres.md."
+        )
+    if facts.schema is None:
+        raise Exit("The server has no database that can be read. See why: ./fab doctor")
+    if facts.unit(f"{settings.unit}-stream.service").active == "active":
+        raise Exit("A stream sends the SQLite databases. End it first: ./fab backup.stream off")
+
+
+def moving(
+    settings: Settings, facts: Facts, password: str | None, login: Login | None
+) -> list[Change]:
+    """Build the whole of a move to PostgreSQL, a backup first."""
+    assert settings.backend_store_uri
+    named = stores.of(settings.backend_store_uri)
+    after = replace(facts, store=named.tracking, auth_store=named.users)
+    wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
+    staged = deploy.deep_check() | {
+        "stores": stores.lines(named, facts.root),
+        "auth": deploy.auth_file(settings, after).text,
+        **{name: read(f"host/{name}") for name in MOVERS},
+    }
+    words = {"tracking": named.tracking, "users": named.users}
+    script = "\n".join(
+        (
+            f"unit={settings.unit} port={settings.port} current={facts.release}",
+            *(f"{name}={sh(value)}" for name, value in words.items()),
+            f'python="$root/venv/bin/python" well={deploy.wellness(wanted, after)}',
+            f"login={deploy.stage_login(staged, login)}",
+            switching(),
+            read("host/move_to_postgres.sh"),
+        )
+    )
+    return [
+        *packages(facts, postgres=True),
+        *configure.store_changes(settings, after, password),
+        deploy.readying(settings, facts),
+        backing_up(settings),
+        Change(f"move the databases to {named.tracking}", script, staged),
+    ]
+
+
+def addresses(text: str) -> list[str]:
+    """Read a list of addresses and networks; raises Exit naming what is none."""
+    found = [word for word in text.split(",") if word]
+    for word in found:
+        try:
+            ipaddress.ip_network(word)
+        except ValueError:
+            raise Exit(
+                f"--clients: {word!r} is neither an address nor a network. Give what the MLflow "
+                "hosts come from, such as 10.0.1.5 or 10.0.1.0/24."
+            ) from None
+    return found
+
+
+def placed(settings: Settings) -> Stores:
+    """Return the databases to make: those of the settings, else some named for the environment."""
+    if settings.backend_store_uri and stores.is_postgres(settings.backend_store_uri):
+        named = stores.of(settings.backend_store_uri)
+        if not named.role:
+            raise Exit(NAMELESS.format(stores.DRIVER))
+        return named
+    name = "_".join(["mlflow", *(settings.environment or "").split("-")]).rstrip("_")
+    return stores.of(f"{stores.DRIVER}://{name}@/{name}")
+
+
+def installing(
+    named: Stores, user: str, permitted: list[str], password: str | None, known: bool
+) -> Change:
+    """Build the change that makes PostgreSQL serve the role; `user` is who is it on the host.
+
+    A password that is not `known`, but made here, never replaces the one that a role has.
+    """
+    words = {
+        "role": named.role, "database": named.database, "osuser": user,
+        "clients": " ".join(permitted), "known": "yes" if known else "",
+    }  # fmt: skip
+    script = "\n".join(
+        (
+            "packages=postgresql",
+            'if [ -x /usr/bin/pg_lsclusters ] && [ -n "$(pg_lsclusters -h)" ]; then packages=; fi',
+            *(f"{name}={sh(value)}" for name, value in words.items()),
+            "install_packages() {", read("host/install_packages.sh"), "}",
+            read("host/install_postgres.sh"),
+        )
+    )  # fmt: skip
+    files: dict[str, str | bytes] = {"scram.py": read("host/scram.py")}
+    if password:
+        files["password"] = password
+    return Change(f"make PostgreSQL serve {named.database}", script, files)
+
+
+def served(named: Stores, made: dict[str, Any], own: tuple[str, ...], apart: bool) -> str:
+    """Spell the address that the MLflow hosts use; `own` are the database host's addresses."""
+    port = "" if made["port"] == stores.PORT else f":{made['port']}"
+    if named.host:
+        return named.tracking
+    if not apart:
+        query = f"?host={made['socket']}" + (f"&port={made['port']}" if port else "")
+        return f"{stores.DRIVER}://{named.role}@/{named.database}{query}"
+    listening = made["listen"].split(",")
+    host = next(address for address in (*own, *listening) if address in listening[1:])
+    return f"{stores.DRIVER}://{named.role}@{host}{port}/{named.database}?sslmode=require"
+
+
+def _password(server: Server, named: Stores) -> tuple[str, bool]:
+    """Return the role's password, and whether it is one that may replace what the role has."""
+    own = [named.host] if named.host else list(server.facts.addresses)
+    kept = [credentials.kept_database_password(named.role, host) for host in own]
+    known = named.password or server.variables.get("PGPASSWORD") or next(filter(None, kept), None)
+    password = known or credentials.generated()
+    console.protect(password)
+    return password, known is not None

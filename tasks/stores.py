@@ -1,0 +1,126 @@
+"""Where a server's two databases are: SQLite files in its folder, or PostgreSQL.
+
+A PostgreSQL password never stands in an address: it is taken out here, and lies in a file of
+libpq's own that only the server's user can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlsplit
+
+from invoke import Exit
+
+if TYPE_CHECKING:
+    from tasks.facts import Facts
+    from tasks.settings import Settings
+
+DRIVER = "postgresql+psycopg2"  # SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3
+PORT = 5432
+PASS_FILE = ".pgpass"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The addresses of both databases, without a password, and the password beside them."""
+
+    tracking: str
+    users: str
+    password: str | None = None
+
+    @property
+    def postgres(self) -> bool:
+        return is_postgres(self.tracking)
+
+    @property
+    def role(self) -> str:
+        """Return the PostgreSQL role; empty where libpq chooses it."""
+        return unquote(urlsplit(self.tracking).username or "")
+
+    @property
+    def database(self) -> str:
+        return urlsplit(self.tracking).path.strip("/")
+
+    @property
+    def host(self) -> str:
+        """Return the PostgreSQL server's host or socket folder; empty where libpq chooses it."""
+        parts = urlsplit(self.tracking)
+        return parts.hostname or parse_qs(parts.query).get("host", [""])[0]
+
+    def pass_line(self, password: str) -> str:
+        r"""Spell a line of libpq's password file; `:` and `\` are escaped in it."""
+        port = urlsplit(self.tracking).port or PORT
+        fields = (self.host, str(port), "*", self.role, password)
+        return ":".join(f.replace("\\", "\\\\").replace(":", "\\:") for f in fields) + "\n"
+
+
+def is_postgres(uri: str) -> bool:
+    """Tell whether an address is one of PostgreSQL's, whatever driver it names."""
+    return uri.split(":", 1)[0].split("+")[0] in ("postgresql", "postgres")
+
+
+def wanted(settings: Settings, facts: Facts) -> Stores:
+    """Return what the settings name; SQLite in the server's folder where they name nothing."""
+    uri = settings.backend_store_uri
+    if uri is None or not is_postgres(uri):
+        return Stores(uri or sqlite(facts, "mlflow.db"), sqlite(facts, "basic_auth.db"))
+    return of(uri)
+
+
+def of(uri: str) -> Stores:
+    """Take a PostgreSQL address apart; the users' database is the other's name with `_auth`."""
+    parts = urlsplit(uri)
+    name = parts.path.strip("/")
+    if not name or "/" in name:
+        raise Exit(
+            "Setting `mlflow: backend_store_uri:` names no database. Write "
+            f"{DRIVER}://ROLE@HOST/DATABASE"
+        )
+    options = dict(parse_qsl(parts.query))
+    hidden = options.pop("password", None)
+    password = unquote(parts.password) if parts.password else hidden
+    return Stores(
+        _address(parts, name, options), _address(parts, f"{name}_auth", options), password
+    )
+
+
+def current(settings: Settings, facts: Facts) -> Stores:
+    """Return what the server uses, as its server.env says, or what a new one will."""
+    if facts.store is None:
+        return wanted(settings, facts)
+    return Stores(facts.store, facts.auth_store or sqlite(facts, "basic_auth.db"))
+
+
+def lines(named: Stores, root: str) -> str:
+    """Spell the lines of server.env that name the databases."""
+    values = {"MLFLOW_BACKEND_STORE_URI": named.tracking}
+    if named.postgres:
+        values |= {"AUTH_STORE_URI": named.users, "PGPASSFILE": f"{root}/{PASS_FILE}"}
+    return "".join(f"{key}='{value}'\n" for key, value in values.items())
+
+
+def sqlite(facts: Facts, name: str) -> str:
+    """Spell the address of a file in the server's folder."""
+    return f"sqlite:///{facts.root}/{name}"
+
+
+def refuse_other(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where the settings name another database than the one that holds the runs."""
+    if facts.store is None or settings.backend_store_uri is None:
+        return
+    named = wanted(settings, facts)
+    if named.tracking != facts.store and (named.postgres or is_postgres(facts.store)):
+        raise Exit(
+            f"This server's runs are in {facts.store}, and `backend_store_uri:` names "
+            f"{named.tracking}. To move them there: ./fab postgres.migrate; to leave them, put "
+            "the former address back into fabric.yaml."
+        )
+
+
+def _address(parts: SplitResult, database: str, options: Mapping[str, str]) -> str:
+    role, at, place = parts.netloc.rpartition("@")
+    place = f"{role.split(':')[0]}{at}{place}"
+    query = f"?{urlencode(options, safe='/')}" if options else ""
+    return f"{DRIVER}://{place}/{database}{query}"
