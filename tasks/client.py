@@ -51,23 +51,22 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     if use:
         if server.rehearsal:
             raise Exit("A rehearsal host's login is not written to ~/.mlflow/credentials. "
-                       'Type: eval "$(./fab -H sandbox client --export)"')  # fmt: skip
+                       f'Type: eval "$({server.fab("client --export")})"')  # fmt: skip
         file = credentials.use(login)
         server.say(
             f"✓ MLflow clients on this machine now use {login.username} ({paths.shown(file)})",
             "green",
         )
         return
-    command = f"./fab -H {server.name}"
     server.say(
         "\n".join(
             (
                 "# 1. Open the tunnel:",
-                f"{command} tunnel --background",
+                server.fab("tunnel --background"),
                 "",
                 "# 2. In the shell of the client (the login is kept in "
                 f"{paths.shown(credentials.copy_of(server))}):",
-                f'eval "$({command} client --export)"',
+                f'eval "$({server.fab("client --export")})"',
                 "# which sets:",
                 f"export MLFLOW_TRACKING_URI={uri}",
                 f"export {credentials.USERNAME}={shlex.quote(login.username)}",

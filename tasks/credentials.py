@@ -147,7 +147,7 @@ def required(server: Server) -> Login:
     if login is None:
         raise Exit(
             f"No login for {server.name} is known here. Set {USERNAME} and {PASSWORD}; for a lost "
-            f"one type ./fab -H {server.name} users.reset-admin; for the first one configure "
+            f"one type {server.fab('users.reset-admin')}; for the first one configure "
             "deploy."
         )
     return login

@@ -13,7 +13,6 @@ from invoke import Exit
 from tasks import credentials, owner
 from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
-from tasks.console import typed
 from tasks.credentials import Login
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
@@ -74,7 +73,7 @@ def deploy(c: Host, yes: bool = False) -> None:
     else:
         server.say("deploy: nothing to change, the server is well")
     if not scheduled:
-        again = typed(server.name, settings.environment, "backup.schedule")
+        again = server.fab("backup.schedule")
         server.say(f"no schedule makes backups yet: {again}")
 
 

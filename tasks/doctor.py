@@ -13,7 +13,7 @@ from invoke import Exit
 
 from tasks import configure, credentials, deploy, install, keeper, service, tunnel
 from tasks.backup import backup
-from tasks.console import confirm, console
+from tasks.console import console
 from tasks.deploy import is_deployed
 from tasks.findings import AREAS, PARTS, Case, Finding, Here, diagnose, unseen, well
 from tasks.kinds import Host, remote
@@ -172,9 +172,9 @@ def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:
         names.remove("start")
     with _asking:
         server.say("doctor --fix would do:")
-        for what in (*scripts, *(f"./fab -H {server.name} {name}" for name in names)):
+        for what in (*scripts, *map(server.fab, names)):
             server.say(f"  {what}")
-        if not confirm(f"Do this on {server.name} ({server.settings.label})?", yes):
+        if not server.confirm(f"Do this on {server.place}?", yes):
             raise Exit("Nothing was changed.")
     if scripts:
         server.apply("doctor --fix", [Change(script, script) for script in scripts], decided=False)

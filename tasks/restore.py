@@ -11,7 +11,6 @@ from invoke import Exit
 
 from tasks import stream
 from tasks.backup import program, programs, serving_aside
-from tasks.console import confirm
 from tasks.deploy import is_deployed, readying
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
@@ -93,7 +92,7 @@ def restore_moment(server: Server, at: str, yes: bool) -> None:
 
 def ask(server: Server, what: str, consequence: str, yes: bool) -> None:
     """Raise Exit where that is not wanted."""
-    if not confirm(f"Restore {what} on {server.name}?", yes, consequence):
+    if not server.confirm(f"Restore {what} on {server.place}?", yes, consequence):
         raise Exit("Nothing was restored.")
 
 

@@ -14,7 +14,6 @@ from tasks.backup import backing_up, verifying
 from tasks.backups import pruning
 from tasks.commands import sh
 from tasks.configure import is_there
-from tasks.console import typed
 from tasks.deploy import File, is_deployed
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
@@ -91,7 +90,7 @@ def schedule(c: Host, every: str = "", verify: str = "", off: bool = False) -> N
         server.say(f"backup.schedule: nothing to change ({what})")
         return
     server.apply("backup.schedule", needed)
-    now = typed(server.name, settings.environment, "backup")
+    now = server.fab("backup")
     server.say(f"✓ {what}; the first within {plan.every}, or now: {now}", "green")
 
 

@@ -382,7 +382,7 @@ def standing(server: Server) -> dict[str, Any]:
         "lag_seconds": lag(settings, facts),
         **serialised.loads(report),
         "errors": errors if now else [],
-        "trouble": f"{wrong} Type: ./fab doctor" if wrong else None,
+        "trouble": server.completed(f"{wrong} Type: ./fab doctor") if wrong else None,
     }
 
 

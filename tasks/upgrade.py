@@ -12,7 +12,6 @@ from invoke import Exit
 from tasks import adopt, deploy
 from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
-from tasks.console import confirm
 from tasks.facts import Facts
 from tasks.install import NEEDED_KB
 from tasks.kinds import Host, remote
@@ -155,7 +154,7 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     names = ("look_at_former.py", "databases.py")
     look = Change("look", script, {name: read(f"host/{name}") for name in names})
     former = json.loads(server.look("rollback", [look])[-1])
-    if not confirm(f"Roll {server.name} back to {former['name']}?", yes, lost(former)):
+    if not server.confirm(f"Roll {server.place} back to {former['name']}?", yes, lost(former)):
         raise Exit("Nothing was rolled back.")
     version = version_of(former["release"])
     if former["task"] == "adopt":

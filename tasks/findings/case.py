@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tasks.console import typed
+from tasks.console import completed, typed
 from tasks.facts import Facts
 from tasks.symptoms import Symptoms
 
@@ -87,6 +87,7 @@ class Case:
     ) -> Finding:
         typed = ((self.ssh(script),) if script else ()) + tuple(map(self.fab, tasks)) + type
         safe = safe and bool(script or tasks) and not type
+        what, remedy = (completed(text, self.settings.environment) for text in (what, remedy))
         return Finding(key, self.area, severity, what, seen, remedy, typed, script, tasks, safe)
 
     @property
