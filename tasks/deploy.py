@@ -173,7 +173,13 @@ def files(settings: Settings, facts: Facts) -> list[File]:
         File(
             f"/etc/systemd/system/{unit}.service",
             "644",
-            render("mlflow-server.service", root=root, home=facts.home, **common),
+            render(
+                "mlflow-server.service",
+                root=root,
+                home=facts.home,
+                memory_max=settings.memory_max or "infinity",
+                **common,
+            ),
         ),
         File(
             f"/etc/systemd/system/{unit}.socket",
@@ -294,7 +300,12 @@ def workers(settings: Settings, facts: Facts) -> int:
     if settings.workers:
         return settings.workers
     # 60 % of the RAM leaves room for nginx, backups and the page cache.
-    room = facts.memory_kb / 1024 * 0.6 - FIRST_WORKER_MB
+    room = facts.memory_kb / 1024 * 0.6
+    if settings.memory_max:
+        from tasks.settings import megabytes
+
+        room = min(room, megabytes(settings.memory_max))
+    room -= FIRST_WORKER_MB
     return max(1, min(facts.cores, 1 + int(room // MORE_WORKER_MB)))
 
 

@@ -124,6 +124,7 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
         uri=variables.get("MLFLOW_TRACKING_URI"),
         sources=frozenset(logins),
         half=bool(variables.get(credentials.USERNAME)) != bool(variables.get(credentials.PASSWORD)),
+        file_is_anothers="file" in logins and credentials.is_anothers(server, logins["file"]),
         shell=not server.rehearsal,
         tunnel_port=there.local_port if there else None,
         tunnel=there.condition if there else "",

@@ -38,7 +38,7 @@ def environments(c: Context, json: bool = False) -> None:
     Example: fab environments
     """
     from tasks.executor import configured
-    from tasks.settings import refuse_shared, settle, settle_all
+    from tasks.settings import has_default, refuse_shared, settle, settle_all
 
     file = configured(c.config)
     chosen = settle(file, os.environ)[0].label
@@ -46,6 +46,7 @@ def environments(c: Context, json: bool = False) -> None:
     rows = [
         row(settings, hosts, settings.label == chosen)
         for settings, hosts in settle_all(file, os.environ)
+        if settings.label in (chosen, settings.environment) or not has_default(file)
     ]
     if json:
         console.answer(serialised.dumps(rows, indent=2))

@@ -165,15 +165,9 @@ class Executor(fabric.Executor):
 
     def _settled(self, found: Sequence[Leg]) -> list[Stage]:
         """Find out where each part of the chain works; raises Exit before any of it has begun."""
-        from tasks.settings import refuse_shared
+        from tasks.settings import has_default, refuse_shared
 
         file = configured(self.config)
-        mlflow = file["mlflow"] or {}
-        console.chosen = bool(
-            os.environ.get("FABRIC_MLFLOW_ENVIRONMENT")
-            or (isinstance(mlflow, dict) and mlflow.get("environment"))
-            or any(leg.name for leg in found)
-        )
         stages = []
         for leg in found:
             # A task of this machine alone needs no settings; mistakes in them are not its matter.
@@ -189,6 +183,9 @@ class Executor(fabric.Executor):
             stages.append(Stage(leg, settings, hosts))
         if chosen := [(stage.settings, stage.hosts) for stage in stages if stage.settings]:
             refuse_shared(file, os.environ, chosen)
+            by_variable = os.environ.get("FABRIC_MLFLOW_ENVIRONMENT")
+            named = any(stage.named for stage in stages)
+            console.chosen = named or bool(by_variable) or has_default(file)
         return stages
 
     def _run_remote(self, stages: Sequence[Stage]) -> None:

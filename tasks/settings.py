@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from invoke import Exit
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from tasks.console import UNNAMED
 
@@ -28,6 +35,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 UserPort = Annotated[int, Field(ge=1024, le=65535)]
 Path_ = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9._/-]+$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+# systemd.resource-control(5), MemoryMax=
+Memory = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]+[MG]$"), AfterValidator(lambda text: enough(text))
+]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+(rc[0-9]+)?$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"\\]+$")]
 # It stands in single quotes in server.env.
@@ -37,6 +48,22 @@ Permission = Literal["READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY"]
 
 # The MLflow release that this project is tested with; its lock is files/releases/<version>.txt.
 TESTED_VERSION = "3.17.2"
+
+
+# Measured on 3.17.2: one worker takes 431 MB, and has to start.
+LEAST_MB = 512
+
+
+def megabytes(memory: str) -> int:
+    """Read what `memory_max` says, as 600M or 2G."""
+    return int(memory[:-1]) * (1024 if memory.endswith("G") else 1)
+
+
+def enough(memory: str) -> str:
+    """Raise ValueError where no server could start within so much memory."""
+    if megabytes(memory) < LEAST_MB:
+        raise ValueError(f"a server needs {LEAST_MB}M")
+    return memory
 
 
 class Keep(BaseModel):
@@ -68,6 +95,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=0, le=64)] = Field(
         1, description="server processes; 0 = from cores and memory"
     )
+    memory_max: Memory | None = Field(None, description="most memory that the server may take")
     username: UserName = Field("admin", description="name of the first user")
     default_permission: Permission = Field(
         "READ", description="what a user may do with others' experiments"
@@ -187,6 +215,18 @@ def without(keys: Collection[str], variables: Mapping[str, str]) -> dict[str, st
     return {name: value for name, value in variables.items() if name not in left_out}
 
 
+def has_default(file: Mapping[str, Any] | None) -> bool:
+    """Tell whether the file names the environment that is meant where nothing is chosen.
+
+    Then the unnamed one is meant by nobody who does not say so.
+    """
+    return _section((file or {}).get("mlflow"), "mlflow").get("environment") not in (
+        None,
+        "",
+        UNNAMED,
+    )
+
+
 @dataclass(frozen=True)
 class Place:
     """An environment, the hosts that it is on, and whether only -H says which."""
@@ -212,7 +252,6 @@ def refuse_shared(
     """
     common = without(OWN, variables)
     common.pop("FABRIC_HOSTS", None)
-    replaced = bool(_section((file or {}).get("mlflow"), "mlflow").get("environment"))
     places = {
         settings.label: Place(settings, frozenset(hosts), anywhere=not hosts)
         for settings, hosts in settle_all(file, common)
@@ -220,7 +259,7 @@ def refuse_shared(
     for settings, hosts in chosen:
         there = places[settings.label]
         places[settings.label] = Place(settings, there.hosts.union(hosts), there.anywhere)
-    if replaced and UNNAMED not in {settings.label for settings, _ in chosen}:
+    if has_default(file) and UNNAMED not in {settings.label for settings, _ in chosen}:
         del places[UNNAMED]
     for one, other in itertools.combinations(places.values(), 2):
         if shared := _shared(one, other):

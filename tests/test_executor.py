@@ -176,6 +176,7 @@ mlflow:
       port: 6000
     eu:
       hosts: [beta, alpha]
+      port: 6001
 """
 
 

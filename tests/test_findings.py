@@ -370,7 +370,7 @@ def test_an_environment_stands_in_what_is_to_be_typed():
     facts = deployed(settings)
     facts = replace(facts, units=facts.units | dict.fromkeys(names, unit("inactive")))
     finding = only(case(settings, facts, **DOWN))
-    assert finding.type == ("FABRIC_MLFLOW_ENVIRONMENT=staging ./fab -H ec2 start",)
+    assert finding.type == ("./fab -H ec2 use staging start",)
 
 
 @pytest.mark.parametrize(

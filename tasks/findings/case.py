@@ -41,7 +41,8 @@ class Here:
     """The operator's machine: its clock, its tunnel, and what MLflow clients find there.
 
     `shell` says whether this shell's variables concern the server at all: a rehearsal host never
-    sees them. `sources` are the logins that were tried on the host: variables, copy, file.
+    sees them. `sources` are the logins that were tried on the host: variables, copy, file;
+    `file_is_anothers` says that the last one is kept here as that of another server.
     `tunnel` is the condition of the tunnel, as tunnel.status says it.
     """
 
@@ -49,6 +50,7 @@ class Here:
     uri: str | None = None
     sources: frozenset[str] = frozenset()
     half: bool = False
+    file_is_anothers: bool = False
     shell: bool = True
     tunnel_port: int | None = None
     tunnel: str = ""
