@@ -289,6 +289,14 @@ def test_a_file_of_logins_is_wrong_only_where_no_variables_stand_before_it():
     assert diagnose(case(SETTINGS, None, HERE, logins=logins)) == []
 
 
+def test_a_file_with_another_server_s_login_is_a_note():
+    """With several environments it is right for one of them at most."""
+    here = replace(HERE, sources=frozenset({"file", "copy"}), file_is_anothers=True)
+    finding = only(case(SETTINGS, None, here, logins={"file": 401, "copy": 200}))
+    assert (finding.key, finding.severity) == ("client-file-wrong", "note")
+    assert "kept here as another server's" in finding.seen
+
+
 def test_a_rehearsal_host_says_nothing_of_the_operator_s_shell():
     assert diagnose(case(SETTINGS, None, replace(HERE, uri=None, half=True, shell=False))) == []
 
@@ -371,6 +379,13 @@ def test_an_environment_stands_in_what_is_to_be_typed():
     facts = replace(facts, units=facts.units | dict.fromkeys(names, unit("inactive")))
     finding = only(case(settings, facts, **DOWN))
     assert finding.type == ("./fab -H ec2 use staging start",)
+
+
+def test_an_environment_stands_in_what_is_to_be_done_too():
+    staging = case(Settings(bucket="my-bucket", environment="staging"))
+    finding = staging.finding("key", "It is due: ./fab deploy", "seen", "Else: ./fab rollback")
+    assert finding.what == "It is due: ./fab use staging deploy"
+    assert finding.remedy == "Else: ./fab use staging rollback"
 
 
 @pytest.mark.parametrize(
