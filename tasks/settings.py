@@ -107,8 +107,8 @@ class Settings(BaseModel):
     )
     public_name: Word | None = Field(None, description="DNS name that clients use (TLS)")
     keep: Keep = Field(Keep(), description="how many backups of each age stay")
-    confirm: Literal["yes", "name"] = Field(
-        "yes", description="what allows destruction: yes, or the environment's name"
+    confirm: Literal["ask", "name"] = Field(
+        "ask", description="how destruction is asked about: yes or no, or by name"
     )
     environment: Name | None = Field(None, description="which of `environments` is meant")
 

@@ -43,7 +43,7 @@ def test_each_is_listed_as_it_is_settled(tmp_path, capsys):
         "environment": "production", "default": False, "hosts": ["a", "b"],
         "root": "~/mlflow-server-production", "prefix": "mlflow-artifacts-production",
         "port": 5002, "local_port": 6002, "version": "3.17.2", "workers": 0, "bucket": "vault",
-        "profile": "default", "confirm": "yes",
+        "profile": "default", "confirm": "ask",
     }  # fmt: skip
     assert [name for name, row in found.items() if row["default"]] == ["dev"]
 
