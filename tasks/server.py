@@ -377,7 +377,7 @@ class Talk:
         elif word == "@held":
             holder, since, task, pid = [*text.split("\t"), "", "", ""][:4]
             self._failure = (
-                f"{holder} holds the lock of {self._server.name} since {since} ({task}). Wait for "
+                f"{holder} holds the lock of {self._server.place} since {since} ({task}). Wait for "
                 f"it and type the same again; if that process hangs, end it: "
                 f"ssh {self._server.name} kill {pid}"
             )

@@ -319,13 +319,13 @@ def test_output_without_an_end_was_cut_short(c):
 def test_a_held_lock_says_who_since_when_and_how_to_break_it(c):
     said = failure(c, "@held you@desk\t2026-11-22T10:00:00Z\tinstall\t4711", "@exit 75")
     assert said == (
-        "you@desk holds the lock of ec2 since 2026-11-22T10:00:00Z (install). Wait for it and "
-        "type the same again; if that process hangs, end it: ssh ec2 kill 4711"
+        "you@desk holds the lock of ec2 (default) since 2026-11-22T10:00:00Z (install). Wait for "
+        "it and type the same again; if that process hangs, end it: ssh ec2 kill 4711"
     )
 
 
 def test_a_lock_file_that_is_still_empty_is_no_crash(c):
-    assert "holds the lock of ec2" in failure(c, "@held ", "@exit 75")
+    assert "holds the lock of ec2 (default)" in failure(c, "@held ", "@exit 75")
 
 
 def test_a_host_that_somebody_else_changed_meanwhile_is_left_alone(c):
