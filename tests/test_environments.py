@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from invoke import Context, Exit
 
 from tasks import environments as module
+from tasks import paths
 
 THREE = """
 hosts: [ec2]
@@ -89,3 +91,12 @@ def test_a_file_without_any_says_where_to_read_on(tmp_path, capsys):
 def test_what_two_must_not_share_is_refused_here_too(tmp_path):
     with pytest.raises(Exit, match=r"default and staging have the same port"):
         listed(tmp_path, "mlflow: {environments: {staging: }}")
+
+
+def test_every_question_about_a_host_names_its_environment():
+    """All go through the server's own `confirm`, with its place in the question."""
+    for file in (paths.PROJECT / "tasks").glob("*.py"):
+        text = file.read_text()
+        if file.name not in ("console.py", "server.py", "sandbox.py"):
+            assert not re.search(r"^from tasks\.console import .*\bconfirm\b", text, re.M), file
+            assert text.count("server.confirm(") <= text.count("server.place"), file
