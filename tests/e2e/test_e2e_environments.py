@@ -211,7 +211,7 @@ class TestThreeOnOneHost:
         script = f"{ROOT}/start_mlflow_server.sh"
         with three.others_answer(), three.host.kept(script):
             three.host.run(
-                f"printf '#!/bin/bash\nyes full | head -c 300000000\nexit 1\n' > {script}; "
+                f"printf '#!/bin/bash\nyes full | head -c 10000000\nexit 1\n' > {script}; "
                 f"systemctl restart --no-block {UNIT}.service; sleep 4"
             )
             marked = "the log of production goes on"
