@@ -10,6 +10,7 @@ from fabric.main import program
 from invoke import Collection
 
 from tasks import (
+    audit,
     backup,
     backups,
     check,
@@ -74,9 +75,12 @@ saved = Collection(
 )
 saved.add_task(backup.backup, name="now", default=True)
 saved.add_task(stream.stream)
+audited = Collection("audit", audit.log)
+audited.add_task(audit.audit, name="now", default=True)
 for collection in (
     tunnels,
     saved,
+    audited,
     Collection(
         "registry",
         registry.list_,

@@ -47,7 +47,7 @@ def nginx(case: Case) -> Iterator[Finding]:
     if site not in facts.files:
         yield case.finding("site-missing", "nginx does not know this server.",
                            f"there is no {site}", tasks=("deploy",))  # fmt: skip
-    yield from _open_doors(case)
+    yield from open_doors(case)
     if symptoms.name == 403:
         yield case.finding(
             "host-refused",
@@ -55,13 +55,13 @@ def nginx(case: Case) -> Iterator[Finding]:
             f"a request with Host: {settings.public_name} is answered 403",
             tasks=("deploy",),
         )
-    for certificate in symptoms.certificates:
-        yield from _certificate(case, certificate.path, certificate.ends)
+    for one in symptoms.certificates:
+        yield from certificate(case, one.path, one.ends)
 
 
-def _open_doors(case: Case) -> Iterator[Finding]:
+def open_doors(case: Case) -> Iterator[Finding]:
     loopback = case.settings.bind in ("127.0.0.1", "localhost")
-    wide = [one for one in case.facts.listeners if one.program == "nginx" and _is_wide(one)]
+    wide = [one for one in case.facts.listeners if one.program == "nginx" and is_wide(one)]
     if wide and loopback:
         yield case.finding(
             "listening-everywhere",
@@ -72,7 +72,7 @@ def _open_doors(case: Case) -> Iterator[Finding]:
             tasks=("deploy",),
         )
     for one in case.symptoms.listeners:
-        if one.program in SERVERS and _is_wide(one):
+        if one.program in SERVERS and is_wide(one):
             yield case.finding(
                 "listening-everywhere",
                 f"{one.program} (process {one.pid}) listens on {one.address}, past nginx and its "
@@ -85,11 +85,11 @@ def _open_doors(case: Case) -> Iterator[Finding]:
             )
 
 
-def _is_wide(listener: Listener) -> bool:
+def is_wide(listener: Listener) -> bool:
     return not listener.address.startswith(LOOPBACK)
 
 
-def _certificate(case: Case, path: str, ends: int) -> Iterator[Finding]:
+def certificate(case: Case, path: str, ends: int) -> Iterator[Finding]:
     days = (ends - case.facts.now) / 86400
     if days > RENEW:
         return
