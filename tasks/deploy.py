@@ -19,7 +19,7 @@ from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.releases import release_of
 from tasks.server import Change
-from tasks.templates import read, render
+from tasks.templates import confined, read, render
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -176,7 +176,7 @@ def files(settings: Settings, facts: Facts) -> list[File]:
             render(
                 "mlflow-server.service",
                 root=root,
-                home=facts.home,
+                confined=confined(root, facts.home),
                 memory_max=settings.memory_max or "infinity",
                 **common,
             ),

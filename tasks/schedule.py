@@ -19,7 +19,7 @@ from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.server import Change, bundle
 from tasks.service import absent
-from tasks.templates import read, render
+from tasks.templates import confined, read, render
 
 if TYPE_CHECKING:
     from tasks.facts import Facts
@@ -178,7 +178,12 @@ def _pair(
     delay = f"{min(minutes * 6, LONGEST_DELAY * 60)}s"
     texts = {
         "service": render(
-            "mlflow-backup.service", **about, steps=name, user=facts.user, root=facts.root
+            "mlflow-backup.service",
+            **about,
+            steps=name,
+            user=facts.user,
+            root=facts.root,
+            confined=confined(facts.root, facts.home),
         ),
         "timer": render("mlflow-backup.timer", **about, often=often, calendar=moment, delay=delay),
     }
