@@ -62,7 +62,7 @@ def asked(packages: Mapping[str, str]) -> list[Advisory]:
     return [
         Advisory(name, version, one["id"])
         for (name, version), result in zip(packages.items(), results, strict=True)
-        for one in result.get("vulns", [])
+        for one in dict(result).get("vulns", [])
     ]
 
 

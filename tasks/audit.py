@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.server import Server
 
 TIMEOUT = 120  # seconds; hashing the passwords that are guessed first takes the most of it
+PATIENCE = 20  # seconds; nobody waits for an audit as for a doctor
 LINES = 100
 
 
@@ -48,7 +49,7 @@ def audit(c: Host, json: bool = False) -> Any:
 def examined(server: Server) -> Audit:
     """Look at host and advisories; raises Exit where there is no server to look at."""
     facts, settings = doctor.refuse_nothing(server), server.settings
-    steps = [looking(settings, []), audited.auditing(settings)]
+    steps = [looking(settings, [], PATIENCE), audited.auditing(settings)]
     reports = server.look("audit", steps, TIMEOUT)
     found = audited.parse(reports)
     return Audit(

@@ -16,6 +16,8 @@ from tasks.templates import read
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
+# Seconds: the whole has to answer within five.
+PATIENCE = 4
 PROGRAMS = (
     "look_at_bucket.py",
     "bucket.py",
@@ -97,8 +99,13 @@ class Symptoms:
     stream_loose: bool = False
 
 
-def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
-    """Build the one look at a host; the logins are tried there, and travel as a staged file."""
+def looking(
+    settings: Settings, logins: Sequence[Mapping[str, str]], patience: int = PATIENCE
+) -> Change:
+    """Build the one look at a host; the logins are tried there, and travel as a staged file.
+
+    `patience` is how many seconds each of its parts, which run side by side, may take.
+    """
     at_bucket = sh(
         "look_at_bucket", settings.bucket or "", settings.artifact_prefix, settings.region or "",
         settings.endpoint_url or "", settings.backup_prefix, settings.label,
@@ -109,6 +116,7 @@ def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
             f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",
             f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
             f"profile={'' if settings.profile == 'default' else settings.profile}",
+            f"patience={patience}",
             read("host/stream.sh"),
             read("host/stream_errors.sh"),
             read("host/symptoms.sh"),

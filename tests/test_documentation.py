@@ -216,3 +216,16 @@ def test_every_finding_stands_in_doctor_s_page_and_no_other():
     cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
     named = {key for cell in cells for key in re.findall(r"`([a-z-]+)`", cell)}
     assert named == found | set(kinds)
+
+
+def test_every_finding_of_the_audit_stands_in_its_page_and_no_other():
+    folder = paths.PROJECT / "tasks/findings/audit"
+    code = "\n".join(file.read_text() for file in folder.glob("*.py"))
+    found = set(re.findall(r'case\.finding\(\s*"([a-z-]+)"', code))
+    # Those that doctor's own functions find.
+    shared = {"listening-everywhere", "certificate", "readable-secrets", "secret-key-missing",
+              "password-well-known", "no-admin"}  # fmt: skip
+    page = (paths.PROJECT / "docs/audit.md").read_text().partition("## What it finds")[2]
+    cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
+    named = {key for cell in cells for key in re.findall(r"`([a-z-]+)`", cell)}
+    assert named == found | shared

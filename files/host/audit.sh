@@ -1,7 +1,6 @@
 # Look for what is not as safe as it could be, beside what symptoms.sh looks for, and change nothing.
-# Needs: root, unit, and what symptoms.sh has defined. Prints `@report <key><TAB><value>` lines, and
+# Needs: root, unit, and what symptoms.sh has and defines. Prints `@report <key><TAB><value>` lines, and
 # `@report looked<TAB><part>` for each part that ended, as that does.
-patience=20
 
 # The login's own files are read without root; sshd and the firewall only root may ask.
 look_at_doors() {

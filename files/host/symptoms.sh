@@ -1,13 +1,12 @@
 # Look for what may be wrong with a server, beside the facts, and change nothing.
 # Needs: root, unit, port, name (public, or ''), profile (where it is not the default one),
-# bucket (a function that runs look_at_bucket.py), and what stream.sh and stream_errors.sh define.
+# patience (seconds after which a part that runs is left alone), bucket (a function that runs
+# look_at_bucket.py), and what stream.sh and stream_errors.sh define.
 # Every part looks on its own and at the same time, so that one that fails or hangs hides no other.
 # Prints `@report <key><TAB><value>` lines, and `@report looked<TAB><part>` for each part that ended.
 set +eu +o pipefail
 tell() { printf '@report %s\t%s\n' "$1" "$2"; }
 active() { systemctl is-active --quiet "$1"; }
-# A running part is left alone for so many seconds: the whole has to answer within five.
-patience=4
 
 # A worker of MLflow's is called python, and made anew by its parent: name the whole by its first one.
 server_of() {
