@@ -29,6 +29,7 @@ from tasks import (
     service,
     status,
     stream,
+    tls,
     tunnel,
     upgrade,
     users,
@@ -93,6 +94,7 @@ for collection in (
         users.revoke,
         users.import_,
     ),
+    Collection("tls", tls.enable, tls.renew, tls.show, tls.disable),
     Collection("sandbox", sandbox.up, sandbox.down, sandbox.list_),
 ):
     namespace.add_collection(collection)

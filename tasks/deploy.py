@@ -15,11 +15,12 @@ from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
 from tasks.console import typed
 from tasks.credentials import Login
-from tasks.facts import Facts
+from tasks.facts import Facts, Tls
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.releases import release_of
 from tasks.server import Change
+from tasks.site import LOOPBACK, allowed_hosts, allowed_origins, listeners, pair, site
 from tasks.templates import read, render
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ def deploy(c: Host, yes: bool = False) -> None:
             server.warn("checked without a login: none of this server's is known (./fab client)")
     else:
         server.say("deploy: nothing to change, the server is well")
+    if settings.bind not in LOOPBACK:
+        again = typed(server.name, settings.environment, "tls.enable")
+        server.warn(
+            f"bind: {settings.bind} lets passwords pass the network in the clear. Safer: leave it "
+            f"out and use the tunnel, or {again}"
+        )
     if not scheduled:
         again = typed(server.name, settings.environment, "backup.schedule")
         server.say(f"no schedule makes backups yet: {again}")
@@ -110,9 +117,12 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     if facts.bootstrap:
         sentences.append("take the first password off the host")
     sentences.append(CHECK)
-    restart = any(file.path not in _only_nginx(settings) for file in differing)
-    deploying_ = deploying(settings, "; ".join(sentences), differing, after, stamp, login, restart)
-    return [*marking, deploying_]
+    restart = must_restart(settings, differing)
+    what = "; ".join(sentences)
+    return [
+        *marking,
+        deploying(settings, what, differing, after, stamp, login, restart, facts.tls),
+    ]
 
 
 def deploying(
@@ -123,6 +133,7 @@ def deploying(
     stamp: str,
     login: Login | None,
     restart: bool,
+    tls: Tls | None = None,
 ) -> Change:
     """Build the one change that ships the files and sees the server well."""
     staged = deep_check() | {
@@ -138,7 +149,11 @@ def deploying(
             f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
             f"listen={sh(' '.join(sorted(listeners(settings))))}",
             f"well={stamp} login={stage_login(staged, login)}",
+            f"name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
+            if tls
+            else "name=",
             read("host/health.sh"),
+            read("host/check_https.sh"),
             read("host/deploy.sh"),
         )
     )
@@ -185,13 +200,9 @@ def files(settings: Settings, facts: Facts) -> list[File]:
         File(
             f"/etc/nginx/sites-available/{unit}",
             "644",
-            render(
-                "nginx-site.conf",
-                unit=unit,
-                listen="\n  ".join(f"listen {address};" for address in listeners(settings)),
-                artifact_rule=ARTIFACT_RULES[settings.artifact_access],
-            ),
+            site(settings, facts),
         ),
+        *([File(hook_path(settings), "755", read("renewed.sh"))] if renews(facts) else []),
         start_script(settings, facts),
     ]
 
@@ -214,6 +225,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
             aws=aws_variables(settings),
             workers=workers(settings, facts),
             allowed_hosts=",".join(allowed_hosts(settings, facts)),
+            allowed_origins=",".join(allowed_origins(settings, facts)),
         ),
     )
 
@@ -248,10 +260,22 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/systemd/system/{unit}.socket",
         f"/etc/tmpfiles.d/{unit}.conf",
         f"/etc/nginx/sites-available/{unit}",
+        hook_path(settings),
+        f"/etc/ssl/certs/{unit}.pem",
         f"{root}/start_mlflow_server.sh",
         f"{root}/.mlflow_auth_config",
         *(f"/etc/systemd/system/{name}" for name in schedule_units(settings)),
     ]
+
+
+def hook_path(settings: Settings) -> str:
+    """Name what certbot runs when it has a new certificate."""
+    return f"/etc/letsencrypt/renewal-hooks/deploy/{settings.unit}"
+
+
+def renews(facts: Facts) -> bool:
+    """Tell whether certbot keeps the certificate."""
+    return facts.tls is not None and not facts.tls.own
 
 
 def schedule_units(settings: Settings) -> list[str]:
@@ -260,19 +284,14 @@ def schedule_units(settings: Settings) -> list[str]:
     return [f"{name}.{kind}" for name in names for kind in ("service", "timer")]
 
 
-# Told that the server can do multipart, MLflow's clients fetch every file straight from S3 by
-# presigned URL, and hang where they cannot reach it. Without this answer they come through here.
-ARTIFACT_RULES = {
-    "proxied": "location = /api/3.0/mlflow/server-info { return 404; }",
-    "direct": "# artifact_access: direct. Clients may be sent to S3 by presigned URL.",
-}
-
-
-def _only_nginx(settings: Settings) -> tuple[str, ...]:
-    return (
+def must_restart(settings: Settings, differing: Sequence[File]) -> bool:
+    """Tell whether the server itself must see one of the files; the others are nginx's."""
+    only_nginx = (
         f"/etc/nginx/sites-available/{settings.unit}",
         f"/etc/tmpfiles.d/{settings.unit}.conf",
+        hook_path(settings),
     )
+    return any(file.path not in only_nginx for file in differing)
 
 
 def as_the_server(settings: Settings) -> str:
@@ -297,30 +316,6 @@ def workers(settings: Settings, facts: Facts) -> int:
     # 60 % of the RAM leaves room for nginx, backups and the page cache.
     room = facts.memory_kb / 1024 * 0.6 - FIRST_WORKER_MB
     return max(1, min(facts.cores, 1 + int(room // MORE_WORKER_MB)))
-
-
-def listeners(settings: Settings) -> list[str]:
-    """List the addresses that nginx listens on: loopback always, for the tunnel comes there."""
-    loopback = f"127.0.0.1:{settings.port}"
-    if settings.bind in ("127.0.0.1", "localhost"):
-        return [loopback]
-    named = f"{settings.bind}:{settings.port}"
-    return [named] if settings.bind == "0.0.0.0" else [loopback, named]
-
-
-def allowed_hosts(settings: Settings, facts: Facts) -> list[str]:
-    """List the Host headers that the server answers to; MLflow matches with the port.
-
-    The tunnel's local port is the operator's choice, so localhost is allowed with every port.
-    """
-    hosts = ["localhost", "localhost:*", "127.0.0.1:*"]
-    if settings.bind not in ("127.0.0.1", "localhost"):
-        everywhere = settings.bind == "0.0.0.0"
-        addresses = facts.addresses if everywhere else (settings.bind,)
-        hosts += [f"{address}:{settings.port}" for address in addresses]
-    if settings.public_name:
-        hosts += [settings.public_name, f"{settings.public_name}:*"]
-    return hosts
 
 
 def not_running(settings: Settings, facts: Facts) -> list[str]:
