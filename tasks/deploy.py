@@ -149,9 +149,9 @@ def deploying(
             f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
             f"listen={sh(' '.join(sorted(listeners(settings))))}",
             f"well={stamp} login={stage_login(staged, login)}",
-            f"name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
+            f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
             if tls
-            else "name=",
+            else "tls_name=",
             read("host/health.sh"),
             read("host/check_https.sh"),
             read("host/deploy.sh"),
@@ -202,7 +202,6 @@ def files(settings: Settings, facts: Facts) -> list[File]:
             "644",
             site(settings, facts),
         ),
-        *([File(hook_path(settings), "755", read("renewed.sh"))] if renews(facts) else []),
         start_script(settings, facts),
     ]
 
@@ -260,22 +259,11 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/systemd/system/{unit}.socket",
         f"/etc/tmpfiles.d/{unit}.conf",
         f"/etc/nginx/sites-available/{unit}",
-        hook_path(settings),
         f"/etc/ssl/certs/{unit}.pem",
         f"{root}/start_mlflow_server.sh",
         f"{root}/.mlflow_auth_config",
         *(f"/etc/systemd/system/{name}" for name in schedule_units(settings)),
     ]
-
-
-def hook_path(settings: Settings) -> str:
-    """Name what certbot runs when it has a new certificate."""
-    return f"/etc/letsencrypt/renewal-hooks/deploy/{settings.unit}"
-
-
-def renews(facts: Facts) -> bool:
-    """Tell whether certbot keeps the certificate."""
-    return facts.tls is not None and not facts.tls.own
 
 
 def schedule_units(settings: Settings) -> list[str]:
@@ -289,7 +277,6 @@ def must_restart(settings: Settings, differing: Sequence[File]) -> bool:
     only_nginx = (
         f"/etc/nginx/sites-available/{settings.unit}",
         f"/etc/tmpfiles.d/{settings.unit}.conf",
-        hook_path(settings),
     )
     return any(file.path not in only_nginx for file in differing)
 

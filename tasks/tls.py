@@ -21,7 +21,7 @@ from tasks import credentials, deploy
 from tasks.commands import sh
 from tasks.configure import is_there
 from tasks.console import confirm, console, typed
-from tasks.deploy import File, hook_path, is_deployed
+from tasks.deploy import File, is_deployed
 from tasks.facts import Facts, Tls
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
@@ -299,7 +299,7 @@ def forgetting(settings: Settings, facts: Facts, now: Tls | None) -> list[Change
         places = pair(settings, former)
         unused += [places.certificate, places.key]
     if not former.own and (now is None or now.own):
-        unused += [hook_path(settings), authority_path(settings)]
+        unused.append(authority_path(settings))
     if now is None:
         unused.append(f"{facts.root}/.tls")
     if not (uncertified or unused):

@@ -89,6 +89,7 @@ trust_authority() {
   fi
 }
 renewal=/etc/letsencrypt/renewal/$name.conf
+hook="systemctl reload nginx"
 ask_authority() {
   local again=''
   # Another authority than before, such as one for trials: its certificate is no use.
@@ -96,11 +97,12 @@ ask_authority() {
   # shellcheck disable=SC2086
   if ! output=$(as_root certbot certonly --non-interactive --agree-tos --no-eff-email --email "$email" \
     --server "$authority" --webroot --webroot-path "$webroot" --domain "$name" --cert-name "$name" \
-    --key-type ecdsa --keep-until-expiring $again 2>&1); then
+    --key-type ecdsa --keep-until-expiring --deploy-hook "$hook" $again 2>&1); then
     printf '%s\n' "$output"
     fail "No certificate for $name: $(why_not <<< "$output"). $name points to $found, this host has $addresses. Everything is as it was; mend that, then type the same again."
   fi
-  as_root sed -i '/^autorenew/d' "$renewal"
+  # One that was kept has the options of its own time.
+  as_root sed -i -e '/^autorenew/d' -e '/^renew_hook/d' -e "/^\[renewalparams\]/a renew_hook = $hook" "$renewal"
 }
 
 own_port 80

@@ -1,3 +1,0 @@
-#!/bin/sh
-# certbot has renewed a certificate: show it from now on. Written by `tls.enable`.
-systemctl reload nginx
