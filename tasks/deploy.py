@@ -69,7 +69,10 @@ def deploy(c: Host, yes: bool = False) -> None:
         if not owner.is_marked(settings, server.facts):
             needed = changes(settings, server.facts, login, owner.agreed(server, yes))
         server.apply("deploy", needed)
-        server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
+        also = f", and https://{tls.name}" if (tls := server.facts.tls) else ""
+        server.say(
+            f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host{also}", "green"
+        )
         if login is None:
             server.warn("checked without a login: none of this server's is known (./fab client)")
     else:

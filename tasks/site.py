@@ -55,7 +55,7 @@ def listeners(settings: Settings) -> list[str]:
 def names(settings: Settings, facts: Facts) -> list[str]:
     """List the names that clients use beside the host's own."""
     found = (facts.tls.name if facts.tls else None, settings.public_name)
-    return list(dict.fromkeys(name for name in found if name))
+    return list(dict.fromkeys(name.lower() for name in found if name))
 
 
 def open_addresses(settings: Settings, facts: Facts) -> list[str]:

@@ -78,6 +78,9 @@ class Symptoms:
     timer_failed: Mapping[str, str] = field(default_factory=dict)
     nginx: str = "ok"
     certificates: tuple[Certificate, ...] = ()
+    unserved: bool = False
+    renewal: str | None = None  # the state of certbot's timer
+    renewal_failed: str = ""
     health: int | None = None
     stranger: int | None = None
     name: int | None = None
@@ -111,6 +114,7 @@ def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
             f"profile={'' if settings.profile == 'default' else settings.profile}",
             read("host/stream.sh"),
             read("host/stream_errors.sh"),
+            read("host/certbot.sh"),
             read("host/symptoms.sh"),
         )
     )
@@ -151,6 +155,9 @@ def parse(reports: Sequence[str]) -> Symptoms:
         certificates=tuple(
             Certificate(path, int(ends)) for ends, path in _pairs(found.get("certificate", []))
         ),
+        unserved="unserved" in found,
+        renewal=one("renewal") or None,
+        renewal_failed=one("renewal_failed"),
         health=data("health"),
         stranger=data("stranger"),
         name=data("name"),

@@ -2,6 +2,7 @@
 # email, authority (its address), addresses (the host's own), and in "$here" challenge.conf (nginx's
 # site for the proof) and perhaps authority.pem (whom to trust for the authority's own TLS).
 webroot=/var/www/$unit
+ours=no # whether the name points to an address that the host knows as its own
 challenge=/etc/nginx/sites-enabled/$unit-challenge
 
 own_port() { # port
@@ -41,16 +42,16 @@ no_answer() {
 }
 # The authority allows few failures: what can be seen from here is not asked of it.
 reached() {
-  local token place got code own=no address
+  local token place got code address
   token=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')
   place=.well-known/acme-challenge/$token
   as_root tee "$webroot/$place" > /dev/null <<< "$token"
   as_root chmod 0644 "$webroot/$place"
   for address in $found; do
-    case " $addresses " in *" $address "*) own=yes ;; esac
+    case " $addresses " in *" $address "*) ours=yes ;; esac
   done
   # A reloaded nginx takes a moment.
-  for _ in 1 2 3 4 5; do
+  for _ in 1 2 3; do
     code=0
     got=$(curl -s --noproxy '*' --max-time 5 "http://$name/$place") || code=$?
     if [ "$got" = "$token" ]; then break; fi
@@ -61,11 +62,11 @@ reached() {
   if [ "$got" = "$token" ]; then return; fi
   case $code in
     0) how="another program answers there" ;;
-    7) how="it refuses connections" ;;
+    7) how="no connection is possible" ;;
     28) how="nobody answers" ;;
     *) how="curl says $code" ;;
   esac
-  if [ $own = yes ]; then
+  if [ $ours = yes ]; then
     fail "Port 80 of $name ($found) is closed: $how. Open it in the firewall or security group, for everybody, then type the same again."
   fi
   if [ $code = 0 ]; then
@@ -99,7 +100,8 @@ ask_authority() {
     --server "$authority" --webroot --webroot-path "$webroot" --domain "$name" --cert-name "$name" \
     --key-type ecdsa --keep-until-expiring --deploy-hook "$hook" $again 2>&1); then
     printf '%s\n' "$output"
-    fail "No certificate for $name: $(why_not <<< "$output"). $name points to $found, this host has $addresses. Everything is as it was; mend that, then type the same again."
+    if [ $ours = no ]; then where=" ($name points to $found, this host has $addresses)"; else where=''; fi
+    fail "No certificate for $name: $(why_not <<< "$output")$where. Everything is as it was; mend that, then type the same again."
   fi
   # One that was kept has the options of its own time.
   as_root sed -i -e '/^autorenew/d' -e '/^renew_hook/d' -e "/^\[renewalparams\]/a renew_hook = $hook" "$renewal"
