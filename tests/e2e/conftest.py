@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="all counts of the costly promises, not a sample"
     )
+    parser.addoption("--picture", help="where to put the picture of the pages over HTTPS")
 
 
 @pytest.hookimpl(tryfirst=True)
