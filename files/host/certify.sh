@@ -14,7 +14,7 @@ own_port() { # port
 }
 nobody_elses() {
   local others
-  others=$(as_root grep -lsE "^[[:space:]]*server_name[[:space:]].*[[:space:]]$name[[:space:];]" /etc/nginx/sites-enabled/* /etc/nginx/conf.d/*.conf |
+  others=$(as_root grep -lsE "^[[:space:]]*server_name([[:space:]].*)?[[:space:]]$name[[:space:];]" /etc/nginx/sites-enabled/* /etc/nginx/conf.d/*.conf |
     grep -vE "/($unit|$unit-challenge)$" | head -n 1) || true
   if [ -n "$others" ]; then
     fail "$name is served by $others already. Give this server another name, or take it away there."
@@ -66,6 +66,9 @@ reached() {
     28) how="nobody answers" ;;
     *) how="curl says $code" ;;
   esac
+  if [ $ours = yes ] && [ $code = 0 ]; then
+    fail "Port 80 of $name ($found) is answered by something else than this host's nginx. Have it come through to this host, then type the same again."
+  fi
   if [ $ours = yes ]; then
     fail "Port 80 of $name ($found) is closed: $how. Open it in the firewall or security group, for everybody, then type the same again."
   fi
