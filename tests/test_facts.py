@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -478,3 +479,34 @@ def test_once_taken_over_it_is_no_longer_the_guide_s(home, programs, guides):
     (guides / "venv").symlink_to("releases/3.17.2-abc")
     facts = look(home, programs)
     assert (facts.foreign, facts.guide, facts.release) == (False, None, "3.17.2-abc")
+
+
+CURL = r"""case "$*" in
+  *"-X PUT"*) echo a-token ;;
+  *"aws-ec2-metadata-token: a-token"*public-ipv4) echo 203.0.113.10 ;;
+  *) exit 22 ;;
+esac"""
+
+
+@pytest.mark.parametrize(("vendor", "wanted"), [("Amazon EC2", True), ("QEMU", False)])
+def test_on_ec2_the_address_that_others_use_is_one_of_the_host_s(home, programs, vendor, wanted):
+    stand_ins = {
+        "curl": CURL,
+        "hostname": "echo '10.0.0.5 '",
+        # What the machine calls itself stands in /sys.
+        "grep": f"""[ "$2" != 'Amazon EC2' ] && exec {shutil.which("grep")} "$@"
+            [ "{vendor}" = 'Amazon EC2' ]""",
+    }
+    for name, script in stand_ins.items():
+        (programs / name).write_text(f"#!/bin/bash\n{script}\n")
+        (programs / name).chmod(0o755)
+    addresses = look(home, programs).addresses
+    assert addresses == (("10.0.0.5", "203.0.113.10") if wanted else ("10.0.0.5",))
+
+
+def test_the_name_that_a_host_serves_is_read_from_its_folder(home, programs):
+    (home / "mlflow-server").mkdir()
+    (home / "mlflow-server/.tls").write_text("m.example.org https://acme.example/dir\n")
+    found = look(home, programs).tls
+    assert found == Tls("m.example.org", "https://acme.example/dir")
+    assert not found.own
