@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -284,7 +285,8 @@ def test_an_own_certificate_is_checked_shown_and_replaced(
 @pytest.mark.costly
 def test_two_environments_each_have_a_name_on_one_port(host: Host, authority: Authority) -> None:
     file = host.home / "two.yaml"
-    file.write_text("mlflow: {environments: {staging: {port: 5002}}}\n")
+    prefix = f"names-{secrets.token_hex(4)}"  # another test's server has marked the usual one
+    file.write_text(f"mlflow: {{environments: {{staging: {{port: 5002, prefix: {prefix}}}}}}}\n")
     aim = ("-S", str(host.lab.ssh_config), "-f", str(file), "-H", host.alias)
     second, unit = "staging.example.org", "mlflow-server-staging"
     staging = {"FABRIC_MLFLOW_ENVIRONMENT": "staging"}
