@@ -149,6 +149,13 @@ def _certificate(case: Case, path: str, ends: int) -> Iterator[Finding]:
     if days > RENEW:
         return
     state = f"expires in {days:.0f} days" if days > 0 else f"has expired {-days:.0f} days ago"
+    tls = case.facts.tls
+    if tls and tls.own:
+        again = case.fab("tls.enable", tls.name, "--certificate", "FILE", "--key", "FILE")
+        yield case.finding("certificate", f"The certificate {path} {state}.",
+                           "openssl x509 -enddate", "It is your own. Give a new one:",
+                           type=(again,))  # fmt: skip
+        return
     if "/letsencrypt/" in path:
         remedy, script = "", "sudo certbot renew; sudo systemctl reload nginx"
     else:
