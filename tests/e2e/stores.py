@@ -1,9 +1,12 @@
 """What a release's own MLflow makes of its databases, and programs of the host run beside it.
 
-Run by the release's Python, which takes ten seconds to load all of MLflow: so it is loaded once, and
-every request is served by a fork. A request is a line of JSON, {"do": name, "with": [words], "first":
-code, "out": file}; answered by two lines, the fork's process id and its exit code.
+Run by the release's Python, which takes long to load all of MLflow: so it is loaded once, and every
+request is served by a fork. A request is a line of JSON, {"do": name, "with": [words], "first":
+code, "beside": folder, "environment": variables, "out": file}; answered by two lines, the fork's
+process id and its exit code.
 """
+
+# ruff: noqa: E402 (MLflow reads its variables while it is loaded)
 
 import contextlib
 import io
@@ -34,19 +37,19 @@ NUMBERS = (float("nan"), float("inf"), float("-inf"), 1 / 3, -0.0, 5e-324, 1e16,
 
 def made(folder):
     """Fill mlflow.db and basic_auth.db with something of all that people keep in MLflow."""
-    uri = "sqlite:///%s/mlflow.db" % folder
+    uri = f"sqlite:///{folder}/mlflow.db"
     client = MlflowClient(uri, uri)
     names = ("Größe " + AWKWARD, "case", "Case", "CASE")
-    experiments = [client.create_experiment(name, "file://%s/files" % folder) for name in names]
+    experiments = [client.create_experiment(name, f"file://{folder}/files") for name in names]
     for n in range(60):
         run = client.create_run(experiments[n % 4], run_name=AWKWARD, tags={"n": str(n)}).info
-        metrics = [Metric("m%d" % k, value, 1000 + n, k) for k, value in enumerate(NUMBERS)]
+        metrics = [Metric(f"m{k}", value, 1000 + n, k) for k, value in enumerate(NUMBERS)]
         metrics += [Metric("loss", 1 / (step + n + 1), 2000 + step, step) for step in range(40)]
         params = [Param("p", AWKWARD), Param("P", "x" * 6000), Param("empty", "")]
         client.log_batch(run.run_id, metrics, params, [RunTag("note", "é" * 5000)])
         client.log_inputs(
             run.run_id,
-            [DatasetInput(Dataset("d%d" % n, str(n), "local", "{}"), [InputTag("a", "train")])],
+            [DatasetInput(Dataset(f"d{n}", str(n), "local", "{}"), [InputTag("a", "train")])],
         )
         client.set_terminated(run.run_id)
     client.delete_run(run.run_id)
@@ -66,7 +69,7 @@ def made(folder):
             span.set_attributes({"n": 1.5, "nothing": None, "yes": True})
     mlflow.flush_trace_async_logging()
     users = Users()
-    users.init_db("sqlite:///%s/basic_auth.db" % folder)
+    users.init_db(f"sqlite:///{folder}/basic_auth.db")
     for name in ("admin", "anna", "Anna", "ünal"):
         users.create_user(name, "a long password", is_admin=name == "admin")
     users.grant_user_permission("anna", "experiment", experiments[0], "EDIT")
@@ -96,12 +99,12 @@ def told(tracking, auth):
     users = Users()
     users.init_db(auth)
     seen = {
-        "experiments": [dict(each) for each in experiments],
+        "experiments": list(map(written, experiments)),
         "runs": sorted(json.dumps(run.to_dictionary(), sort_keys=True) for run in runs),
         "inputs": sorted(repr(run.inputs.to_dictionary()) for run in runs),
         "histories": histories,
-        "models": [repr(sorted(dict(model).items())) for model in models],
-        "versions": sorted(repr(sorted(dict(v).items())) for v in client.search_model_versions()),
+        "models": list(map(written, models)),
+        "versions": sorted(map(written, client.search_model_versions())),
         "champion": [client.get_model_version_by_alias("Model", "Champion").version],
         "traces": sorted(json.dumps(trace, sort_keys=True) for trace in traces),
         "users": [user.to_json() for user in users.list_users()],
@@ -112,6 +115,11 @@ def told(tracking, auth):
         ],
     }
     print(json.dumps(seen, default=str, sort_keys=True))
+
+
+def written(entity):
+    """Write one of MLflow's entities, in whatever order the database has its parts."""
+    return json.dumps(dict(entity), default=dict, sort_keys=True)
 
 
 def more(tracking, auth):

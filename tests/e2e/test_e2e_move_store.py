@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import json
 import os
-import pwd
 import random
 import re
 import shutil
@@ -208,15 +207,52 @@ def empty(cluster: Cluster) -> Cluster:
     return cluster
 
 
+@dataclass
+class Schemas:
+    """Both schemas as MLflow makes them in empty databases, and a quick way to do the same."""
+
+    texts: tuple[str, ...]
+    code: str
+
+
+@pytest.fixture(scope="module")
+def schemas(cluster: Cluster, release: Release, tmp_path_factory: Any) -> Schemas:
+    fresh = ("mlflow_fresh", "users_fresh")
+    for name in fresh:
+        cluster.sql(f"create database {name} owner mlflow")
+    done = release.ask("schemas", *map(cluster.uri, fresh))
+    assert done.code == 0, done.out
+    texts = tuple(map(cluster.schema, fresh))
+    folder = tmp_path_factory.mktemp("schemas")
+    files = [str(folder / name) for name in fresh]
+    for file, text in zip(files, texts, strict=True):
+        Path(file).write_text(text)
+    return Schemas(texts, QUICKLY.format(files=files))
+
+
+QUICKLY = """
+import schemas, target
+def quickly(*uris):
+    for uri, file in zip(uris, {files}):
+        with target.Target(uri).session() as cursor, open(file) as stream:
+            cursor.execute(stream.read())
+    yield from ()
+schemas.make = quickly
+"""
+
+
 @pytest.fixture
-def move(release: Release, empty: Cluster, made: Path) -> Callable[..., Outcome]:
+def move(release: Release, empty: Cluster, made: Path, schemas: Schemas) -> Callable[..., Outcome]:
+    """Run the program; MLflow itself makes the schemas only where that is asked for."""
+
     def moved(
         folder: Path = made, tracking: str = "", auth: str = "", server: str = SERVER,
-        options: tuple[str, ...] = (), **how: Any,
+        options: tuple[str, ...] = (), by_mlflow: bool = False, first: str = "", **how: Any,
     ) -> Outcome:  # fmt: skip
         uris = tracking or empty.uri("mlflow"), auth or empty.uri("users")
         words = (HOST / "move_store.py", folder, *uris, server, *options)
-        return release.ask("program", *words, **how)
+        first = ("" if by_mlflow else schemas.code) + first
+        return release.ask("program", *words, first=first, **how)
 
     return moved
 
@@ -262,9 +298,9 @@ def is_empty(cluster: Cluster) -> bool:
 # -- what arrives --------------------------------------------------------------------------------
 
 
-def test_a_store_arrives_whole_and_mlflow_sees_the_same_in_it(move, empty, release, made):
+def test_a_store_arrives_whole_and_mlflow_sees_the_same_in_it(move, empty, release, made, schemas):
     before = hashes(made)
-    done = move()
+    done = move(by_mlflow=True)
     report = done.report
     assert report["tables"] == {name: counts(made / name) for name in NAMES}
     assert (report["runs"], report["users"], report["replaced"]) == (60, 4, 0)
@@ -277,14 +313,8 @@ def test_a_store_arrives_whole_and_mlflow_sees_the_same_in_it(move, empty, relea
     assert (here.code, there.code) == (0, 0), here.out + there.out
     for what, seen in json.loads(here.out).items():
         assert json.loads(there.out)[what] == seen, what
-    # The schema is what MLflow makes on an empty database, to the last index.
-    fresh = [f"{name}_fresh" for name in ("mlflow", "users")]
-    for name in fresh:
-        empty.sql(f"drop database if exists {name}", f"create database {name} owner mlflow")
-    made_by_mlflow = release.ask("schemas", *map(empty.uri, fresh))
-    assert made_by_mlflow.code == 0, made_by_mlflow.out
-    for name, other in zip(("mlflow", "users"), fresh, strict=True):
-        assert empty.schema(name) == empty.schema(other)
+    # To the last index.
+    assert tuple(map(empty.schema, ("mlflow", "users"))) == schemas.texts
     # What the database numbers goes on behind what it holds.
     numbers = json.loads(release.ask("more", empty.uri("mlflow"), empty.uri("users")).out)
     with closing(sqlite3.connect(made / "mlflow.db")) as base:
@@ -356,7 +386,7 @@ def test_a_database_that_holds_something_stays_as_it_is(move, empty):
 UNFIT = {
     "insert into tags select 'lost', 'x', 'gone' union select 'more', 'x', 'gone'": (
         "2 rows of tags refer to rows of runs that do not exist",
-        "delete from tags where not exists (select 1 from runs where runs.run_uuid = tags.run_uuid)",
+        "delete from tags where not exists (select 1 from runs where runs.run_uuid = ",
     ),
     "update tags set value = 'a' || char(0) where key = 'n' and value = '7'": (
         "value of a row of tags (key=n, run_uuid=", "holds a NUL character",
@@ -398,8 +428,8 @@ def test_nul_characters_are_replaced_where_that_is_asked_for(move, empty, copied
 
 
 def test_tables_that_are_not_mlflow_s_stay_behind_and_are_named(move, copied):
-    execute(copied / "mlflow.db", "create table mine (n)", "insert into mine values (1)",
-            "create table _litestream_seq (n)", "insert into _litestream_seq values (1)")  # fmt: skip
+    for table in ("mine", "_litestream_seq"):
+        execute(copied / "mlflow.db", f"create table {table} as select 1")
     done = move(copied)
     assert "mine" not in done.report["tables"]["mlflow.db"]
     assert [line for line in done.out.splitlines() if line.startswith("@warn")] == [
@@ -409,8 +439,8 @@ def test_tables_that_are_not_mlflow_s_stay_behind_and_are_named(move, copied):
 
 # What happens to the rows after they were copied, before they are compared.
 DAMAGE = {
-    "update params set value = case key when 'p' then (select value from params where key = 'empty' "
-    "limit 1) else value end where run_uuid = (select min(run_uuid) from params)": "params",
+    "update params set value = case key when 'p' then (select value from params where key = "
+    "'empty' limit 1) else value end where run_uuid = (select min(run_uuid) from params)": "params",
     "update metrics set step = -step where key = 'loss' and step < 2": "metrics",
     "update latest_metrics set value = float8 '0.33333333333333337' where value = 1 / float8 '3'": (
         "latest_metrics"
@@ -456,14 +486,14 @@ def test_a_store_that_is_written_to_meanwhile_is_not_moved(move, empty, copied):
 
 def test_a_move_that_is_killed_ten_times_is_whole_in_the_end(move, empty, made, request):
     began = time.monotonic()
-    whole = move().report
+    whole = move(by_mlflow=True).report
     seconds = time.monotonic() - began
     each_time = request.config.getoption("full")
     chance = random.Random("a move that is killed")
     before = hashes(made)
     killed = 0
     for _ in range(10):
-        killed += move(kill_after=chance.random() * seconds).code == -signal.SIGKILL
+        killed += move(by_mlflow=True, kill_after=chance.random() * seconds).code == -signal.SIGKILL
         if each_time:
             assert move().report["tables"] == whole["tables"]
     assert killed >= 5
