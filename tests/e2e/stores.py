@@ -166,7 +166,7 @@ def served(request):
     try:
         os.environ.update(request["environment"])
         sys.path.insert(0, request["beside"])
-        exec(request["first"])
+        exec(request["first"], {})
         globals()[request["do"]](*request["with"])
     except SystemExit as end:
         code = end.code

@@ -376,7 +376,9 @@ def test_what_cannot_be_filled_is_refused_in_one_line(move, empty, copied, monke
 
 def test_a_database_that_holds_something_stays_as_it_is(move, empty):
     empty.sql("create table runs (n int); insert into runs values (1), (2)", database="mlflow")
-    assert "is not empty: it holds runs; 2 runs" in move().refusal
+    assert "is not empty: it holds runs. " in move().refusal
+    empty.sql("grant select on runs to mlflow", database="mlflow")
+    assert "is not empty: it holds runs; 2 runs. " in move().refusal
     assert empty.sql("select count(*) from runs", database="mlflow") == "2"
     empty.sql("drop table runs", database="mlflow")
     empty.sql("create function f() returns int language sql as 'select 1'", database="users")
@@ -389,7 +391,7 @@ UNFIT = {
         "delete from tags where not exists (select 1 from runs where runs.run_uuid = ",
     ),
     "update tags set value = 'a' || char(0) where key = 'n' and value = '7'": (
-        "value of a row of tags (key=n, run_uuid=", "holds a NUL character",
+        "row of tags (key=n, run_uuid=", ") holds a NUL character in value, ",
     ),
     "update runs set name = printf('%.*c', 300, 'x') where rowid = 9": (
         "name of a row of runs (run_uuid=", "value too long for type character varying(250)",
@@ -485,16 +487,19 @@ def test_a_store_that_is_written_to_meanwhile_is_not_moved(move, empty, copied):
 
 
 def test_a_move_that_is_killed_ten_times_is_whole_in_the_end(move, empty, made, request):
-    began = time.monotonic()
-    whole = move(by_mlflow=True).report
-    seconds = time.monotonic() - began
-    each_time = request.config.getoption("full")
+    before, seconds = hashes(made), {}
+    for by_mlflow in (True, False):
+        began = time.monotonic()
+        whole = move(by_mlflow=by_mlflow).report
+        seconds[by_mlflow] = time.monotonic() - began
     chance = random.Random("a move that is killed")
-    before = hashes(made)
     killed = 0
-    for _ in range(10):
-        killed += move(by_mlflow=True, kill_after=chance.random() * seconds).code == -signal.SIGKILL
-        if each_time:
+    for n in range(10):
+        # MLflow's part takes longest.
+        by_mlflow = n in (3, 7)
+        moment = chance.random() * seconds[by_mlflow]
+        killed += move(by_mlflow=by_mlflow, kill_after=moment).code == -signal.SIGKILL
+        if n % 3 == 0 or request.config.getoption("full"):
             assert move().report["tables"] == whole["tables"]
     assert killed >= 5
     assert move().report["tables"] == whole["tables"]
