@@ -125,7 +125,7 @@ def test_both_sides_of_the_same_rows_have_one_hash_whatever_the_order(rows, colu
         (2, "é", "e\u0301"),
         (2, "é", ""),
         (2, "é", r"\N"),
-        (2, "5", "5.0"),
+        (2, "\t5\n", "\t5.0\n"),
     ],
 )
 def test_no_change_of_a_value_goes_unnoticed(rows, columns, n, old, new):
