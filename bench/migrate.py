@@ -1,7 +1,7 @@
 """Time the move of an SQLite store to PostgreSQL, rows compared, beside plain INSERTs.
 
-Makes 100,000 runs with 5 million metrics in a release's own schema and moves them to a PostgreSQL of
-this machine (needs Debian's postgresql). The plain way is what a script with SQLAlchemy does:
+Makes 100,000 runs with 5 million metrics in a release's own schema and moves them to a PostgreSQL
+of this machine (needs Debian's postgresql). The plain way is what a script with SQLAlchemy does:
 MLflow's tables, `executemany` in batches of 1,000, keys and indexes in place; it is given a part of
 the metrics only, and its time for all is reckoned from that. Memory is what the kernel noted as the
 most of the program itself; of MLflow's part, which makes the schema first; and of the comparing.
@@ -39,9 +39,9 @@ from sqlalchemy import MetaData, create_engine, insert
 source = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 engine = create_engine(sys.argv[2])
 known = MetaData()
-known.reflect(engine, only=("experiments", "runs", "metrics"))
+known.reflect(engine, only=("runs", "metrics"))
 started = time.monotonic()
-for name, limit in (("experiments", -1), ("runs", -1), ("metrics", int(sys.argv[3]))):
+for name, limit in (("runs", -1), ("metrics", int(sys.argv[3]))):
     found = source.execute(f"select * from {name} limit {limit}")
     names = [column[0] for column in found.description]
     if name == "metrics":
@@ -88,8 +88,9 @@ def fill(file: Path, runs: int, metrics: int) -> None:
             ),
         )
         base.execute(
-            "insert into latest_metrics (key, value, timestamp, step, is_nan, run_uuid) select key, "
-            f"value, timestamp, step, is_nan, run_uuid from metrics where step = {STEPS - 1}"
+            "insert into latest_metrics (key, value, timestamp, step, is_nan, run_uuid) "
+            f"select key, value, timestamp, step, is_nan, run_uuid from metrics "
+            f"where step = {STEPS - 1}"
         )
         for table, count in (("params", 5), ("tags", 3)):
             base.executemany(

@@ -394,13 +394,13 @@ UNFIT = {
         "row of tags (key=n, run_uuid=", ") holds a NUL character in value, ",
     ),
     "update runs set name = printf('%.*c', 300, 'x') where rowid = 9": (
-        "name of a row of runs (run_uuid=", "value too long for type character varying(250)",
+        "row of runs (run_uuid=", "), name: value too long for type character varying(250)",
     ),
     "update metrics set step = 'many' where rowid = 1500": (
-        "step of a row of metrics (key=", 'invalid input syntax for type bigint: "many"',
+        "row of metrics (key=", '), step: invalid input syntax for type bigint: "many"',
     ),
     "update experiments set last_update_time = 1.5 where experiment_id = 2": (
-        "last_update_time of a row of experiments (experiment_id=2)", "invalid input syntax",
+        "row of experiments (experiment_id=2), last_update_time: ", "invalid input syntax",
     ),
     "update tags set value = cast(x'ff00ff' as text) where rowid = 3": ("UTF-8", "value"),
     "update params set value = x'00ff' where rowid = 3": ("The rows of params", "not the same",),
