@@ -10,6 +10,7 @@ from fabric.main import program
 from invoke import Collection
 
 from tasks import (
+    audit,
     backup,
     backups,
     check,
@@ -17,6 +18,7 @@ from tasks import (
     configure,
     deploy,
     doctor,
+    environments,
     gc,
     install,
     logs,
@@ -30,6 +32,7 @@ from tasks import (
     service,
     status,
     stream,
+    tls,
     tunnel,
     upgrade,
     users,
@@ -57,6 +60,8 @@ namespace = Collection(
     restore.restore,
     upgrade.upgrade,
     upgrade.rollback,
+    environments.use,
+    environments.environments,
     gc.gc,
     rehearse.rehearse,
     check.test,
@@ -72,9 +77,12 @@ saved = Collection(
 )
 saved.add_task(backup.backup, name="now", default=True)
 saved.add_task(stream.stream)
+audited = Collection("audit", audit.log)
+audited.add_task(audit.audit, name="now", default=True)
 for collection in (
     tunnels,
     saved,
+    audited,
     Collection(
         "registry",
         registry.list_,
@@ -95,6 +103,7 @@ for collection in (
         users.import_,
     ),
     Collection("postgres", postgres.install, postgres.migrate, postgres.psql),
+    Collection("tls", tls.enable, tls.renew, tls.show, tls.disable),
     Collection("sandbox", sandbox.up, sandbox.down, sandbox.list_),
 ):
     namespace.add_collection(collection)

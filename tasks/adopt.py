@@ -12,7 +12,6 @@ from tasks import credentials, deploy, owner
 from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
 from tasks.configure import python_of
-from tasks.console import confirm
 from tasks.facts import Facts, Guide
 from tasks.install import refuse_unlike_guide, refuse_without_sudo
 from tasks.releases import release_of
@@ -34,8 +33,8 @@ def adopt(server: Server, yes: bool) -> None:
     server.say(described(facts.guide, facts))
     for difference in differences(settings, facts.guide):
         server.warn(difference)
-    question = f"Take over the guide's server on {server.name}?"
-    if not confirm(question, yes, PLAN.format(version=settings.version)):
+    question = f"Take over the guide's server on {server.place}?"
+    if not server.confirm(question, yes, PLAN.format(version=settings.version)):
         raise Exit(f"Nothing was changed: {left_as_it_is(facts.guide)}")
     if not owner.is_marked(settings, facts):
         over = owner.agreed(server, yes, python_of(settings, facts))

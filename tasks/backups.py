@@ -20,7 +20,7 @@ from invoke import Exit
 
 from tasks.backup import program, programs
 from tasks.commands import sh
-from tasks.console import console, typed
+from tasks.console import console
 from tasks.kinds import Host, remote
 from tasks.server import Change
 from tasks.service import ABSENT
@@ -108,6 +108,8 @@ def prune(c: Host, yes: bool = False) -> None:
     """
     server = c.server
     if yes:
+        if not server.confirm(f"Delete backups of {server.place}?", yes):
+            raise Exit("Nothing was deleted.")
         change = pruning(server.settings, "delete")
         seen = serialised.loads(server.apply("backup.prune", [change], decided=False)[-1])
     else:
@@ -124,7 +126,7 @@ def prune(c: Host, yes: bool = False) -> None:
     if yes:
         server.say(f"✓ deleted {what}", "green")
     else:
-        again = typed(server.name, server.settings.environment, "backup.prune --yes")
+        again = server.fab("backup.prune --yes")
         server.say(f"would delete {what}; nothing was deleted. Do it: {again}")
 
 

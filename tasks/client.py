@@ -39,7 +39,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     """
     server = c.server
     login = credentials.required(server)
-    uri = tunnel.url(_port(server))
+    uri = address(server)
     if export:
         for name, value in (
             ("MLFLOW_TRACKING_URI", uri),
@@ -51,23 +51,25 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     if use:
         if server.rehearsal:
             raise Exit("A rehearsal host's login is not written to ~/.mlflow/credentials. "
-                       'Type: eval "$(./fab -H sandbox client --export)"')  # fmt: skip
+                       f'Type: eval "$({server.fab("client --export")})"')  # fmt: skip
         file = credentials.use(login)
         server.say(
             f"✓ MLflow clients on this machine now use {login.username} ({paths.shown(file)})",
             "green",
         )
         return
-    command = f"./fab -H {server.name}"
+    first = ("# 1. Open the tunnel:", server.fab("tunnel --background"))
+    if uri.startswith("https:"):
+        first = ("# 1. No tunnel is needed; only a certificate of a private authority, so:",
+                 "# export MLFLOW_TRACKING_SERVER_CERT_PATH=/path/to/its-root.pem")  # fmt: skip
     server.say(
         "\n".join(
             (
-                "# 1. Open the tunnel:",
-                f"{command} tunnel --background",
+                *first,
                 "",
                 "# 2. In the shell of the client (the login is kept in "
                 f"{paths.shown(credentials.copy_of(server))}):",
-                f'eval "$({command} client --export)"',
+                f'eval "$({server.fab("client --export")})"',
                 "# which sets:",
                 f"export MLFLOW_TRACKING_URI={uri}",
                 f"export {credentials.USERNAME}={shlex.quote(login.username)}",
@@ -80,7 +82,12 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     )
 
 
-def _port(server: Server) -> int:
-    """Return the port of the tunnel that is open, else the one that it would get."""
-    there = tunnel.opened(server)
-    return there.local_port if there else server.settings.local_port
+def address(server: Server) -> str:
+    """Return where a client on this machine finds the server.
+
+    The tunnel that is open, else the public name, else the tunnel that would be opened.
+    """
+    there, name = tunnel.opened(server), server.settings.public_name
+    if there is None and name:
+        return f"https://{name.lower()}"
+    return tunnel.url(there.local_port if there else server.settings.local_port)

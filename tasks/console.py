@@ -1,6 +1,7 @@
 """What the operator sees: whole lines, tagged with their host, colour only on a terminal."""
 
 import os
+import re
 import shutil
 import sys
 import threading
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# What people call the server that stands in no `environments:`.
+UNNAMED = "default"
 _lock = threading.Lock()
 
 
@@ -25,6 +28,8 @@ class Console:
         self._out, self._err = out, err
         self.quiet_stdout = False
         self.tagged = False
+        # Whether an environment was chosen at all: then the unnamed one has to be named as well.
+        self.chosen = False
         self._secrets: set[str] = set()
 
     @property
@@ -54,6 +59,10 @@ class Console:
     def say(self, text: str, host: str | None = None, style: str | None = None) -> None:
         """Print whole lines to the operator, tagged with the host when there are several."""
         self._write(self.talk, text, host, style)
+
+    def head(self, text: str) -> None:
+        """Print what the lines below concern, to stderr: it is no part of any answer."""
+        self._write(self.err, text, None, "bold")
 
     def warn(self, text: str, host: str | None = None) -> None:
         """Print what the operator should look at, to stderr."""
@@ -124,10 +133,24 @@ def painted(line: str, style: str | None, stream: TextIO) -> str:
     return f"\x1b[{codes[style]}m{line}\x1b[0m"
 
 
+def using(environment: str | None) -> str:
+    """Spell what has the tasks after it work on an environment; nothing where that is so anyway."""
+    if environment:
+        return f"use {environment} "
+    return f"use {UNNAMED} " if console.chosen else ""
+
+
 def typed(host: str, environment: str | None, *words: str) -> str:
     """Spell what an operator types to have tasks run on one server."""
-    chosen = f"FABRIC_MLFLOW_ENVIRONMENT={environment} " if environment else ""
-    return f"{chosen}./fab -H {host} {' '.join(words)}"
+    return f"./fab -H {host} {using(environment)}{' '.join(words)}"
+
+
+def completed(text: str, environment: str | None) -> str:
+    """Have every command in a text name the environment, so that it can be typed as it stands."""
+    return COMMAND.sub(lambda found: found[0] + using(environment), text)
+
+
+COMMAND = re.compile(r"\./fab (?:-H \S+ )?(?!use |-)")
 
 
 def seconds(value: float) -> str:
@@ -144,19 +167,24 @@ def interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def confirm(question: str, yes: bool, consequence: str = "") -> bool:
+def confirm(question: str, yes: bool, consequence: str = "", name: str = "") -> bool:
     """Ask before something is destroyed; `--yes` answers, no terminal refuses.
 
-    Raises Exit where nobody can answer, naming --yes.
+    With a `name` the answer is that name, and `--yes` is none. Raises Exit where nobody can answer,
+    naming what would.
     """
     from invoke import Exit
 
-    if yes:
+    if yes and not name:
         return True
     if not interactive():
+        if name:
+            raise Exit(f"{question} {name} wants its name typed: use {name} TASK --yes")
         raise Exit(f"{question} needs a confirmation. Add --yes to go on without a terminal.")
     if consequence:
         console.say(consequence)
+    if name:
+        return input(f"{question} Type {name} to go on: ").strip() == name
     return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
 
 

@@ -147,15 +147,25 @@ def copy_of(server: Server) -> Path:
 
 def kept(server: Server) -> Login | None:
     """Return the login in the operator's copy."""
+    return _read(copy_of(server))
+
+
+def is_anothers(server: Server, login: Login) -> bool:
+    """Tell whether a login is kept here as that of another server."""
+    others = set(paths.config().glob("*.json")) - {copy_of(server)}
+    return login in map(_read, others)
+
+
+def _read(copy: Path) -> Login | None:
     try:
-        data = json.loads(copy_of(server).read_text())
+        data = json.loads(copy.read_text())
         login = Login(data["username"], data["password"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise Exit(
-            f"{copy_of(server)} cannot be read ({error}). Move it away and give the login in "
-            f"{USERNAME} and {PASSWORD}."
+            f"{copy} cannot be read ({error}). Move it away and give the login in {USERNAME} and "
+            f"{PASSWORD}."
         ) from None
     console.protect(login.password)
     return login
@@ -183,7 +193,7 @@ def required(server: Server) -> Login:
     if login is None:
         raise Exit(
             f"No login for {server.name} is known here. Set {USERNAME} and {PASSWORD}; for a lost "
-            f"one type ./fab -H {server.name} users.reset-admin; for the first one configure "
+            f"one type {server.fab('users.reset-admin')}; for the first one configure "
             "deploy."
         )
     return login

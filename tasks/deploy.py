@@ -13,14 +13,14 @@ from invoke import Exit
 from tasks import credentials, owner, stores
 from tasks.commands import sh
 from tasks.configure import auth_config, environment, is_there
-from tasks.console import typed
 from tasks.credentials import Login
-from tasks.facts import Facts
+from tasks.facts import Facts, Tls
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.releases import release_of
 from tasks.server import Change
-from tasks.templates import read, render
+from tasks.site import LOOPBACK, allowed_hosts, allowed_origins, listeners, pair, site
+from tasks.templates import confined, read, render
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -68,13 +68,22 @@ def deploy(c: Host, yes: bool = False) -> None:
         if not owner.is_marked(settings, server.facts):
             needed = changes(settings, server.facts, login, owner.agreed(server, yes))
         server.apply("deploy", needed)
-        server.say(f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host", "green")
+        also = f", and https://{tls.name}" if (tls := server.facts.tls) else ""
+        server.say(
+            f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host{also}", "green"
+        )
         if login is None:
             server.warn("checked without a login: none of this server's is known (./fab client)")
     else:
         server.say("deploy: nothing to change, the server is well")
+    if settings.bind not in LOOPBACK:
+        again = server.fab("tls.enable")
+        server.warn(
+            f"bind: {settings.bind} lets passwords pass the network in the clear. Safer: leave it "
+            f"out and use the tunnel, or {again}"
+        )
     if not scheduled:
-        again = typed(server.name, settings.environment, "backup.schedule")
+        again = server.fab("backup.schedule")
         server.say(f"no schedule makes backups yet: {again}")
 
 
@@ -111,9 +120,12 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     if facts.bootstrap:
         sentences.append("take the first password off the host")
     sentences.append(CHECK)
-    restart = any(file.path not in _only_nginx(settings) for file in differing)
-    deploying_ = deploying(settings, "; ".join(sentences), differing, after, stamp, login, restart)
-    return [*marking, deploying_]
+    restart = must_restart(settings, differing)
+    what = "; ".join(sentences)
+    return [
+        *marking,
+        deploying(settings, what, differing, after, stamp, login, restart, facts.tls),
+    ]
 
 
 def deploying(
@@ -124,6 +136,7 @@ def deploying(
     stamp: str,
     login: Login | None,
     restart: bool,
+    tls: Tls | None = None,
 ) -> Change:
     """Build the one change that ships the files and sees the server well."""
     staged = deep_check() | {
@@ -139,7 +152,11 @@ def deploying(
             f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
             f"listen={sh(' '.join(sorted(listeners(settings))))}",
             f"well={stamp} login={stage_login(staged, login)}",
+            f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
+            if tls
+            else "tls_name=",
             read("host/health.sh"),
+            read("host/check_https.sh"),
             read("host/deploy.sh"),
         )
     )
@@ -175,7 +192,13 @@ def files(settings: Settings, facts: Facts) -> list[File]:
         File(
             f"/etc/systemd/system/{unit}.service",
             "644",
-            render("mlflow-server.service", root=root, home=facts.home, **common),
+            render(
+                "mlflow-server.service",
+                root=root,
+                confined=confined(root, facts.home),
+                memory_max=settings.memory_max or "infinity",
+                **common,
+            ),
         ),
         File(
             f"/etc/systemd/system/{unit}.socket",
@@ -186,12 +209,7 @@ def files(settings: Settings, facts: Facts) -> list[File]:
         File(
             f"/etc/nginx/sites-available/{unit}",
             "644",
-            render(
-                "nginx-site.conf",
-                unit=unit,
-                listen="\n  ".join(f"listen {address};" for address in listeners(settings)),
-                artifact_rule=ARTIFACT_RULES[settings.artifact_access],
-            ),
+            site(settings, facts),
         ),
         start_script(settings, facts),
     ]
@@ -215,6 +233,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
             aws=aws_variables(settings),
             workers=workers(settings, facts),
             allowed_hosts=",".join(allowed_hosts(settings, facts)),
+            allowed_origins=",".join(allowed_origins(settings, facts)),
         ),
     )
 
@@ -250,6 +269,7 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/systemd/system/{unit}.socket",
         f"/etc/tmpfiles.d/{unit}.conf",
         f"/etc/nginx/sites-available/{unit}",
+        f"/etc/ssl/certs/{unit}.pem",
         f"{root}/start_mlflow_server.sh",
         f"{root}/.mlflow_auth_config",
         f"{root}/{stores.PASS_FILE}",
@@ -263,19 +283,13 @@ def schedule_units(settings: Settings) -> list[str]:
     return [f"{name}.{kind}" for name in names for kind in ("service", "timer")]
 
 
-# Told that the server can do multipart, MLflow's clients fetch every file straight from S3 by
-# presigned URL, and hang where they cannot reach it. Without this answer they come through here.
-ARTIFACT_RULES = {
-    "proxied": "location = /api/3.0/mlflow/server-info { return 404; }",
-    "direct": "# artifact_access: direct. Clients may be sent to S3 by presigned URL.",
-}
-
-
-def _only_nginx(settings: Settings) -> tuple[str, ...]:
-    return (
+def must_restart(settings: Settings, differing: Sequence[File]) -> bool:
+    """Tell whether the server itself must see one of the files; the others are nginx's."""
+    only_nginx = (
         f"/etc/nginx/sites-available/{settings.unit}",
         f"/etc/tmpfiles.d/{settings.unit}.conf",
     )
+    return any(file.path not in only_nginx for file in differing)
 
 
 def as_the_server(settings: Settings) -> str:
@@ -298,32 +312,13 @@ def workers(settings: Settings, facts: Facts) -> int:
     if settings.workers:
         return settings.workers
     # 60 % of the RAM leaves room for nginx, backups and the page cache.
-    room = facts.memory_kb / 1024 * 0.6 - FIRST_WORKER_MB
+    room = facts.memory_kb / 1024 * 0.6
+    if settings.memory_max:
+        from tasks.settings import megabytes
+
+        room = min(room, megabytes(settings.memory_max))
+    room -= FIRST_WORKER_MB
     return max(1, min(facts.cores, 1 + int(room // MORE_WORKER_MB)))
-
-
-def listeners(settings: Settings) -> list[str]:
-    """List the addresses that nginx listens on: loopback always, for the tunnel comes there."""
-    loopback = f"127.0.0.1:{settings.port}"
-    if settings.bind in ("127.0.0.1", "localhost"):
-        return [loopback]
-    named = f"{settings.bind}:{settings.port}"
-    return [named] if settings.bind == "0.0.0.0" else [loopback, named]
-
-
-def allowed_hosts(settings: Settings, facts: Facts) -> list[str]:
-    """List the Host headers that the server answers to; MLflow matches with the port.
-
-    The tunnel's local port is the operator's choice, so localhost is allowed with every port.
-    """
-    hosts = ["localhost", "localhost:*", "127.0.0.1:*"]
-    if settings.bind not in ("127.0.0.1", "localhost"):
-        everywhere = settings.bind == "0.0.0.0"
-        addresses = facts.addresses if everywhere else (settings.bind,)
-        hosts += [f"{address}:{settings.port}" for address in addresses]
-    if settings.public_name:
-        hosts += [settings.public_name, f"{settings.public_name}:*"]
-    return hosts
 
 
 def not_running(settings: Settings, facts: Facts) -> list[str]:

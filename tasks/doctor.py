@@ -13,7 +13,7 @@ from invoke import Exit
 
 from tasks import configure, credentials, deploy, install, keeper, service, tunnel
 from tasks.backup import backup
-from tasks.console import confirm, console
+from tasks.console import console
 from tasks.deploy import is_deployed
 from tasks.findings import AREAS, PARTS, Case, Finding, Here, diagnose, unseen, well
 from tasks.kinds import Host, remote
@@ -23,6 +23,7 @@ from tasks.symptoms import looking, parse
 
 if TYPE_CHECKING:
     from tasks.credentials import Login
+    from tasks.facts import Facts
     from tasks.server import Server
 
 # What `--fix` may run, in the order of the chain; each says what it does and can be typed again.
@@ -86,9 +87,7 @@ def doctor(c: Host, json: bool = False, fix: bool = False, yes: bool = False) ->
 def examined(server: Server) -> Case:
     """Look at host and machine; raises Exit where there is no server to look at."""
     started = time.time()
-    facts = server.facts
-    if not (is_deployed(server.settings, facts) or facts.server_env or facts.release):
-        raise Exit(service.absent(server))
+    facts = refuse_nothing(server)
     logins = known_logins(server)
     tried = [
         {"source": source, "username": login.username, "password": login.password}
@@ -99,6 +98,14 @@ def examined(server: Server) -> Case:
         here = pool.submit(this_machine, server, started, logins)
         reports = server.look("doctor", [looking(server.settings, tried)])
         return Case(server.name, server.settings, facts, parse(reports), here.result())
+
+
+def refuse_nothing(server: Server) -> Facts:
+    """Return the facts; raises Exit where there is no server to look at."""
+    facts = server.facts
+    if not (is_deployed(server.settings, facts) or facts.server_env or facts.release):
+        raise Exit(service.absent(server))
+    return facts
 
 
 def known_logins(server: Server) -> dict[str, Login]:
@@ -124,6 +131,7 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
         uri=variables.get("MLFLOW_TRACKING_URI"),
         sources=frozenset(logins),
         half=bool(variables.get(credentials.USERNAME)) != bool(variables.get(credentials.PASSWORD)),
+        file_is_anothers="file" in logins and credentials.is_anothers(server, logins["file"]),
         shell=not server.rehearsal,
         tunnel_port=there.local_port if there else None,
         tunnel=there.condition if there else "",
@@ -134,19 +142,24 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
 
 def tell(case: Case, found: Sequence[Finding]) -> None:
     """Print each finding, then what is well in one line."""
-    for finding in found:
-        mark, style = ("✗", "red") if finding.severity == "problem" else ("·", "yellow")
-        console.say(f"{mark} {finding.what}", case.host, style)
-        console.say(f"    seen: {finding.seen}", case.host)
-        if finding.remedy:
-            console.say(f"    {finding.remedy}", case.host)
-        for command in finding.type:
-            console.say(f"    type: {command}", case.host)
+    tell_findings(case.host, found)
     for area in AREAS:
         if unseen(case, area):
             console.say(f"  not looked at: {area}{_why(case, area)}", case.host)
     if good := well(case, list(found)):
         console.say(f"✓ well: {', '.join(good)}{_size(case)}", case.host, "green")
+
+
+def tell_findings(host: str, found: Sequence[Finding]) -> None:
+    """Print each with how it was seen and what to do."""
+    for finding in found:
+        mark, style = ("✗", "red") if finding.severity == "problem" else ("·", "yellow")
+        console.say(f"{mark} {finding.what}", host, style)
+        console.say(f"    seen: {finding.seen}", host)
+        if finding.remedy:
+            console.say(f"    {finding.remedy}", host)
+        for command in finding.type:
+            console.say(f"    type: {command}", host)
 
 
 def _why(case: Case, area: str) -> str:
@@ -172,9 +185,9 @@ def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:
         names.remove("start")
     with _asking:
         server.say("doctor --fix would do:")
-        for what in (*scripts, *(f"./fab -H {server.name} {name}" for name in names)):
+        for what in (*scripts, *map(server.fab, names)):
             server.say(f"  {what}")
-        if not confirm(f"Do this on {server.name} ({server.settings.label})?", yes):
+        if not server.confirm(f"Do this on {server.place}?", yes):
             raise Exit("Nothing was changed.")
     if scripts:
         server.apply("doctor --fix", [Change(script, script) for script in scripts], decided=False)

@@ -9,15 +9,16 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import fabric
 from invoke import Call, Exit
-from invoke.exceptions import UnexpectedExit
+from invoke.exceptions import ParseError, UnexpectedExit
 from paramiko import SSHConfig
 
-from tasks.console import console
-from tasks.kinds import RemoteTask
+from tasks.console import completed, console, typed
+from tasks.kinds import ChoosingTask, RemoteTask
 from tasks.ssh import Client
 
 if TYPE_CHECKING:
@@ -31,13 +32,18 @@ NO_HOST = (
 
 Place = tuple["Settings", list[str]]  # an environment, and the hosts that it names
 
+NO_NAME = (
+    "`use` wants the name of an environment, and what to do there: ./fab use NAME status. "
+    "To see which there are: ./fab environments"
+)
+
 LOOKS = 3  # at a host that others change, before the operator is told
 
 
 def adopt(program: Any) -> None:
     """Make Fabric's program run tasks our way, and leave ssh configurations to OpenSSH."""
     program.executor_class = Executor
-    program.parse_tasks = numbers_only(program.parse_tasks)
+    program.parse_tasks = in_our_words(program.parse_tasks)
     if config := getattr(program, "config", None):
         # Fabric would read them once more, with a parser that dies of a file that is not there.
         config._set(load_ssh_config=lambda: None)
@@ -45,8 +51,11 @@ def adopt(program: Any) -> None:
         config._set(_load_yaml=load_yaml, _load_yml=load_yaml)
 
 
-def numbers_only(parse: Callable[[], None]) -> Callable[[], None]:
-    """Turn Invoke's traceback for a word where an option wants a number into one line."""
+def in_our_words(parse: Callable[[], None]) -> Callable[[], None]:
+    """Turn what Invoke says of a mistake in the command line into what helps.
+
+    A word where an option wants a number is a traceback of its, and `use` without a name a riddle.
+    """
 
     def parsed() -> None:
         try:
@@ -54,6 +63,10 @@ def numbers_only(parse: Callable[[], None]) -> Callable[[], None]:
         except ValueError as error:  # int()'s own, whose text ends with the word
             word = str(error).rpartition(": ")[2]
             raise Exit(f"{word} is not a whole number. Give the option one.") from None
+        except ParseError as error:
+            if str(error).startswith("'use' did not receive"):
+                raise Exit(NO_NAME) from None
+            raise
 
     return parsed
 
@@ -75,6 +88,63 @@ def load_yaml(path: str) -> dict[str, Any]:
     return data or {}
 
 
+@dataclass(frozen=True)
+class Leg:
+    """Calls of one kind that follow each other, and the environment that `use` named for them."""
+
+    name: str | None
+    calls: Sequence[Any]
+
+    @property
+    def remote(self) -> bool:
+        return any(isinstance(call.task, RemoteTask) for call in self.calls)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A leg, with what its environment settles to; no settings where it needs none."""
+
+    leg: Leg
+    settings: Settings | None
+    hosts: list[str]
+
+    @property
+    def calls(self) -> Sequence[Any]:
+        return self.leg.calls
+
+    @property
+    def remote(self) -> bool:
+        return self.leg.remote
+
+    @property
+    def named(self) -> bool:
+        return self.leg.name is not None
+
+
+def legs(calls: Sequence[Any]) -> Iterable[Leg]:
+    """Split a chain at every `use`, and where the kind of task changes.
+
+    A leg without calls is a `use` that nothing follows.
+    """
+    name: str | None = None
+    pending = False
+    kinds = (ChoosingTask, RemoteTask)
+    for kind, group in itertools.groupby(
+        calls, lambda call: next((kind for kind in kinds if isinstance(call.task, kind)), None)
+    ):
+        if kind is not ChoosingTask:
+            pending = False
+            yield Leg(name, list(group))
+            continue
+        for call in group:
+            if pending:
+                yield Leg(name, [])
+            (name,) = call.kwargs.values()
+            pending = True
+    if pending:
+        yield Leg(name, [])
+
+
 class Executor(fabric.Executor):
     """Fabric's executor, with hosts from the settings and remote tasks only ever on hosts."""
 
@@ -83,32 +153,66 @@ class Executor(fabric.Executor):
         calls = self.normalize(tasks)
         self._refuse_what_is_not_ours()
         console.quiet_stdout = any(call.kwargs.get("json") for call in calls)
-        for kind, group in itertools.groupby(calls, lambda call: isinstance(call.task, RemoteTask)):
+        stages = self._settled(list(legs(calls)))
+        for kind, group in itertools.groupby(stages, lambda stage: stage.remote):
             if kind:
                 self._run_remote(list(group))
             else:
-                for call in group:
-                    call.task(call.make_context(without_ssh(self.config)), **call.kwargs)
+                for stage in group:
+                    for call in stage.calls:
+                        call.task(call.make_context(without_ssh(self.config)), **call.kwargs)
         return {}
 
-    def _run_remote(self, calls: list[Any]) -> None:
-        for call in calls:
-            if call.task.options:
-                call.task.options(**call.kwargs)
-        from tasks.settings import settle_all
+    def _settled(self, found: Sequence[Leg]) -> list[Stage]:
+        """Find out where each part of the chain works; raises Exit before any of it has begun."""
+        from tasks.settings import has_default, refuse_shared
 
-        settings, hosts = self.settings()
+        file = configured(self.config)
+        stages = []
+        for leg in found:
+            # A task of this machine alone needs no settings; mistakes in them are not its matter.
+            if not (leg.remote or leg.name):
+                stages.append(Stage(leg, None, []))
+                continue
+            settings, hosts = self.settings(leg.name)
+            if not leg.calls:
+                raise Exit(
+                    f"Nothing follows `use {leg.name}`. Say what to do there, such as: "
+                    f"./fab use {leg.name} status"
+                )
+            stages.append(Stage(leg, settings, hosts))
+        if chosen := [(stage.settings, stage.hosts) for stage in stages if stage.settings]:
+            refuse_shared(file, os.environ, chosen)
+            by_variable = os.environ.get("FABRIC_MLFLOW_ENVIRONMENT")
+            named = any(stage.named for stage in stages)
+            console.chosen = named or bool(by_variable) or has_default(file)
+        return stages
+
+    def _run_remote(self, stages: Sequence[Stage]) -> None:
+        for stage in stages:
+            for call in stage.calls:
+                if call.task.options:
+                    call.task.options(**call.kwargs)
+        hosts = Hosts(self.client(), self.config)
+        chains = [self._chain(stage, hosts) for stage in stages]
+        try:
+            run_in_turn(chains, hosts)
+        except KeyboardInterrupt:
+            # Invoke would exit 1, as after a failure; 130 is what shells make of Ctrl-C.
+            raise Exit(code=130) from None
+
+    def _chain(self, stage: Stage, where: Hosts) -> Chain:
+        settings, hosts = stage.settings, stage.hosts
+        assert settings is not None
         everywhere = None
-        if all(call.task.everywhere for call in calls) and settings.environment is None:
+        if all(call.task.everywhere for call in stage.calls) and not console.chosen:
+            from tasks.settings import settle_all
+
             places = settle_all(configured(self.config), os.environ)
             if not self.core[0].args.hosts.value:
                 hosts = list(dict.fromkeys(host for _, own in places for host in own))
             everywhere = functools.partial(settings_of, places)
-        try:
-            Chain(calls, hosts, settings, self.client(), self.config, everywhere).run()
-        except KeyboardInterrupt:
-            # Invoke would exit 1, as after a failure; 130 is what shells make of Ctrl-C.
-            raise Exit(code=130) from None
+        return Chain(stage.calls, hosts, settings, where, stage.named, everywhere)
 
     def _refuse_what_is_not_ours(self) -> None:
         if self.core.remainder:
@@ -116,10 +220,10 @@ class Executor(fabric.Executor):
         if self.config.run.dry:
             raise Exit("--dry would still connect and change things. Type: ./fab plan")
 
-    def settings(self) -> tuple[Settings, list[str]]:
+    def settings(self, use: str | None = None) -> tuple[Settings, list[str]]:
         from tasks.settings import host_names, settle
 
-        settings, hosts = settle(configured(self.config), os.environ)
+        settings, hosts = settle(configured(self.config), os.environ, use)
         given = self.core[0].args.hosts.value
         return settings, host_names(given) if given else hosts
 
@@ -151,8 +255,13 @@ def configured(config: fabric.Config) -> dict[str, Any]:
     return {key: _plain(config.get(key)) for key in ("mlflow", "hosts")}
 
 
-def server_on(host: str, settings: Settings, client: Client, config: fabric.Config) -> Server:
-    """Return a host's Server, not connected yet; a rehearsal host goes by settings of its own."""
+def server_on(
+    host: str, settings: Settings, client: Client, config: fabric.Config, named: bool = False
+) -> Server:
+    """Return a host's Server, not connected yet; a rehearsal host goes by settings of its own.
+
+    Of the operator's it takes the environment only where the command line has `named` it.
+    """
     from tasks import deploy, stream
     from tasks.connection import Connection
     from tasks.rehearsed import rehearsed
@@ -166,7 +275,9 @@ def server_on(host: str, settings: Settings, client: Client, config: fabric.Conf
     if own is None:
         server = Server(connection, settings, client, managed_files)
     else:
-        server = Server(connection, own.settings, client, managed_files, own.variables, True)
+        there = own.as_environment(settings) if named else own.settings
+        server = Server(connection, there, client, managed_files, own.variables, True)
+    server.named = named
     connection._set(server=server)
     return server
 
@@ -175,7 +286,65 @@ def run_on(hosts: Sequence[str], tasks: Sequence[RemoteTask], config: fabric.Con
     """Run remote tasks on rehearsal hosts from within a local one, whatever fabric.yaml says."""
     from tasks.settings import Settings
 
-    Chain([Call(task) for task in tasks], hosts, Settings(), Client(), config).run()
+    where = Hosts(Client(), config)
+    run_in_turn([Chain([Call(task) for task in tasks], hosts, Settings(), where)], where)
+
+
+class Hosts:
+    """The hosts of a chain: one connection each, and one Server for each environment there."""
+
+    def __init__(self, client: Client, config: fabric.Config) -> None:
+        self._client, self._config = client, config
+        self._servers: dict[str, dict[str, Server]] = {}
+
+    def server(self, host: str, settings: Settings, named: bool) -> Server:
+        """Return the server of an environment; all those of a host share its connection."""
+        there = self._servers.setdefault(host, {})
+        if settings.label not in there:
+            server = server_on(host, settings, self._client, self._config, named)
+            if first := next(iter(there.values()), None):
+                server.connection = first.connection
+            there[settings.label] = server
+        there[settings.label].named |= named
+        return there[settings.label]
+
+    def turn_to(self, server: Server) -> None:
+        """Have tasks work on this server; what others changed on the host is looked at again."""
+        server.connection._set(server=server)
+        others = (other for other in self._servers[server.name].values() if other is not server)
+        if any(other.changed for other in others):
+            server.forget()
+
+    def close(self) -> None:
+        for there in self._servers.values():
+            next(iter(there.values())).connection.close()
+
+
+def run_in_turn(chains: Sequence[Chain], hosts: Hosts) -> None:
+    """Run chains one after the other, each once the one before is done; ask all questions first.
+
+    Raises Exit where one failed: none of those after it has begun then.
+    """
+    try:
+        for chain in chains:
+            chain.begin()
+        for chain in chains:
+            chain.ask()
+        for number, chain in enumerate(chains, 1):
+            try:
+                chain.run()
+            except Exit as error:
+                raise Exit(_with_rest(error.message, chains[number:]), error.code) from None
+    finally:
+        hosts.close()
+    chains[-1].say_next()
+
+
+def _with_rest(message: str | None, rest: Sequence[Chain]) -> str | None:
+    if not rest:
+        return message
+    names = ", ".join(dict.fromkeys(chain.label for chain in rest))
+    return f"{(message or 'It failed').rstrip('.')}. Not begun: what follows in {names}."
 
 
 class Chain:
@@ -186,58 +355,74 @@ class Chain:
         calls: Sequence[Call],
         hosts: Sequence[str],
         settings: Settings,
-        client: Client,
-        config: fabric.Config,
+        where: Hosts,
+        named: bool = False,
         everywhere: Callable[[str], list[Settings]] | None = None,
     ) -> None:
         self._calls: Sequence[Any] = calls  # their tasks are all RemoteTasks
         self._hosts = list(dict.fromkeys(hosts))
         self._settings = settings
-        self._client = client
-        self._config = config
+        self._where = where
+        self._named = named
         self._everywhere = everywhere or (lambda host: [settings])
+        self._servers: list[Server] = []
         self._failures: dict[str, str] = {}
         self._answers: list[dict[str, Any]] = [{} for _ in calls]
         self._results_lock = threading.Lock()
 
-    def run(self) -> None:
-        """Run all tasks on all hosts; raises Exit after a summary where one failed."""
+    @property
+    def label(self) -> str:
+        """Name the environment to people."""
+        return self._settings.label
+
+    def begin(self) -> None:
+        """Look at this machine; raises Exit where no host is named or a task cannot be done."""
         if not self._hosts:
             raise Exit(NO_HOST)
-        servers = [self._server(host) for host in self._hosts]
-        self._each(lambda task: task.check, servers)
-        console.tagged = len(servers) > 1
-        try:
-            self._side_by_side(self._prepared(servers), self._run_tasks)
-            self._report(servers)
-        finally:
-            for server in servers:
-                server.connection.close()
+        self._servers = [self._server(host) for host in self._hosts]
+        self._each(lambda task: task.check, self._servers)
+
+    def run(self) -> None:
+        """Run all tasks on all hosts; raises Exit after a summary where one failed."""
+        console.tagged = len(self._servers) > 1
+        if console.chosen:
+            console.head(f"{self._servers[0].settings.label} on {', '.join(self._hosts)}:")
+        ready = [server for server in self._servers if server.name not in self._failures]
+        self._side_by_side(ready, self._run_tasks)
+        self._report(self._servers)
         self._summarise()
+
+    def say_next(self) -> None:
+        """Say what to type when this was the end of a chain."""
         if then := self._calls[-1].task.then:
-            console.say(f"Next: ./fab -H {','.join(self._hosts)} {then}")
+            environment = self._servers[0].settings.environment
+            console.say(f"Next: {typed(','.join(self._hosts), environment, then)}")
 
     def _server(self, host: str) -> Server:
-        server = server_on(host, self._settings, self._client, self._config)
+        server = self._where.server(host, self._settings, self._named)
         if not server.rehearsal:
             server.everywhere = [server.beside(one) for one in self._everywhere(host)]
         return server
 
-    def _each(self, hook: Callable[[Any], Callable[..., None] | None], *args: Any) -> None:
+    def _each(self, hook: Callable[[Any], Callable[..., None] | None], servers: Any) -> None:
         """Call the hook of each task once, however often the task stands in the chain."""
         for found in dict.fromkeys(hook(call.task) for call in self._calls):
             if found:
-                found(*args)
+                try:
+                    found(servers)
+                except Exit as error:
+                    raise Exit(self._completed(error.message), error.code) from None
 
-    def _prepared(self, servers: list[Server]) -> list[Server]:
+    def _completed(self, message: str | None) -> str | None:
+        return message and completed(message, self._settings.environment)
+
+    def ask(self) -> None:
         """Ask what is missing for all hosts at once; hosts that cannot be looked at drop out."""
-        hooks = [call.task.prepare for call in self._calls if call.task.prepare]
-        if hooks:
-            self._side_by_side(servers, lambda server: server.facts)
-            servers = [server for server in servers if server.name not in self._failures]
-            for hook in dict.fromkeys(hooks):
-                hook(servers)
-        return servers
+        console.tagged = len(self._servers) > 1
+        if any(call.task.prepare for call in self._calls):
+            self._side_by_side(self._servers, lambda server: server.facts)
+            ready = [server for server in self._servers if server.name not in self._failures]
+            self._each(lambda task: task.prepare, ready)
 
     def _side_by_side(self, servers: Sequence[Any], work: Callable[[Any], Any]) -> None:
         if len(servers) == 1:
@@ -259,10 +444,12 @@ class Chain:
             work(server)
         except (Exit, UnexpectedExit) as error:
             reason = error.message if isinstance(error, Exit) else str(error)
+            reason = server.completed(reason or "it failed")
             with self._results_lock:
-                self._failures[server.name] = console.redacted(reason or "it failed")
+                self._failures[server.name] = console.redacted(reason)
 
     def _run_tasks(self, server: Any) -> None:
+        self._where.turn_to(server)
         for answers, call in zip(self._answers, self._calls, strict=True):
             value = self._result(server, call)
             with self._results_lock:

@@ -68,6 +68,19 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """The name that the host serves with TLS, and who certifies it: an ACME address, or `own`."""
+
+    name: str
+    authority: str
+
+    @property
+    def own(self) -> bool:
+        """Tell whether the operator brought the certificate."""
+        return self.authority == "own"
+
+
+@dataclass(frozen=True)
 class Guide:
     """A server that the guide made, as files/host/guide.py sees it.
 
@@ -150,6 +163,7 @@ class Facts:
     workers: int | None = None
     service_kb: int | None = None  # proportional set size of the service's processes
     certificate_until: int | None = None
+    tls: Tls | None = None
 
     @property
     def has_users(self) -> bool:
@@ -262,6 +276,7 @@ def parse(text: str) -> Facts:
         workers=number("workers"),
         service_kb=number("service_kb"),
         certificate_until=number("certificate_until"),
+        tls=_tls(one("tls")),
     )
 
 
@@ -274,6 +289,11 @@ def _lag(answer: str | None, now: int) -> float | None:
     except (ValueError, KeyError, TypeError):
         return None
     return max((now - datetime.fromisoformat(moment).timestamp() for moment in sent), default=None)
+
+
+def _tls(line: str | None) -> Tls | None:
+    name, _, authority = (line or "").partition(" ")
+    return Tls(name, authority) if authority else None
 
 
 def _installed(lines: list[str]) -> frozenset[str]:

@@ -14,7 +14,6 @@ from tasks.backup import backing_up
 from tasks.commands import sh
 from tasks.configure import environment
 from tasks.console import console
-from tasks.console import typed as spelt
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
 from tasks.service import ABSENT
@@ -185,6 +184,8 @@ def gc(
 
     Example: fab -H ec2 gc --older-than 30d
     """
+    if yes and not c.server.confirm(f"Remove for good what is found on {c.server.place}?", yes):
+        raise Exit("Nothing was removed.")
     if orphans:
         return delete_orphans(c.server) if yes else find_orphans(c.server)
     return collect(c.server, older_than or AGE, yes)
@@ -198,14 +199,14 @@ def collect(server: Server, older_than: str, yes: bool) -> dict[str, Any]:
     found = looked("gc", server, find)
     if yes and found["found"]:
         found = after_backup("gc", server, check, remove)
-    again = typed(server, "--older-than", older_than, "--yes")
+    again = server.fab("gc --older-than", older_than, "--yes")
     return found | {"older_than": older_than, "removed": yes, "type": again}
 
 
 def find_orphans(server: Server) -> dict[str, Any]:
     """Have the host write a report of its orphans."""
     found = looked("gc --orphans", server, on_orphans(server, "find", "look for orphans"))
-    return found | {"deleted": False, "type": typed(server, "--orphans", "--yes")}
+    return found | {"deleted": False, "type": server.fab("gc --orphans --yes")}
 
 
 def delete_orphans(server: Server) -> dict[str, Any]:
@@ -229,11 +230,6 @@ def after_backup(task: str, server: Server, check: Change, work: Change) -> Any:
     reports = server.apply(task, [check, backing_up(server.settings), work], decided=False)
     backup, done = map(serialised.loads, (reports[0], reports[-1]))
     return done | {"backup": backup["place"]}
-
-
-def typed(server: Server, *words: str) -> str:
-    """Spell what to type to have it done."""
-    return spelt(server.name, server.settings.environment, "gc", *words)
 
 
 def collecting(server: Server, action: str, older_than: str) -> Change:

@@ -1,4 +1,4 @@
-"""The two kinds of task: `remote` runs once per host, `local` once on this machine."""
+"""The kinds of task: `remote` runs once per host, `local` once on this machine."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ class LocalTask(Task):  # type: ignore[type-arg]
     """A task that concerns this machine alone."""
 
 
+class ChoosingTask(LocalTask):
+    """The task that says which environment those after it work on: read, and never run."""
+
+
 def remote(*args: Any, **kwargs: Any) -> Any:
     """Declare a task that runs once per host."""
     return task(*args, klass=RemoteTask, **kwargs)
@@ -62,3 +66,8 @@ def remote(*args: Any, **kwargs: Any) -> Any:
 def local(*args: Any, **kwargs: Any) -> Any:
     """Declare a task that runs once, on this machine."""
     return task(*args, klass=LocalTask, **kwargs)
+
+
+def choosing(*args: Any, **kwargs: Any) -> Any:
+    """Declare the task that chooses for those after it, with one argument."""
+    return task(*args, klass=ChoosingTask, **kwargs)

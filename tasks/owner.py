@@ -13,7 +13,6 @@ from invoke import Exit
 
 from tasks.commands import sh
 from tasks.configure import environment
-from tasks.console import confirm
 from tasks.server import Change, Server
 from tasks.templates import read
 
@@ -51,13 +50,16 @@ def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
         # One that comes meanwhile, as of another host of the same command, is agreed to as well.
         return ANYBODY if yes else ""
     where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
-    question = f"{where} belongs to the server on {mark['host']} since {mark['since']}: take it?"
+    question = (
+        f"{where} belongs to the server on {mark['host']} since {mark['since']}: take it for "
+        f"{server.place}?"
+    )
     consequence = (
         "Do so if that server is gone, or this one takes its place. Two servers need two prefixes "
         "(`prefix:` in fabric.yaml): each would take the other's artifacts for orphans."
     )
     with _asking:
-        if not confirm(question, yes, consequence):
+        if not server.confirm(question, yes, consequence):
             raise Exit("Nothing was changed. Set another `prefix:` in fabric.yaml, or agree.")
     return ANYBODY if yes else f"{mark['server']}@{mark['host']}"
 

@@ -13,7 +13,7 @@ from invoke import Exit
 from tasks import configure, credentials, deploy, paths, stores
 from tasks.backup import backing_up
 from tasks.commands import sh
-from tasks.console import confirm, console, interactive, typed
+from tasks.console import console, interactive
 from tasks.install import packages, refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.restore import refuse_absent, switching
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
     from tasks.stores import Stores
 
-MOVERS = ("move_store.py", "rows.py", "target.py", "databases.py", "postgres.py")
+MOVERS = (
+    "move_store.py", "target.py", "rows.py", "schemas.py", "databases.py", "postgres.py",
+)  # fmt: skip
 NAMELESS = "Setting `mlflow: backend_store_uri:` names no role. Write {}://ROLE@HOST/DATABASE"
 
 
@@ -68,7 +70,7 @@ def install(c: Host, clients: str = "") -> None:
         server.say("Put this under `mlflow:` in fabric.yaml:")
         server.say(f"  backend_store_uri: {address}")
     if server.facts.schema and not stores.is_postgres(server.facts.store or ""):
-        move = typed(server.name, server.settings.environment, "postgres.migrate")
+        move = server.fab("postgres.migrate")
         server.say(f"Then move what the server has: {move}")
 
 
@@ -134,7 +136,7 @@ def migrate(c: Host, yes: bool = False) -> None:
         f"It moves {facts.runs} runs and {facts.users} users to {named.tracking}. Requests wait "
         "until all is copied and compared; the SQLite files stay on the host."
     )
-    if not confirm(f"Move {server.name} to PostgreSQL?", yes, consequence):
+    if not server.confirm(f"Move {server.place} to PostgreSQL?", yes, consequence):
         raise Exit("Nothing was moved.")
     moving_ = moving(settings, facts, credentials.database_password(server),
                      credentials.known(server))  # fmt: skip

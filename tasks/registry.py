@@ -15,7 +15,6 @@ from invoke import Exit
 from tasks import credentials, paths
 from tasks.commands import sh
 from tasks.console import console
-from tasks.console import typed as spelt
 from tasks.deploy import stage_login
 from tasks.executor import configured, server_on
 from tasks.kinds import Host, remote
@@ -242,7 +241,7 @@ def report(server: Server, model: str, changed: Mapping[str, Any]) -> None:
 
 def typed(server: Server, task: str, *words: str) -> str:
     """Spell what to type at this server's environment."""
-    return spelt(server.name, server.settings.environment, sh(task, *words))
+    return server.fab(sh(task, *words))
 
 
 # -- copies ------------------------------------------------------------------------------------
@@ -283,7 +282,7 @@ def targets(source: Server, config: Any, to: str) -> list[Server]:
         if (server.identity, server.settings.unit) == (source.identity, source.settings.unit):
             raise Exit(
                 f"{label(server)} is where the version is already. Name another environment "
-                "with --to, or the source with FABRIC_MLFLOW_ENVIRONMENT."
+                "with --to, or the source with `use NAME` before the task."
             )
     return servers
 
@@ -377,7 +376,7 @@ def named(server: Server) -> Iterator[None]:
         message = error.message or ""
         if "refuses the password" in message:
             message = f"the login that is kept here is refused. {keep_it(server)}"
-        raise Exit(f"{label(server)}: {message}") from error
+        raise Exit(f"{label(server)}: {server.completed(message)}") from error
 
 
 def label(server: Server) -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 from tasks import paths
 from tasks.settings import Settings, checked
 
+# What an environment is on a rehearsal host too.
+OPERATORS = ("environment", "root", "port", "local_port", "version", "workers", "confirm")
+
 
 @dataclass(frozen=True)
 class Rehearsed:
@@ -18,6 +21,14 @@ class Rehearsed:
 
     settings: Settings
     variables: dict[str, str]
+
+    def as_environment(self, settings: Settings) -> Settings:
+        """Return what the host is told of an environment: the operator's, without the bucket."""
+        if settings.environment is None:
+            return self.settings
+        own = {key: getattr(settings, key) for key in OPERATORS}
+        prefix = f"{self.settings.artifact_prefix}-{settings.environment}"
+        return self.settings.model_copy(update={**own, "prefix": prefix})
 
 
 def rehearsed(machine: str) -> Rehearsed | None:

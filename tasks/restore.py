@@ -11,7 +11,6 @@ from invoke import Exit
 
 from tasks import stream
 from tasks.backup import program, programs, serving_aside
-from tasks.console import confirm
 from tasks.deploy import is_deployed, readying
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
@@ -93,7 +92,7 @@ def restore_moment(server: Server, at: str, yes: bool) -> None:
 
 def ask(server: Server, what: str, consequence: str, yes: bool) -> None:
     """Raise Exit where that is not wanted."""
-    if not confirm(f"Restore {what} on {server.name}?", yes, consequence):
+    if not server.confirm(f"Restore {what} on {server.place}?", yes, consequence):
         raise Exit("Nothing was restored.")
 
 
@@ -104,12 +103,18 @@ def refuse_absent(server: Server) -> None:
     refuse_without_sudo(server.facts)
 
 
+def named(facts: Facts) -> str:
+    """Name the kind of database that a server is on."""
+    kind = facts.database or "sqlite"
+    return {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(kind, kind)
+
+
 def refuse_other_store(facts: Facts) -> None:
     """Raise Exit where the databases that would be replaced are not those that are served."""
     if facts.database not in (None, "sqlite"):
         raise Exit(
-            "The backend store is not SQLite, which is all that restore replaces. Bring its dump "
-            "here (./fab backup.download); its administrator restores it with pg_restore."
+            f"This server is on {named(facts)}, and restore replaces SQLite databases alone. By "
+            "hand: ./fab backup.download, then docs/backup.md, A PostgreSQL store."
         )
 
 

@@ -14,13 +14,12 @@ from tasks.backup import backing_up, verifying
 from tasks.backups import pruning
 from tasks.commands import sh
 from tasks.configure import is_there
-from tasks.console import typed
 from tasks.deploy import File, is_deployed
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.server import Change, bundle
 from tasks.service import absent
-from tasks.templates import read, render
+from tasks.templates import confined, read, render
 
 if TYPE_CHECKING:
     from tasks.facts import Facts
@@ -91,7 +90,7 @@ def schedule(c: Host, every: str = "", verify: str = "", off: bool = False) -> N
         server.say(f"backup.schedule: nothing to change ({what})")
         return
     server.apply("backup.schedule", needed)
-    now = typed(server.name, settings.environment, "backup")
+    now = server.fab("backup")
     server.say(f"✓ {what}; the first within {plan.every}, or now: {now}", "green")
 
 
@@ -179,7 +178,12 @@ def _pair(
     delay = f"{min(minutes * 6, LONGEST_DELAY * 60)}s"
     texts = {
         "service": render(
-            "mlflow-backup.service", **about, steps=name, user=facts.user, root=facts.root
+            "mlflow-backup.service",
+            **about,
+            steps=name,
+            user=facts.user,
+            root=facts.root,
+            confined=confined(facts.root, facts.home),
         ),
         "timer": render("mlflow-backup.timer", **about, often=often, calendar=moment, delay=delay),
     }

@@ -27,7 +27,7 @@ from paramiko.ssh_exception import SSHException
 from tasks import facts as probing
 from tasks.commands import sh
 from tasks.connection import Alive
-from tasks.console import console, seconds
+from tasks.console import completed, confirm, console, seconds, typed
 from tasks.credentials import Keys, Login
 from tasks.facts import Facts
 from tasks.ssh import Client
@@ -98,6 +98,7 @@ class Server:
         self._facts: Facts | None = None
         self.execs = 0
         self.changed = False
+        self.named = False  # whether this command line names the environment, by `use`
         self._lock = threading.Lock()
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
@@ -110,13 +111,35 @@ class Server:
             self.connection, settings, self.client, self._managed, self.variables, self.rehearsal
         )
 
+    @property
+    def place(self) -> str:
+        """Name host and environment to people."""
+        return f"{self.name} ({self.settings.label})"
+
+    def fab(self, *words: str) -> str:
+        """Spell what an operator types to have tasks run on this server."""
+        return typed(self.name, self.settings.environment, *words)
+
     # -- talking to the operator -------------------------------------------------------------
 
     def say(self, text: str, style: str | None = None) -> None:
-        console.say(text, self.name, style)
+        console.say(self.completed(text), self.name, style)
 
     def warn(self, text: str) -> None:
-        console.warn(text, self.name)
+        console.warn(self.completed(text), self.name)
+
+    def completed(self, text: str) -> str:
+        """Have the commands in a text name the environment, which whoever wrote it did not know."""
+        return completed(text, self.settings.environment)
+
+    def confirm(self, question: str, yes: bool, consequence: str = "") -> bool:
+        """Ask before something is destroyed here; raises Exit where nobody can answer.
+
+        Where the settings say `confirm: name`, --yes answers only a command that names the
+        environment itself, by `use`; a variable or the default does not.
+        """
+        wanted = self.settings.confirm == "name" and not (yes and self.named)
+        return confirm(question, yes, consequence, self.settings.label if wanted else "")
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -354,7 +377,7 @@ class Talk:
         elif word == "@held":
             holder, since, task, pid = [*text.split("\t"), "", "", ""][:4]
             self._failure = (
-                f"{holder} holds the lock of {self._server.name} since {since} ({task}). Wait for "
+                f"{holder} holds the lock of {self._server.place} since {since} ({task}). Wait for "
                 f"it and type the same again; if that process hangs, end it: "
                 f"ssh {self._server.name} kill {pid}"
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.commands import systemctl
+from tasks.console import completed
 from tasks.deploy import is_deployed
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
@@ -122,6 +123,10 @@ def is_up(settings: Settings, facts: Facts) -> bool:
 
 def state(settings: Settings, facts: Facts) -> str:
     """Spell what the units do, in words that say what comes next."""
+    return completed(_state(settings, facts), settings.environment)
+
+
+def _state(settings: Settings, facts: Facts) -> str:
     if facts.guide:
         return "the guide's (./fab deploy takes it over)"
     if not is_deployed(settings, facts):

@@ -5,12 +5,23 @@ key, and for an unknown key the nearest known one.
 """
 
 import difflib
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from invoke import Exit
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from tasks.console import UNNAMED
 
 PREFIX = "FABRIC_MLFLOW_"
 WHERE = "Mend it in fabric.yaml or the variable that sets it."
@@ -24,6 +35,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 UserPort = Annotated[int, Field(ge=1024, le=65535)]
 Path_ = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9._/-]+$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+# systemd.resource-control(5), MemoryMax=
+Memory = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]+[MG]$"), AfterValidator(lambda text: enough(text))
+]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+(rc[0-9]+)?$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"\\]+$")]
 # It stands in single quotes in server.env.
@@ -33,6 +48,22 @@ Permission = Literal["READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY"]
 
 # The MLflow release that this project is tested with; its lock is files/releases/<version>.txt.
 TESTED_VERSION = "3.17.2"
+
+
+# Measured on 3.17.2: one worker takes 431 MB, and has to start.
+LEAST_MB = 512
+
+
+def megabytes(memory: str) -> int:
+    """Read what `memory_max` says, as 600M or 2G."""
+    return int(memory[:-1]) * (1024 if memory.endswith("G") else 1)
+
+
+def enough(memory: str) -> str:
+    """Raise ValueError where no server could start within so much memory."""
+    if megabytes(memory) < LEAST_MB:
+        raise ValueError(f"a server needs {LEAST_MB}M")
+    return memory
 
 
 class Keep(BaseModel):
@@ -64,6 +95,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=0, le=64)] = Field(
         1, description="server processes; 0 = from cores and memory"
     )
+    memory_max: Memory | None = Field(None, description="most memory that the server may take")
     username: UserName = Field("admin", description="name of the first user")
     default_permission: Permission = Field(
         "READ", description="what a user may do with others' experiments"
@@ -75,6 +107,9 @@ class Settings(BaseModel):
     )
     public_name: Word | None = Field(None, description="DNS name that clients use (TLS)")
     keep: Keep = Field(Keep(), description="how many backups of each age stay")
+    confirm: Literal["ask", "name"] = Field(
+        "ask", description="how destruction is asked about: yes or no, or by name"
+    )
     environment: Name | None = Field(None, description="which of `environments` is meant")
 
     @property
@@ -95,7 +130,7 @@ class Settings(BaseModel):
     @property
     def label(self) -> str:
         """Name the environment to people."""
-        return self.environment or "default"
+        return self.environment or UNNAMED
 
     def require_bucket(self) -> str:
         """Return the bucket, or say how to name one."""
@@ -125,34 +160,137 @@ def settle(
     """
     data = dict(file or {})
     base = _section(data.get("mlflow"), "mlflow")
+    environments = _environments(base)
+    overrides = _from_variables(variables)
+    name = environment or overrides.get("environment") or base.get("environment") or UNNAMED
+    layer: dict[str, Any] = {}
+    if name == UNNAMED:
+        name = None
+    elif name in environments:
+        layer = _section(environments[name], f"mlflow.environments.{name}")
+    else:
+        known = [UNNAMED, *environments]
+        raise Exit(
+            f"Unknown environment {name!r}{nearest(str(name), known)}. There is: "
+            f"{', '.join(map(str, known))}. More go under `environments:` in fabric.yaml."
+        )
+    own_hosts = layer.pop("hosts", None)
+    hosts = _hosts(variables.get("FABRIC_HOSTS") or own_hosts or data.get("hosts"))
+    return checked({**base, **layer, **overrides, "environment": name}), hosts
+
+
+def _environments(base: dict[str, Any]) -> dict[str, Any]:
+    """Take the environments out of the file's section; raises Exit where one has a taken name."""
     environments = _section(base.pop("environments", None), "mlflow.environments")
     for taken in filter(TAKEN.fullmatch, map(str, environments)):
         raise Exit(
             f"No environment can be called {taken!r}: a server's own units or backups are. Rename "
             "it under `environments:` in fabric.yaml."
         )
-    overrides = _from_variables(variables)
-    name = environment or overrides.get("environment") or base.get("environment") or None
-    layer: dict[str, Any] = {}
-    if name is not None:
-        if name not in environments:
-            raise Exit(
-                f"Unknown environment {name!r}{nearest(str(name), environments)}. "
-                "Name one of `environments:` in fabric.yaml."
-            )
-        layer = _section(environments[name], f"mlflow.environments.{name}")
-    own_hosts = layer.pop("hosts", None)
-    hosts = _hosts(variables.get("FABRIC_HOSTS") or own_hosts or data.get("hosts"))
-    return checked({**base, **layer, **overrides, "environment": name}), hosts
+    return environments
 
 
 def settle_all(
     file: Mapping[str, Any] | None, variables: Mapping[str, str]
 ) -> list[tuple[Settings, list[str]]]:
-    """Settle every environment, the default one first; raises Exit as `settle` does."""
-    default = settle(file, variables)
-    environments = ((file or {}).get("mlflow") or {}).get("environments") or {}
-    return [default, *(settle(file, variables, name) for name in environments)]
+    """Settle every environment, the unnamed one first; raises Exit as `settle` does.
+
+    A variable that is meant for one alone, such as its port, counts for the one that is chosen.
+    """
+    base = _section((file or {}).get("mlflow"), "mlflow")
+    chosen = settle(file, variables)[0].label
+    return [
+        settle(file, variables if name == chosen else without(OWN, variables), name)
+        for name in (UNNAMED, *map(str, _environments(base)))
+    ]
+
+
+# What each environment has for itself: given as a variable, it is meant for the chosen one alone.
+OWN = ("environment", "port", "root", "prefix", "backend_store_uri")
+
+
+def without(keys: Collection[str], variables: Mapping[str, str]) -> dict[str, str]:
+    """Leave away the variables of some settings."""
+    left_out = {PREFIX + key.upper() for key in keys}
+    return {name: value for name, value in variables.items() if name not in left_out}
+
+
+def has_default(file: Mapping[str, Any] | None) -> bool:
+    """Tell whether the file names the environment that is meant where nothing is chosen.
+
+    Then the unnamed one is meant by nobody who does not say so.
+    """
+    return _section((file or {}).get("mlflow"), "mlflow").get("environment") not in (
+        None,
+        "",
+        UNNAMED,
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """An environment, the hosts that it is on, and whether only -H says which."""
+
+    settings: Settings
+    hosts: frozenset[str]
+    anywhere: bool
+
+    def shares_host(self, other: "Place") -> bool:
+        """Tell whether they may be on one host."""
+        return bool(self.hosts & other.hosts) or (self.anywhere and other.anywhere)
+
+
+def refuse_shared(
+    file: Mapping[str, Any] | None,
+    variables: Mapping[str, str],
+    chosen: Sequence[tuple[Settings, Collection[str]]] = (),
+) -> None:
+    """Raise Exit where two environments would take each other's port, folder, database or files.
+
+    `chosen` are those that tasks are going to work on, with their hosts. The unnamed one counts
+    where it is chosen, or where no `environment:` takes its place.
+    """
+    common = without(OWN, variables)
+    common.pop("FABRIC_HOSTS", None)
+    places = {
+        settings.label: Place(settings, frozenset(hosts), anywhere=not hosts)
+        for settings, hosts in settle_all(file, common)
+    }
+    for settings, hosts in chosen:
+        there = places[settings.label]
+        places[settings.label] = Place(settings, there.hosts.union(hosts), there.anywhere)
+    if has_default(file) and UNNAMED not in {settings.label for settings, _ in chosen}:
+        del places[UNNAMED]
+    for one, other in itertools.combinations(places.values(), 2):
+        if shared := _shared(one, other):
+            key, what = shared
+            raise Exit(
+                f"The environments {one.settings.label} and {other.settings.label} have the same "
+                f"{what}. Give one of them a `{key}:` of its own under `environments:` in "
+                "fabric.yaml."
+            )
+
+
+def _shared(one: Place, other: Place) -> tuple[str, str] | None:
+    """Return the key that two environments must not have in common, and what its value means."""
+    a, b = one.settings, other.settings
+    hosts = sorted(one.hosts & other.hosts)
+    where = f" on {', '.join(hosts)}" if hosts else ""
+    same_host = one.shares_host(other)
+    if same_host and a.port == b.port:
+        return "port", f"port ({a.port}){where}"
+    if same_host and a.root_path.rstrip("/") == b.root_path.rstrip("/"):
+        return "root", f"folder ({a.root_path}){where}"
+    if a.backend_store_uri and a.backend_store_uri == b.backend_store_uri:
+        return "backend_store_uri", "database"
+    store = (a.bucket, a.endpoint_url) == (b.bucket, b.endpoint_url)
+    if store and _nest(a.artifact_prefix, b.artifact_prefix):
+        return "prefix", f"files (s3://{a.bucket or '…'}/{a.artifact_prefix})"
+    return None
+
+
+def _nest(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def checked(values: Mapping[str, Any]) -> Settings:

@@ -21,7 +21,7 @@ from tasks.kinds import Host, remote
 from tasks.releases import digest
 from tasks.server import Change, Server
 from tasks.service import absent
-from tasks.templates import read, render
+from tasks.templates import confined, read, render
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -176,7 +176,11 @@ def files(settings: Settings, facts: Facts, every: int) -> list[tuple[str, str, 
         ),
     }
     service = render(
-        "mlflow-stream.service", unit=unit, user=facts.user, root=root, home=facts.home
+        "mlflow-stream.service",
+        unit=unit,
+        user=facts.user,
+        root=root,
+        confined=confined(root, facts.home),
     )
     return [
         (f"{root}/start_stream.sh", texts["start_stream.sh"], "700"),
@@ -382,7 +386,7 @@ def standing(server: Server) -> dict[str, Any]:
         "lag_seconds": lag(settings, facts),
         **serialised.loads(report),
         "errors": errors if now else [],
-        "trouble": f"{wrong} Type: ./fab doctor" if wrong else None,
+        "trouble": server.completed(f"{wrong} Type: ./fab doctor") if wrong else None,
     }
 
 

@@ -16,6 +16,8 @@ from tasks.templates import read
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
+# Seconds: the whole has to answer within five.
+PATIENCE = 4
 PROGRAMS = (
     "look_at_bucket.py",
     "bucket.py",
@@ -78,6 +80,9 @@ class Symptoms:
     timer_failed: Mapping[str, str] = field(default_factory=dict)
     nginx: str = "ok"
     certificates: tuple[Certificate, ...] = ()
+    unserved: bool = False
+    renewal: str | None = None  # the state of certbot's timer
+    renewal_failed: str = ""
     health: int | None = None
     stranger: int | None = None
     name: int | None = None
@@ -97,8 +102,13 @@ class Symptoms:
     stream_loose: bool = False
 
 
-def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
-    """Build the one look at a host; the logins are tried there, and travel as a staged file."""
+def looking(
+    settings: Settings, logins: Sequence[Mapping[str, str]], patience: int = PATIENCE
+) -> Change:
+    """Build the one look at a host; the logins are tried there, and travel as a staged file.
+
+    `patience` is how many seconds each of its parts, which run side by side, may take.
+    """
     at_bucket = sh(
         "look_at_bucket", settings.bucket or "", settings.artifact_prefix, settings.region or "",
         settings.endpoint_url or "", settings.backup_prefix, settings.label,
@@ -109,8 +119,10 @@ def looking(settings: Settings, logins: Sequence[Mapping[str, str]]) -> Change:
             f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",
             f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
             f"profile={'' if settings.profile == 'default' else settings.profile}",
+            f"patience={patience}",
             read("host/stream.sh"),
             read("host/stream_errors.sh"),
+            read("host/certbot.sh"),
             read("host/symptoms.sh"),
         )
     )
@@ -151,6 +163,9 @@ def parse(reports: Sequence[str]) -> Symptoms:
         certificates=tuple(
             Certificate(path, int(ends)) for ends, path in _pairs(found.get("certificate", []))
         ),
+        unserved="unserved" in found,
+        renewal=one("renewal") or None,
+        renewal_failed=one("renewal_failed"),
         health=data("health"),
         stranger=data("stranger"),
         name=data("name"),

@@ -15,6 +15,11 @@ def render(name: str, **values: Any) -> str:
     return str(template.render(values))
 
 
+def confined(root: str, home: str) -> str:
+    """Spell what confines a unit of ours: all but its folder, the network and AWS's files."""
+    return render("confined.conf", root=root, home=home).rstrip("\n")
+
+
 @cache
 def _compiled(source: str) -> tuple[Any, set[str]]:
     """Compile a template once for all hosts; return it with the names that it uses."""

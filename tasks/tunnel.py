@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from invoke import Exit
 
 from tasks import keeper, machine
-from tasks.console import console, interactive, seconds, typed
+from tasks.console import UNNAMED, console, interactive, seconds, typed
 from tasks.keeper import Place, State
 from tasks.kinds import Host, remote
 
@@ -83,7 +83,7 @@ def tunnel(c: Host, background: bool = False, local_port: int = 0, any_port: boo
     try:
         _announce(server, port)
         if background:
-            server.say(f"close it with: {_fab(server)} tunnel.close")
+            server.say(f"close it with: {server.fab('tunnel.close')}")
             return
         server.say("Ctrl-C closes it")
         _attend(server, kept)
@@ -266,7 +266,7 @@ def _alone(server: Server) -> Iterator[int | None]:
             if time.monotonic() > deadline:
                 raise Exit(
                     f"Another program opens the tunnel to {server.name}, and waits for something. "
-                    f"Answer there, or end it: {_fab(server)} tunnel.close"
+                    f"Answer there, or end it: {server.fab('tunnel.close')}"
                 )
             time.sleep(0.1)
         yield descriptor
@@ -290,7 +290,7 @@ def _is_open_already(server: Server, local_port: int) -> None:
     if ports != (local_port or there.local_port, server.settings.port):
         raise Exit(
             f"The tunnel to {server.name} is open already, from port {ports[0]} here to port "
-            f"{ports[1]} there. Close it first: {_fab(server)} tunnel.close"
+            f"{ports[1]} there. Close it first: {server.fab('tunnel.close')}"
         )
     if there.condition != "open":
         raise Exit(f"The tunnel to {server.name} is there. {_advice(_row(there))}")
@@ -401,7 +401,7 @@ def _attend(server: Server, kept: Kept) -> None:
             server.say(f"✓ connected again after {seconds(said['seconds'])}", "green")
     kept.end()
     if said is None:
-        raise Exit(f"The tunnel to {server.name} was killed. Open it again: {_fab(server)} tunnel")
+        raise Exit(f"The tunnel to {server.name} was killed. Open it again: {server.fab('tunnel')}")
     server.say("tunnel closed")
 
 
@@ -433,7 +433,7 @@ def _announce(server: Server, port: int) -> None:
     else:
         server.warn(
             f"the tunnel is open at {url(port)}, but the server does not answer. "
-            f"Type: {_fab(server)} status"
+            f"Type: {server.fab('status')}"
         )
 
 
@@ -540,22 +540,21 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
 
 def _advice(row: Mapping[str, Any]) -> str | None:
     """Say what a tunnel's condition asks for, or None where all is well."""
-    host = f"./fab -H {row['host']}"
+    environment = None if row["environment"] == UNNAMED else row["environment"]
+    again, look = (
+        typed(row["host"], environment, words) for words in ("tunnel --background", "status")
+    )
     name = f"{row['host']} ({row['environment']})"
     return {
-        "closed": f"no tunnel to {name} is open; open one: {host} tunnel --background",
+        "closed": f"no tunnel to {name} is open; open one: {again}",
         "connecting": f"{name} is connecting.",
         "reconnecting": f"{name} comes back by itself; last: {row['problem']}",
         "dead": f"{name} is dead: its processes do not react. Close it: {row['close']}",
         "stale": f"{name} is stale: what kept it was killed. Clean up: {row['close']}",
         "open": None
         if row["answers"]
-        else f"{name}: the server behind it does not answer. Type: {host} status",
+        else f"{name}: the server behind it does not answer. Type: {look}",
     }[row["state"]]
-
-
-def _fab(server: Server) -> str:
-    return f"./fab -H {server.name}"
 
 
 # -- a tunnel for one task ---------------------------------------------------------------------

@@ -12,12 +12,11 @@ from invoke import Exit
 from tasks import adopt, deploy
 from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
-from tasks.console import confirm
 from tasks.facts import Facts
 from tasks.install import NEEDED_KB
 from tasks.kinds import Host, remote
 from tasks.releases import find, installing, version_of
-from tasks.restore import refuse_absent, switching
+from tasks.restore import named, refuse_absent, switching
 from tasks.server import Change, Server
 from tasks.settings import Settings
 from tasks.templates import read
@@ -67,8 +66,8 @@ def refuse_unfit(facts: Facts) -> None:
     """Raise Exit where an upgrade cannot begin, naming why and what to do."""
     if facts.database not in (None, "sqlite"):
         raise Exit(
-            "The backend store is not SQLite. Its migration is its administrator's: back it up "
-            "(./fab backup), then follow docs/upgrade.md."
+            f"This server is on {named(facts)}, and upgrade migrates SQLite databases alone. By "
+            "hand: ./fab backup, then docs/upgrade.md, A PostgreSQL store."
         )
     if facts.schema is None:
         raise Exit("The server has no database that can be read. See why: ./fab doctor")
@@ -155,7 +154,7 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     names = ("look_at_former.py", "databases.py")
     look = Change("look", script, {name: read(f"host/{name}") for name in names})
     former = json.loads(server.look("rollback", [look])[-1])
-    if not confirm(f"Roll {server.name} back to {former['name']}?", yes, lost(former)):
+    if not server.confirm(f"Roll {server.place} back to {former['name']}?", yes, lost(former)):
         raise Exit("Nothing was rolled back.")
     version = version_of(former["release"])
     if former["task"] == "adopt":

@@ -23,7 +23,7 @@ from invoke import Exit
 
 from tasks import credentials, paths
 from tasks.commands import sh, systemctl
-from tasks.console import confirm, console, interactive
+from tasks.console import console, interactive
 from tasks.credentials import Login
 from tasks.deploy import is_deployed, stage_login, workers
 from tasks.kinds import Host, remote
@@ -112,9 +112,9 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
     rows = serialised.loads(server.look("users.list", [asking(server, "list", {})])[-1])
     grants = [spelt(grant) for row in rows if row["user"] == name for grant in row["grants"]]
     loses = f" It loses: {', '.join(grants)}." if grants else ""
-    question = f"Remove {name} from {server.name} ({server.settings.label})?"
+    question = f"Remove {name} from {server.place}?"
     with _asking:
-        if not confirm(question, yes, f"{name} can then log in no more.{loses}"):
+        if not server.confirm(question, yes, f"{name} can then log in no more.{loses}"):
             raise Exit("Nothing was changed.")
     _change(server, f"users.remove {name}", "remove", {"name": name}, at_once=True)
     for file in (file_of(server, name), _pending(server, name)):
@@ -162,9 +162,9 @@ def reset_admin(c: Host, name: str | None = None, yes: bool = False) -> None:
     """
     server = _deployed(c.server)
     user = name or server.settings.username
-    question = f"Give {user} of {server.name} ({server.settings.label}) a new password?"
+    question = f"Give {user} of {server.place} a new password?"
     with _asking:
-        if not confirm(question, yes, f"{user} becomes an admin, if it is none."):
+        if not server.confirm(question, yes, f"{user} becomes an admin, if it is none."):
             raise Exit("Nothing was changed.")
     supplied = credentials.supplied_login(server.settings, server.variables)
     # The variable of a client may hold the password that is lost; only another one is meant.
@@ -479,5 +479,5 @@ def _keep(server: Server, login: Login) -> None:
     if server.variables.get(credentials.PASSWORD) not in (None, "", login.password):
         server.warn(
             f"{credentials.PASSWORD} of this shell is the old one: "
-            f'eval "$(./fab -H {server.name} client --export)"'
+            f'eval "$({server.fab("client --export")})"'
         )

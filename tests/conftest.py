@@ -64,6 +64,7 @@ def home(
     monkeypatch.setattr(paths, "state", lambda: state)
     monkeypatch.setattr(console, "tagged", False)
     monkeypatch.setattr(console, "quiet_stdout", False)
+    monkeypatch.setattr(console, "chosen", False)
     monkeypatch.setattr(console, "_secrets", set())
     return home
 

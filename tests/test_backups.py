@@ -18,6 +18,7 @@ from stand_ins import SETTINGS, Client, Network, Reply, Session, Task, context, 
 from tasks.backups import download, list_, prune, show, unpack
 from tasks.connection import Connection
 from tasks.server import Server
+from tasks.settings import Settings
 
 ID = "20261122T214724Z-926c1729"
 SET = {
@@ -100,6 +101,14 @@ def test_the_settings_say_how_many_stay():
     c = asked(PRUNED)
     prune(c)
     assert '\'{"hourly":24,"daily":7,"weekly":5,"monthly":12}\'' in c.recorder.runs[0].steps
+
+
+def test_where_a_name_is_wanted_it_is_asked_for_although_yes_is_given(terminal):
+    terminal.append("y")
+    c = context(deployed(), Settings(environment="production", confirm="name"))
+    with pytest.raises(Exit, match=r"Nothing was deleted\."):
+        prune(c, yes=True)
+    assert c.recorder.runs == []
 
 
 def test_nothing_to_prune_is_one_line(capsys):

@@ -71,6 +71,20 @@ def test_the_tunnel_s_own_port_is_meant(capsys):
     assert "export MLFLOW_TRACKING_URI=http://localhost:6001\n" in capsys.readouterr().out
 
 
+def test_a_public_name_needs_no_tunnel(capsys):
+    c = context(blank(), Settings(bucket="my-bucket", public_name="MLflow.example.org"))
+    credentials.keep(c.server, Login("admin", NASTY))
+    client(c, export=True)
+    assert "export MLFLOW_TRACKING_URI=https://mlflow.example.org\n" in capsys.readouterr().out
+    client(c)
+    out = capsys.readouterr().out
+    assert "tunnel --background" not in out
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in out
+    State("ec2", None, 5007, 5000, ["ssh"]).write(place_of(c.server))
+    client(c, export=True)
+    assert "MLFLOW_TRACKING_URI=http://localhost:5007\n" in capsys.readouterr().out
+
+
 def test_a_tunnel_that_is_open_on_another_port_is_meant(c, capsys):
     State("ec2", None, 5007, 5000, ["ssh"]).write(place_of(c.server))
     client(c, export=True)

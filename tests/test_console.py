@@ -8,7 +8,7 @@ import threading
 import pytest
 from invoke import Exit
 
-from tasks.console import Console, confirm, painted, seconds
+from tasks.console import Console, completed, confirm, console, painted, seconds, typed
 
 
 class Terminal(io.StringIO):
@@ -161,3 +161,56 @@ def test_what_would_be_lost_is_said_before_the_question(terminal, capsys):
 def test_without_a_terminal_and_without_yes_it_refuses():
     with pytest.raises(Exit, match=r"Remove it\?.*--yes"):
         confirm("Remove it?", yes=False)
+
+
+@pytest.mark.parametrize(("answer", "wanted"), [("prod", True), ("y", False), ("", False)])
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_name_that_is_wanted_has_to_be_typed_whatever_else_is_given(
+    terminal, answer, wanted, yes
+):
+    terminal.append(answer)
+    assert confirm("Remove it?", yes, name="prod") is wanted
+
+
+def test_a_name_that_nobody_can_type_says_how_to_give_it():
+    with pytest.raises(Exit, match=r"Remove it\? prod wants its name typed: use prod TASK --yes"):
+        confirm("Remove it?", yes=True, name="prod")
+
+
+# -- what is to be typed -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "chosen", "wanted"),
+    [
+        (None, False, "./fab -H ec2 status"),
+        ("staging", True, "./fab -H ec2 use staging status"),
+        # Where another one is chosen, or the default, the unnamed one has to be named too.
+        (None, True, "./fab -H ec2 use default status"),
+    ],
+)
+def test_what_is_to_be_typed_names_the_environment(monkeypatch, environment, chosen, wanted):
+    monkeypatch.setattr(console, "chosen", chosen)
+    assert typed("ec2", environment, "status") == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Type: ./fab logs", "Type: ./fab use staging logs"),
+        ("./fab -H a start, ./fab stop", "./fab -H a use staging start, ./fab use staging stop"),
+        ("./fab -H ec2 use dev stop", "./fab -H ec2 use dev stop"),
+        ("./fab use dev stop", "./fab use dev stop"),
+        ("./fab --list", "./fab --list"),
+        ("fab is a word", "fab is a word"),
+    ],
+)  # fmt: skip
+def test_a_text_s_commands_are_completed_once(text, wanted):
+    assert completed(text, "staging") == wanted
+    assert completed(wanted, "staging") == wanted
+    assert completed(text, None) == text
+
+
+def test_what_lines_concern_is_no_part_of_the_answer(voice, out):
+    voice.head("staging on ec2:")
+    assert out.getvalue() == ""

@@ -25,19 +25,18 @@ from tasks import credentials
 from tasks.credentials import Login
 from tasks.deploy import (
     CHECK,
-    allowed_hosts,
     aws_variables,
     changes,
     deploy,
     files,
-    listeners,
     login_check,
     managed_files,
     workers,
 )
-from tasks.facts import Facts, Listener, Managed, Unit
+from tasks.facts import Facts, Listener, Managed, Tls, Unit
 from tasks.schedule import Plan, units
 from tasks.settings import Settings
+from tasks.site import allowed_hosts, listeners, pair
 
 LOGIN = Login("admin", "correct horse battery")
 UNIT = "/etc/systemd/system/mlflow-server.service"
@@ -240,6 +239,8 @@ def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
     shipped |= {file.path for file in units(SETTINGS, blank(), Plan()).values()}
     # And what configure ships for a server on PostgreSQL.
     shipped |= {f"{blank().root}/.pgpass"}
+    # So is a certificate of the operator's own.
+    shipped.add(pair(SETTINGS, Tls("x", "own")).certificate)
     looked_at = {name.replace("~", "/home/ubuntu") for name in managed_files(SETTINGS)}
     assert looked_at == shipped
 

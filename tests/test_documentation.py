@@ -15,7 +15,7 @@ from invoke import Collection, Task
 import fabfile
 from tasks import paths
 from tasks.kinds import LocalTask, RemoteTask
-from tasks.settings import Settings, settle
+from tasks.settings import Settings, refuse_shared, settle
 
 README = paths.PROJECT / "README.md"
 YAML = paths.PROJECT / "fabric.yaml"
@@ -159,10 +159,12 @@ def test_fabric_yaml_is_valid_as_it_is_shipped():
 
 def test_fabric_yaml_s_example_of_environments_is_valid():
     text = YAML.read_text().partition("  # environments:\n")[2]
-    text = "mlflow:\n  environments:\n" + text.replace("  # ", "  ")
-    settings, hosts = settle(yaml.safe_load(text), {"FABRIC_MLFLOW_ENVIRONMENT": "staging"})
-    assert settings.environment == "staging"
-    assert hosts
+    file = yaml.safe_load("mlflow:\n  environments:\n" + text.replace("  # ", "  "))
+    file["mlflow"]["environment"] = "dev"
+    refuse_shared(file, {})
+    found = {name: settle(file, {}, name) for name in ("dev", "staging", "production")}
+    assert [settings.port for settings, _ in found.values()] == [5000, 5001, 5002], "the guide's"
+    assert found["production"][1]
 
 
 @every_setting
@@ -214,3 +216,16 @@ def test_every_finding_stands_in_doctor_s_page_and_no_other():
     cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
     named = {key for cell in cells for key in re.findall(r"`([a-z-]+)`", cell)}
     assert named == found | set(kinds)
+
+
+def test_every_finding_of_the_audit_stands_in_its_page_and_no_other():
+    folder = paths.PROJECT / "tasks/findings/audit"
+    code = "\n".join(file.read_text() for file in folder.glob("*.py"))
+    found = set(re.findall(r'case\.finding\(\s*"([a-z-]+)"', code))
+    # Those that doctor's own functions find.
+    shared = {"listening-everywhere", "certificate", "readable-secrets", "secret-key-missing",
+              "password-well-known", "no-admin"}  # fmt: skip
+    page = (paths.PROJECT / "docs/audit.md").read_text().partition("## What it finds")[2]
+    cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
+    named = {key for cell in cells for key in re.findall(r"`([a-z-]+)`", cell)}
+    assert named == found | shared

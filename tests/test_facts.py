@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,10 +19,12 @@ import pytest
 from tasks.credentials import Keys
 from tasks.facts import (
     PACKAGES,
+    POSTGRES_CLIENT,
     Facts,
     Guide,
     Listener,
     Managed,
+    Tls,
     Unit,
     guide_probe,
     parse,
@@ -72,6 +75,9 @@ def test_nothing_told_is_nothing_known():
         ("workers\t2", "workers", 2),
         ("service_kb\t440000", "service_kb", 440_000),
         ("certificate_until\t1800000000", "certificate_until", 1_800_000_000),
+        ("tls\tm.example.org own", "tls", Tls("m.example.org", "own")),
+        ("tls\tm.example.org https://a/dir", "tls", Tls("m.example.org", "https://a/dir")),
+        ("tls\t", "tls", None),
         ("generation\t17", "generation", 17),
         ("users\t0", "users", 0),
         ("users_error\tno such table: users", "users_error", "no such table: users"),
@@ -148,7 +154,7 @@ def test_the_probe_names_what_to_look_at_and_quotes_it():
     assert words[:2] == ["bash", "-c"]
     assert words[3:] == [
         "facts", "~/m", "mlflow-server", "6000", "work",
-        *PACKAGES, "--", "/etc/a b", "~/c", "--",
+        *PACKAGES, POSTGRES_CLIENT, "--", "/etc/a b", "~/c", "--",
     ]  # fmt: skip
 
 
@@ -477,3 +483,34 @@ def test_once_taken_over_it_is_no_longer_the_guide_s(home, programs, guides):
     (guides / "venv").symlink_to("releases/3.17.2-abc")
     facts = look(home, programs)
     assert (facts.foreign, facts.guide, facts.release) == (False, None, "3.17.2-abc")
+
+
+CURL = r"""case "$*" in
+  *"-X PUT"*) echo a-token ;;
+  *"aws-ec2-metadata-token: a-token"*public-ipv4) echo 203.0.113.10 ;;
+  *) exit 22 ;;
+esac"""
+
+
+@pytest.mark.parametrize(("vendor", "wanted"), [("Amazon EC2", True), ("QEMU", False)])
+def test_on_ec2_the_address_that_others_use_is_one_of_the_host_s(home, programs, vendor, wanted):
+    stand_ins = {
+        "curl": CURL,
+        "hostname": "echo '10.0.0.5 '",
+        # What the machine calls itself stands in /sys.
+        "grep": f"""[ "$2" != 'Amazon EC2' ] && exec {shutil.which("grep")} "$@"
+            [ "{vendor}" = 'Amazon EC2' ]""",
+    }
+    for name, script in stand_ins.items():
+        (programs / name).write_text(f"#!/bin/bash\n{script}\n")
+        (programs / name).chmod(0o755)
+    addresses = look(home, programs).addresses
+    assert addresses == (("10.0.0.5", "203.0.113.10") if wanted else ("10.0.0.5",))
+
+
+def test_the_name_that_a_host_serves_is_read_from_its_folder(home, programs):
+    (home / "mlflow-server").mkdir()
+    (home / "mlflow-server/.tls").write_text("m.example.org https://acme.example/dir\n")
+    found = look(home, programs).tls
+    assert found == Tls("m.example.org", "https://acme.example/dir")
+    assert not found.own

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from stand_ins import ROOT, SETTINGS, deployed
 
-from tasks.facts import Facts, Listener, Managed, Unit
+from tasks.facts import Facts, Listener, Managed, Tls, Unit
 from tasks.findings import AREAS, Case, Here, diagnose, unseen, well
 from tasks.settings import Settings
 from tasks.symptoms import Certificate, Mount, Symptoms
 
 NOW = 1_800_000_000
+LETS = Tls("m.example.org", "https://acme.example/dir")
+LIVE = "/etc/letsencrypt/live/m.example.org/fullchain.pem"
 SERVICE, SOCKET, NGINX = "mlflow-server.service", "mlflow-server.socket", "nginx.service"
 DATABASE: dict[str, Any] = {
     "strangers": {},
@@ -128,6 +130,22 @@ ROWS = [
      "certificate", ("expires in 1 days",), ["ssh ec2 'sudo certbot renew;"]),
     (None, {"certificates": (Certificate("/own.pem", NOW - 172800),)},
      "certificate", ("expired 2 days ago", "Put a new one"), ["ssh ec2 'sudo systemctl reload"]),
+    (deployed(tls=LETS), {"nginx": f"emerg cannot load certificate {LIVE}"}, "nginx-broken",
+     ("certificate of m.example.org is gone",),
+     ["./fab -H ec2 tls.disable --yes", "./fab -H ec2 tls.enable m.example.org"]),
+    (deployed(tls=LETS), {"name": 403}, "host-refused", ("requests for m.example.org",),
+     ["./fab -H ec2 deploy"]),
+    (deployed(tls=Tls("m.example.org", "own")),
+     {"certificates": (Certificate("/etc/ssl/certs/mlflow-server.pem", NOW + 86400),)},
+     "certificate", ("expires in 1 days", "your own"),
+     ["./fab -H ec2 tls.enable m.example.org --certificate FILE --key FILE"]),
+    (deployed(tls=LETS), {"unserved": True}, "certificate-unserved", ("m.example.org",),
+     ["ssh ec2 'sudo systemctl reload nginx'"]),
+    (deployed(tls=LETS), {"renewal": "active", "renewal_failed": "Connection refused",
+                          "failed": ("certbot.service",)},
+     "renewal-failed", ("Connection refused", "stays in use"), ["./fab -H ec2 tls.renew"]),
+    (deployed(tls=LETS), {"renewal": "inactive"}, "renewal-off", ("certbot.timer inactive",),
+     ["ssh ec2 'sudo systemctl enable --now certbot.timer'"]),
     (deployed(sudo=False), {}, "sudo", ("NOPASSWD:ALL",), []),
     (None, {"mounts": (Mount("/", 20_000_000, 50_000, 9, 9, False),), "large": ("9000000 /f",)},
      "disk-full", ("/f (9 MB)", "0.0 of 19.1 GB"), ["ssh ec2 'sudo journalctl --vacuum"]),
@@ -289,6 +307,14 @@ def test_a_file_of_logins_is_wrong_only_where_no_variables_stand_before_it():
     assert diagnose(case(SETTINGS, None, HERE, logins=logins)) == []
 
 
+def test_a_file_with_another_server_s_login_is_a_note():
+    """With several environments it is right for one of them at most."""
+    here = replace(HERE, sources=frozenset({"file", "copy"}), file_is_anothers=True)
+    finding = only(case(SETTINGS, None, here, logins={"file": 401, "copy": 200}))
+    assert (finding.key, finding.severity) == ("client-file-wrong", "note")
+    assert "kept here as another server's" in finding.seen
+
+
 def test_a_rehearsal_host_says_nothing_of_the_operator_s_shell():
     assert diagnose(case(SETTINGS, None, replace(HERE, uri=None, half=True, shell=False))) == []
 
@@ -307,6 +333,14 @@ def test_a_dead_tunnel_is_named_only_where_the_host_listens(condition):
     assert f"is {condition}, but dead" in finding.what
     assert finding.type == ("./fab -H ec2 tunnel.close", "./fab -H ec2 tunnel --background")
     assert diagnose(case(SETTINGS, None, dead)) == []
+
+
+def test_another_name_in_the_settings_than_the_host_serves_is_a_note():
+    settings = Settings(bucket="my-bucket", public_name="other.example.org")
+    (finding,) = diagnose(case(settings, deployed(settings, tls=LETS)))
+    assert (finding.key, finding.severity) == ("name-differs", "note")
+    assert "Set `public_name: m.example.org`" in finding.remedy
+    assert finding.type[0].startswith("./fab -H ec2 tls.enable other.example.org --email")
 
 
 def test_a_public_name_that_is_refused_is_named():
@@ -383,7 +417,14 @@ def test_an_environment_stands_in_what_is_to_be_typed():
     facts = deployed(settings)
     facts = replace(facts, units=facts.units | dict.fromkeys(names, unit("inactive")))
     finding = only(case(settings, facts, **DOWN))
-    assert finding.type == ("FABRIC_MLFLOW_ENVIRONMENT=staging ./fab -H ec2 start",)
+    assert finding.type == ("./fab -H ec2 use staging start",)
+
+
+def test_an_environment_stands_in_what_is_to_be_done_too():
+    staging = case(Settings(bucket="my-bucket", environment="staging"))
+    finding = staging.finding("key", "It is due: ./fab deploy", "seen", "Else: ./fab rollback")
+    assert finding.what == "It is due: ./fab use staging deploy"
+    assert finding.remedy == "Else: ./fab use staging rollback"
 
 
 @pytest.mark.parametrize(

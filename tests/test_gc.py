@@ -100,6 +100,14 @@ def test_nothing_is_removed_before_it_is_seen_to_be_possible_and_backed_up():
     assert (answer["removed"], answer["backup"]) == (True, BACKUP["place"])
 
 
+@pytest.mark.parametrize("orphans", [False, True])
+def test_where_a_name_is_wanted_yes_alone_removes_nothing(orphans):
+    c = told([FOUND], settings=Settings(environment="production", confirm="name"))
+    with pytest.raises(Exit, match=r"ec2 \(production\).*use production TASK --yes"):
+        gc(c, orphans=orphans, yes=True)
+    assert c.recorder.runs == []
+
+
 def test_with_nothing_to_remove_no_backup_is_made():
     c = told([NOTHING | {"left": [LEFT]}])
     gc(c, yes=True)

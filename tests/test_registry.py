@@ -498,8 +498,7 @@ def test_a_new_alias_is_taken_back_by_a_demotion_in_its_environment(capsys):
     promote(c, "a b", "2", alias="blue")
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "✓ blue points at version 2 of a b (it is new)",
-        "  to take it back: FABRIC_MLFLOW_ENVIRONMENT=staging ./fab -H ec2 registry.demote 'a b' "
-        "--alias blue",
+        "  to take it back: ./fab -H ec2 use staging registry.demote 'a b' --alias blue",
     ]
 
 
@@ -667,8 +666,7 @@ def test_a_copy_carries_the_files_then_registers_them_with_where_they_came_from(
     assert others["ec2"].connection.closed == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "✓ version 2 of iris is version 7 of iris on staging (ec2): 2 files, SHA-256 ffffffffffff",
-        "  to have it served there: FABRIC_MLFLOW_ENVIRONMENT=staging ./fab -H ec2 "
-        "registry.promote iris 7",
+        "  to have it served there: ./fab -H ec2 use staging registry.promote iris 7",
     ]
 
 
@@ -749,7 +747,7 @@ def test_what_is_wrong_with_the_other_server_names_it(transfer, others, monkeypa
     monkeypatch.setattr(module, "server_on", broken("The server refuses the password of ann."))
     because = (
         r"is refused\. Have it kept: MLFLOW_TRACKING_USERNAME=… MLFLOW_TRACKING_PASSWORD=… "
-        r"FABRIC_MLFLOW_ENVIRONMENT=staging \./fab -H ec2 configure"
+        r"\./fab -H ec2 use staging configure"
     )
     with pytest.raises(Exit, match=because):
         module.copy(source(), "iris", "2", to="staging")

@@ -121,7 +121,7 @@ def test_what_would_be_replaced_is_counted(present, said):
         (blank(), "There is no server on ec2 yet"),
         (configured(), "There is no server on ec2 yet"),
         (deployed(sudo=False), "sudo asks ubuntu for a password"),
-        (deployed(database="postgresql"), "The backend store is not SQLite"),
+        (deployed(database="postgresql"), "This server is on PostgreSQL"),
     ],
 )
 def test_a_host_that_cannot_be_restored_is_left_alone(facts, said):
@@ -285,7 +285,7 @@ def test_a_moment_is_of_utc_unless_it_says_otherwise(late, at):
     ("facts", "said"),
     [
         (configured(), "There is no server on ec2 yet"),
-        (deployed(database="postgresql"), "The backend store is not SQLite"),
+        (deployed(database="postgresql"), "This server is on PostgreSQL"),
     ],
 )
 def test_a_host_that_cannot_be_restored_is_left_alone_by_a_moment_too(facts, said):

@@ -18,6 +18,7 @@ from stand_ins import ROOT, Reply, Task, blank, context, sha256
 from tasks import server as module
 from tasks.console import console
 from tasks.server import Change, Lines, Talk, bundle, operator
+from tasks.settings import Settings
 from tasks.templates import read
 
 SECRET = "correct horse battery"
@@ -318,13 +319,13 @@ def test_output_without_an_end_was_cut_short(c):
 def test_a_held_lock_says_who_since_when_and_how_to_break_it(c):
     said = failure(c, "@held you@desk\t2026-11-22T10:00:00Z\tinstall\t4711", "@exit 75")
     assert said == (
-        "you@desk holds the lock of ec2 since 2026-11-22T10:00:00Z (install). Wait for it and "
-        "type the same again; if that process hangs, end it: ssh ec2 kill 4711"
+        "you@desk holds the lock of ec2 (default) since 2026-11-22T10:00:00Z (install). Wait for "
+        "it and type the same again; if that process hangs, end it: ssh ec2 kill 4711"
     )
 
 
 def test_a_lock_file_that_is_still_empty_is_no_crash(c):
-    assert "holds the lock of ec2" in failure(c, "@held ", "@exit 75")
+    assert "holds the lock of ec2 (default)" in failure(c, "@held ", "@exit 75")
 
 
 def test_a_host_that_somebody_else_changed_meanwhile_is_left_alone(c):
@@ -393,3 +394,43 @@ def test_only_a_host_with_somebody_else_s_environment_is_asked_whose_it_is(
     assert unseen.server.execs == execs
     assert (facts.guide and facts.guide.version, facts.foreign) == (version, foreign)
     assert all("/proc/%s" in command for command in unseen.recorder.commands[1:])
+
+
+# -- which environment -------------------------------------------------------------------------
+
+STAGING = Settings(environment="staging")
+PRODUCTION = Settings(environment="production", confirm="name")
+
+
+def test_what_is_said_names_the_environment_in_its_commands(capsys):
+    c = context(blank(), STAGING)
+    c.server.say("back goes: ./fab rollback")
+    c.server.warn("see ./fab -H ec2 logs")
+    out, err = capsys.readouterr()
+    assert out == "back goes: ./fab use staging rollback\n"
+    assert err == "see ./fab -H ec2 use staging logs\n"
+    assert c.server.fab("users.list") == "./fab -H ec2 use staging users.list"
+    assert c.server.place == "ec2 (staging)"
+
+
+def test_a_name_is_wanted_only_where_the_settings_say_so(terminal):
+    terminal.append("y")
+    assert context(blank(), STAGING).server.confirm("Go on?", yes=False)
+    terminal.append("y")
+    assert not context(blank(), PRODUCTION).server.confirm("Go on?", yes=False)
+    terminal.append("production")
+    assert context(blank(), PRODUCTION).server.confirm("Go on?", yes=False)
+
+
+@pytest.mark.parametrize(("named", "yes"), [(False, True), (True, False), (False, False)])
+def test_without_a_terminal_the_name_has_to_stand_in_the_command_with_yes(named, yes):
+    server = context(blank(), PRODUCTION).server
+    server.named = named
+    with pytest.raises(Exit, match=r"production wants its name typed: use production TASK --yes"):
+        server.confirm("Go on?", yes)
+
+
+def test_use_and_yes_together_are_the_name_typed():
+    server = context(blank(), PRODUCTION).server
+    server.named = True
+    assert server.confirm("Go on?", yes=True)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 from invoke import Exit
 
-from tasks.settings import SCALARS, Settings, checked, host_names, nearest, settle, settle_all
+from tasks.settings import (
+    SCALARS,
+    Settings,
+    checked,
+    host_names,
+    nearest,
+    refuse_shared,
+    settle,
+    settle_all,
+)
 
 
 def error(values: dict[str, object]) -> str:
@@ -76,6 +85,12 @@ def test_the_defaults_are_the_guide_s(key, value):
         ({"default_permission": "ALL"}, "`mlflow: default_permission:` is 'ALL'"),
         ({"artifact_access": "both"}, "`mlflow: artifact_access:` is 'both'"),
         ({"environment": "Big One"}, "`mlflow: environment:` is 'Big One'"),
+        ({"memory_max": "lots"}, "`mlflow: memory_max:` is 'lots', which does not look right"),
+        (
+            {"memory_max": "300M"},
+            "`mlflow: memory_max:` is '300M': value error, a server needs 512M",
+        ),
+        ({"confirm": "no"}, "`mlflow: confirm:` is 'no'"),
         ({"keep": {"hourli": 1}}, "`mlflow: keep.hourli:` is 1, not a known key"),
         ({"keep": {"daily": -1}}, "`mlflow: keep.daily:` is -1"),
         ({"keep": 7}, "`mlflow: keep:` is 7"),
@@ -116,6 +131,9 @@ def test_variables_win_over_the_environment_which_wins_over_the_file():
         (None, None, "c", "c"),
         (None, None, None, None),
         (None, "", "", None),
+        ("default", "b", "c", None),
+        (None, "default", "c", None),
+        (None, None, "default", None),
     ],
 )
 def test_use_wins_over_the_variable_which_wins_over_the_file(use, variable, key, wanted):
@@ -144,6 +162,8 @@ def test_every_scalar_can_be_a_variable():
         "backend_store_uri": "postgresql://x",
         "artifact_access": "direct",
         "public_name": "mlflow.example.org",
+        "memory_max": "2G",
+        "confirm": "name",
         "environment": "staging",
     }
     assert sorted(values) == SCALARS, "a new setting belongs in this table"
@@ -216,7 +236,7 @@ def test_the_file_s_own_data_is_left_as_it_is():
         ({"mlflow": {"environments": []}}, "`mlflow.environments:` is []"),
         (
             {"mlflow": {"environment": "stagin", "environments": {"staging": {}}}},
-            "Unknown environment 'stagin' (did you mean 'staging'?)",
+            "Unknown environment 'stagin' (did you mean 'staging'?). There is: default, staging.",
         ),
         (
             {"mlflow": {"environment": "a", "environments": {"a": {"buckets": 1}}}},
@@ -286,10 +306,112 @@ def test_all_environments_are_settled_the_default_one_first():
     }
     found = settle_all(file, {"FABRIC_MLFLOW_PORT": "6000"})
     assert [(settings.label, settings.port, hosts) for settings, hosts in found] == [
-        ("default", 6000, ["a"]), ("staging", 6000, ["b"]), ("x", 6000, ["a"]),
+        ("default", 6000, ["a"]), ("staging", 5000, ["b"]), ("x", 5000, ["a"]),
     ]  # fmt: skip
+    assert {settings.version for settings, _ in found} == {"3.17.1"}
+
+
+def test_a_variable_that_one_alone_can_have_is_meant_for_the_chosen_one():
+    file = {"mlflow": {"environments": {"a": None, "b": None}}}
+    variables = {
+        "FABRIC_MLFLOW_ENVIRONMENT": "b",
+        "FABRIC_MLFLOW_ROOT": "/srv",
+        "FABRIC_MLFLOW_WORKERS": "2",
+    }
+    found = settle_all(file, variables)
+    assert [settings.root for settings, _ in found] == [None, None, "/srv"]
+    assert [settings.workers for settings, _ in found] == [2, 2, 2]
 
 
 def test_a_mistake_in_any_environment_is_one_line():
     with pytest.raises(Exit, match="`mlflow: prot:`"):
         settle_all({"mlflow": {"environments": {"staging": {"prot": 1}}}}, {})
+
+
+# -- what two environments must not have in common ---------------------------------------------
+
+
+def shared(mlflow: dict[str, object], *use: str, given: str = "", **variables: str) -> str:
+    """Return why these environments are refused, or nothing; `use` are those that are chosen."""
+    file = {"mlflow": {"bucket": "my-bucket", **mlflow}}
+    settled = [settle(file, variables, name) for name in use]
+    chosen = [(settings, [given] if given else hosts) for settings, hosts in settled]
+    try:
+        refuse_shared(file, variables, chosen)
+    except Exit as refusal:
+        return str(refusal.message)
+    return ""
+
+
+ONE_PORT = {"a": {"hosts": ["x", "y"]}, "b": {"hosts": ["y"], "port": 5000}}
+APART = {"environment": "a", "environments": {"a": {}, "b": {"port": 6000}}}
+
+
+@pytest.mark.parametrize(
+    ("mlflow", "wanted"),
+    [
+        ({"environment": "a", "environments": ONE_PORT}, "a and b have the same port (5000) on y."),
+        ({"environments": {"a": None}}, "default and a have the same port (5000)."),
+        (
+            {"environments": {"a": {"port": 6000, "root": "~/mlflow-server/"}}},
+            "default and a have the same folder (~/mlflow-server).",
+        ),
+        (
+            {"environments": {"a": {"port": 6000, "prefix": "mlflow-artifacts/a"}}},
+            "default and a have the same files (s3://my-bucket/mlflow-artifacts).",
+        ),
+        (
+            {"backend_store_uri": "postgresql://x/y", "environments": {"a": {"port": 6000}}},
+            "default and a have the same database.",
+        ),
+    ],
+)
+def test_two_environments_that_would_take_each_other_s_are_one_line(mlflow, wanted):
+    message = shared(mlflow)
+    assert wanted in message
+    assert "Give one of them a `" in message
+    assert "fabric.yaml" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "mlflow",
+    [
+        {"environments": {"a": {"port": 6000}, "b": {"port": 6001}}},
+        {"environment": "a", "environments": {"a": {"hosts": ["x"]}, "b": {"hosts": ["y"]}}},
+        {"environment": "a", "environments": {"a": {}}},
+        {"environments": {"a": {"port": 6000, "bucket": "another", "prefix": "mlflow-artifacts"}}},
+        {"environments": {"a": {"port": 6000, "local_port": 5001}}},
+        {"environments": {"a": {"port": 6000, "prefix": "mlflow-artifacts-2"}}},
+    ],
+)
+def test_environments_that_leave_each_other_alone_are_fine(mlflow):
+    assert shared(mlflow) == ""
+
+
+def test_the_unnamed_server_counts_where_it_is_chosen_or_nothing_takes_its_place():
+    assert shared(APART) == ""
+    assert "default and a have the same port" in shared(APART, "default")
+
+
+def test_a_host_that_h_names_may_be_another_environment_s():
+    mlflow = {"environment": "a", "environments": {"a": {"hosts": ["x"]}, "b": {"hosts": ["y"]}}}
+    assert shared(mlflow, "b") == ""
+    assert "a and b have the same port (5000) on x." in shared(mlflow, "b", given="x")
+
+
+def test_hosts_that_h_alone_names_may_be_one():
+    mlflow = {"environments": {"a": {"port": 5000}}}
+    assert "default and a have the same port (5000)." in shared(mlflow, "a", given="x")
+
+
+def test_a_variable_may_keep_environments_apart_or_bring_them_together():
+    assert shared(APART, "b", FABRIC_MLFLOW_PORT="7000") == ""
+    assert "same port (5000)" in shared(APART, "b", FABRIC_MLFLOW_PORT="5000")
+    assert "same port (7000)" in shared(APART, "a", "b", FABRIC_MLFLOW_PORT="7000")
+
+
+def test_a_bucket_that_only_a_variable_names_is_everybody_s():
+    file = {"mlflow": {"environments": {"a": {"port": 6000, "prefix": "mlflow-artifacts"}}}}
+    with pytest.raises(Exit, match=r"s3://given/mlflow-artifacts"):
+        refuse_shared(file, {"FABRIC_MLFLOW_BUCKET": "given"})

@@ -362,7 +362,7 @@ def test_a_port_that_is_taken_by_a_tunnel_of_ours_says_how_to_close_that(c, ssh,
         module.tunnel(c, background=True)
     assert caught.value.message.startswith(
         f"Port {port} of this machine is taken by the tunnel to alpha (staging). Close that: "
-        "FABRIC_MLFLOW_ENVIRONMENT=staging ./fab -H alpha tunnel.close. Or take another port: "
+        "./fab -H alpha use staging tunnel.close. Or take another port: "
     )
 
 

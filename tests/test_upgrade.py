@@ -100,7 +100,7 @@ def test_a_server_that_runs_it_already_costs_no_exec(facts, to, said, capsys):
         (blank(), "There is no server on ec2 yet"),
         (configured(), "There is no server on ec2 yet"),
         (running(sudo=False), "sudo asks ubuntu for a password"),
-        (running(database="postgresql"), "The backend store is not SQLite"),
+        (running(database="postgresql"), "This server is on PostgreSQL"),
         (running(schema=None), "no database that can be read. See why: ./fab doctor"),
         (running(free_kb=NEEDED_KB - 1), "2.0 GB free; a release needs 2. Free some"),
     ],

@@ -1,5 +1,5 @@
 # Put the files in place, start what changed, and wait until the server is usable.
-# Needs: unit, port, listen (nginx's addresses), login (a staged file, or -), restart (yes where the
+# Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, login (a staged file, or -), restart (yes where the
 # server must see new files), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
 # A failure puts the former files back and the former server on its feet again.
 mkdir -p "$here/former"
@@ -104,6 +104,10 @@ fi
 await_health
 say "check login, database and bucket"
 "$root/venv/bin/python" "$here/deep_check.py" "$port" "$login" || exit 1
+if [ -n "$tls_name" ]; then
+  say "check https://$tls_name"
+  check_https
+fi
 on_failure() { :; }
 if [ -e "$here/after" ]; then
   # The first start made the first user; from here on only a hash of the password is kept.

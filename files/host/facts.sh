@@ -29,7 +29,14 @@ fact cores "$(getconf _NPROCESSORS_ONLN)"
 fact memory_kb "$(awk '$1 == "MemTotal:" {print $2}' /proc/meminfo)"
 existing=$root
 while [ ! -d "$existing" ]; do existing=$(dirname "$existing"); done
-fact addresses "$(hostname -I 2>/dev/null)"
+# On EC2 the address that others use is nowhere on the host itself.
+public=
+if grep -qs 'Amazon EC2' /sys/class/dmi/id/*_vendor; then
+  ask() { curl -sf --noproxy '*' --max-time 2 "$@"; }
+  token=$(ask -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
+  public=$(ask -H "X-aws-ec2-metadata-token: $token" http://169.254.169.254/latest/meta-data/public-ipv4)
+fi
+fact addresses "$(hostname -I 2>/dev/null) $public"
 df -Pk "$existing" | awk 'NR == 2 {printf "disk_kb\t%s\nfree_kb\t%s\n", $2, $4}'
 
 dpkg-query -W -f 'package\t${Package} ${db:Status-Abbrev}\n' "${packages[@]}" 2>/dev/null
@@ -74,7 +81,7 @@ if [ -r "$root/start_mlflow_server.sh" ]; then
   fact workers "$(sed -n 's/.*--workers \([0-9]*\).*/\1/p' "$root/start_mlflow_server.sh")"
 fi
 if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
-for stamp in proved well owned backup; do
+for stamp in proved well owned backup tls; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done
 if [ -r "$root/.server-id" ]; then fact server_id "$(cat "$root/.server-id")"; fi

@@ -48,7 +48,7 @@ for name in "$database" "${database}_auth"; do
   if [ -z "$owner" ]; then
     say "make the database $name"
     # Sorted by bytes, as SQLite does, whatever the language of the host.
-    rows "create database \"$name\" owner \"$role\" encoding 'UTF8' template template0 lc_collate 'C.UTF-8' lc_ctype 'C.UTF-8'" > /dev/null
+    rows "create database \"$name\" owner \"$role\" encoding 'UTF8' template template0 lc_collate 'C' lc_ctype 'C.UTF-8'" > /dev/null
     rows "revoke all on database \"$name\" from public" > /dev/null
   elif [ "$owner" != "$role" ]; then
     fail "The database $name belongs to $owner. Name another one in \`backend_store_uri:\`, or have it given away: ALTER DATABASE \"$name\" OWNER TO \"$role\""

@@ -13,18 +13,17 @@ server has filled before, wholly or not, is filled anew unless somebody else wro
 
 import ctypes
 import json
-import logging
 import multiprocessing
 import os
 import signal
 import sqlite3
 import sys
 import time
-import warnings
 from collections import Counter
 
 import databases
 import postgres
+import schemas
 from rows import Unfit, of_sqlite, quoted, read_only
 from target import Refused, Target, fingerprint
 
@@ -189,26 +188,6 @@ def end_with(parent):
         os._exit(1)
 
 
-def schemas(tracking, auth):
-    """Make both schemas as a server of this release does when it starts on empty databases."""
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    from mlflow.store.db import utils
-    from sqlalchemy import create_engine
-
-    engine = utils.create_sqlalchemy_engine(tracking)
-    utils._initialize_tables(engine)
-    engine.dispose()
-    # MLflow refuses to load its login without a key; this one is for nothing else.
-    os.environ.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", "unused")
-    from mlflow.server.auth.db import utils as auth_utils
-
-    engine = create_engine(auth)
-    auth_utils.migrate(engine, "head")
-    engine.dispose()
-    yield from ()
-
-
 def of_all(sides):
     """Yield what each of several generators does, one after the other."""
     for digests in sides:
@@ -247,7 +226,7 @@ def moved(stores, server, replace):
     print("@say make the schema of MLflow in PostgreSQL", flush=True)
     for store in stores:
         store.target.claim(server)
-    with Beside(schemas, *(store.target.uri for store in stores)) as making:
+    with Beside(schemas.make, *(store.target.uri for store in stores)) as making:
         list(making)
     for store in stores:
         store.target.describe()

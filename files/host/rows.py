@@ -113,8 +113,8 @@ class Lines:
             return value
         if not self.replace:
             raise Unfit(
-                "%s of %s holds a NUL character, which PostgreSQL cannot keep"
-                % (self.columns[n].name, described(self._database, self.table, self.columns, row))
+                "%s holds a NUL character in %s, which PostgreSQL cannot keep"
+                % (described(self._database, self.table, self.columns, row), self.columns[n].name)
             )
         self.replaced += 1
         return value.replace("\0", REPLACEMENT)

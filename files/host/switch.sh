@@ -49,7 +49,12 @@ serve() {
 serve_again() {
   rm -rf "$root/next.part"
   release_hold
-  (serve) && say "the former state serves again, with all data"
+  if (serve); then
+    say "the former state serves again, with all data"
+  else
+    warn "the former state is in place, but does not answer yet; see: ./fab status"
+    return 1
+  fi
 }
 go_back() { # the name of the state that it replaced
   local failed=$1-failed

@@ -1,13 +1,13 @@
 # Look for what may be wrong with a server, beside the facts, and change nothing.
 # Needs: root, unit, port, name (public, or ''), profile (where it is not the default one),
-# bucket (a function that runs look_at_bucket.py), and what stream.sh and stream_errors.sh define.
+# patience (seconds after which a part that runs is left alone), bucket (a function that runs
+# look_at_bucket.py), and what stream.sh, stream_errors.sh and certbot.sh define.
 # Every part looks on its own and at the same time, so that one that fails or hangs hides no other.
 # Prints `@report <key><TAB><value>` lines, and `@report looked<TAB><part>` for each part that ended.
 set +eu +o pipefail
 tell() { printf '@report %s\t%s\n' "$1" "$2"; }
+if [ -z "$name" ] && [ -r "$root/.tls" ]; then read -r name _ < "$root/.tls"; fi
 active() { systemctl is-active --quiet "$1"; }
-# A running part is left alone for so many seconds: the whole has to answer within five.
-patience=4
 
 # A worker of MLflow's is called python, and made anew by its parent: name the whole by its first one.
 server_of() {
@@ -93,7 +93,28 @@ look_at_nginx() {
     sed 's/.*ssl_certificate  *//; s/;.*//' | sort -u | while read -r file; do
       ends=$(as_root openssl x509 -enddate -noout -in "$file" 2>/dev/null) &&
         tell certificate "$(date -d "${ends#*=}" +%s) $file"
+      if [ -r "$root/.tls" ]; then look_at_tls "$file"; fi
     done
+}
+
+# Whether the name's certificate is the one that is shown, and renews itself.
+look_at_tls() {
+  local tls_name authority file=$1 ends
+  read -r tls_name authority < "$root/.tls"
+  fingerprint() { openssl x509 -noout -fingerprint -sha256 2> /dev/null; }
+  if active nginx && [ "$(as_root cat "$file" | fingerprint)" != \
+    "$(timeout "$patience" openssl s_client -connect 127.0.0.1:443 -servername "$tls_name" < /dev/null 2> /dev/null | fingerprint)" ]; then
+    tell unserved yes
+  fi
+  [ "$authority" != own ] || return 0
+  tell renewal "$(systemctl is-active certbot.timer 2> /dev/null)"
+  systemctl is-failed --quiet certbot.service || return 0
+  # Of its last run, what it says of this name; another may have failed.
+  as_root journalctl -u certbot.service -n 200 -o cat --no-pager 2> /dev/null |
+    awk '/^Starting /{said = ""} {said = said $0 "\n"} END {printf "%s", said}' > "$here/certbot.log"
+  if grep -qF "Failed to renew certificate $tls_name with error" "$here/certbot.log"; then
+    tell renewal_failed "$(grep -F "Failed to renew certificate $tls_name " "$here/certbot.log" | why_not)"
+  fi
 }
 
 look_at_requests() {

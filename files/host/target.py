@@ -226,7 +226,7 @@ class Target:
                 raise
             row = nth(database, table, columns, int(place[1]) - 1)
             column = re.search(r", column (\w+)", error.diag.context)
-            where = "%s of %s" % (column[1], row) if column else row
+            where = "%s, %s" % (row, column[1]) if column else row
             raise Refused("%s: %s" % (where, said(error))) from None
         return lines.replaced
 
@@ -296,6 +296,8 @@ def _listed(cursor, there):
     found = [name for name, _ in there]
     text = ", ".join(found[:3]) + (" and %d more" % (len(found) - 3) if len(found) > 3 else "")
     if "runs" in found:
-        cursor.execute("select count(*) from runs")
-        text += "; %d runs" % cursor.fetchone()
+        cursor.execute("select has_table_privilege('runs', 'select')")
+        if cursor.fetchone()[0]:
+            cursor.execute("select count(*) from runs")
+            text += "; %d runs" % cursor.fetchone()
     return text

@@ -10,4 +10,4 @@ fail() { printf '@fail %s\n' "$*"; exit 1; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 # Put a staged file in place whole: mode, then a rename on the same file system.
 place() { install -m "$3" "$1" "$2.part" && mv -f "$2.part" "$2"; }
-place_as_root() { as_root install -m "$3" "$1" "$2.part" && as_root mv -f "$2.part" "$2"; }
+place_as_root() { as_root install -D -m "$3" "$1" "$2.part" && as_root mv -f "$2.part" "$2"; }

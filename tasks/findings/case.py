@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tasks.console import typed
+from tasks.console import completed, typed
 from tasks.facts import Facts
 from tasks.symptoms import Symptoms
 
@@ -41,7 +41,8 @@ class Here:
     """The operator's machine: its clock, its tunnel, and what MLflow clients find there.
 
     `shell` says whether this shell's variables concern the server at all: a rehearsal host never
-    sees them. `sources` are the logins that were tried on the host: variables, copy, file.
+    sees them. `sources` are the logins that were tried on the host: variables, copy, file;
+    `file_is_anothers` says that the last one is kept here as that of another server.
     `tunnel` is the condition of the tunnel, as tunnel.status says it.
     """
 
@@ -49,6 +50,7 @@ class Here:
     uri: str | None = None
     sources: frozenset[str] = frozenset()
     half: bool = False
+    file_is_anothers: bool = False
     shell: bool = True
     tunnel_port: int | None = None
     tunnel: str = ""
@@ -87,6 +89,7 @@ class Case:
     ) -> Finding:
         typed = ((self.ssh(script),) if script else ()) + tuple(map(self.fab, tasks)) + type
         safe = safe and bool(script or tasks) and not type
+        what, remedy = (completed(text, self.settings.environment) for text in (what, remedy))
         return Finding(key, self.area, severity, what, seen, remedy, typed, script, tasks, safe)
 
     @property

@@ -44,8 +44,11 @@ def client(case: Case) -> Iterator[Finding]:
         yield case.finding(
             "client-file-wrong",
             f"The server refuses {SOURCES['file']}, which MLflow clients read by themselves.",
-            "a request with it is answered 401",
+            "a request with it is answered 401"
+            + (", and it is kept here as another server's" if here.file_is_anothers else ""),
             "It may be another server's. To make it this one's:",
+            # Clients of one of several servers read that one's login there, as is right.
+            severity="note" if here.file_is_anothers else "problem",
             type=(case.fab("client", "--use"),),
         )
     if here.uri is None or not here.sources & {"variables", "file"}:

@@ -30,6 +30,8 @@ def host(case: Case) -> Iterator[Finding]:
         yield from _disk(case, mount)
     yield from _clock(case)
     ours = {f"{case.unit}-{name}.service" for name in TIMED}  # findings of their own
+    if symptoms.renewal_failed:
+        ours.add("certbot.service")
     if others := [name for name in symptoms.failed if name not in ours]:
         names = ", ".join(others)
         yield case.finding(

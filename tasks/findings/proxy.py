@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tasks.facts import Listener
 from tasks.findings.case import Case, Finding
+from tasks.site import pair
 
 RENEW = 21  # days; certbot renews 30 days before the end, so that then something is wrong
 LOOPBACK = ("127.", "[::1]", "localhost")
@@ -18,15 +19,7 @@ def nginx(case: Case) -> Iterator[Finding]:
     site = f"/etc/nginx/sites-available/{case.unit}"
     others = [one for one in facts.listeners if one.program not in ("nginx", "")]
     if symptoms.nginx != "ok":
-        ours = case.unit in symptoms.nginx
-        yield case.finding(
-            "nginx-broken",
-            f"nginx refuses its configuration: {symptoms.nginx}",
-            "nginx -t" + ("; nginx is down" if down else "; it runs on with the former one"),
-            "" if ours else "That file is not this project's: mend what it names, then:",
-            tasks=("deploy",) if ours else ("start",),
-            safe=ours,
-        )
+        yield _broken(case, "; nginx is down" if down else "; it runs on with the former one")
     for listener in others:
         yield case.finding(
             "port-taken",
@@ -47,21 +40,83 @@ def nginx(case: Case) -> Iterator[Finding]:
     if site not in facts.files:
         yield case.finding("site-missing", "nginx does not know this server.",
                            f"there is no {site}", tasks=("deploy",))  # fmt: skip
-    yield from _open_doors(case)
+    yield from open_doors(case)
     if symptoms.name == 403:
+        name = settings.public_name or (facts.tls.name if facts.tls else "")
         yield case.finding(
             "host-refused",
-            f"The server refuses requests for {settings.public_name}.",
-            f"a request with Host: {settings.public_name} is answered 403",
+            f"The server refuses requests for {name}.",
+            f"a request with Host: {name} is answered 403",
             tasks=("deploy",),
         )
-    for certificate in symptoms.certificates:
-        yield from _certificate(case, certificate.path, certificate.ends)
+    yield from _tls(case)
+    for one in symptoms.certificates:
+        yield from certificate(case, one.path, one.ends)
 
 
-def _open_doors(case: Case) -> Iterator[Finding]:
+def _broken(case: Case, state: str) -> Finding:
+    tls, what = case.facts.tls, case.symptoms.nginx
+    seen = f"nginx -t{state}"
+    if tls and pair(case.settings, tls).certificate in what:
+        return case.finding(
+            "nginx-broken",
+            f"nginx refuses its configuration, for the certificate of {tls.name} is gone: {what}",
+            seen,
+            "Give the name up for a moment, then serve it anew with --email, or with --certificate "
+            "and --key:",
+            type=(case.fab("tls.disable", "--yes"), case.fab("tls.enable", tls.name)),
+        )
+    ours = case.unit in what
+    return case.finding(
+        "nginx-broken",
+        f"nginx refuses its configuration: {what}",
+        seen,
+        "" if ours else "That file is not this project's: mend what it names, then:",
+        tasks=("deploy",) if ours else ("start",),
+        safe=ours,
+    )
+
+
+def _tls(case: Case) -> Iterator[Finding]:
+    tls, symptoms, name = case.facts.tls, case.symptoms, case.settings.public_name
+    if tls is None:
+        return
+    if symptoms.unserved:
+        yield case.finding(
+            "certificate-unserved",
+            f"nginx does not show the certificate of {tls.name} that there is.",
+            "openssl s_client -connect 127.0.0.1:443",
+            script="sudo systemctl reload nginx",
+        )
+    if symptoms.renewal_failed:
+        yield case.finding(
+            "renewal-failed",
+            f"The certificate of {tls.name} was not renewed: {symptoms.renewal_failed}.",
+            "systemctl: certbot.service failed; the certificate that there is stays in use",
+            "It is tried again twice a day; at once:",
+            type=(case.fab("tls.renew"),),
+        )
+    if symptoms.renewal not in (None, "active"):
+        yield case.finding(
+            "renewal-off",
+            f"Nothing renews the certificate of {tls.name}.",
+            f"systemctl: certbot.timer {symptoms.renewal}",
+            script="sudo systemctl enable --now certbot.timer",
+        )
+    if name and name.lower() != tls.name:
+        yield case.finding(
+            "name-differs",
+            f"The settings say public_name: {name}, and the host serves {tls.name} with TLS.",
+            "fabric.yaml, and .tls in the server's folder",
+            f"Set `public_name: {tls.name}`, or serve the other one:",
+            severity="note",
+            type=(case.fab("tls.enable", name, "--email", "you@example.org"),),
+        )
+
+
+def open_doors(case: Case) -> Iterator[Finding]:
     loopback = case.settings.bind in ("127.0.0.1", "localhost")
-    wide = [one for one in case.facts.listeners if one.program == "nginx" and _is_wide(one)]
+    wide = [one for one in case.facts.listeners if one.program == "nginx" and is_wide(one)]
     if wide and loopback:
         yield case.finding(
             "listening-everywhere",
@@ -72,7 +127,7 @@ def _open_doors(case: Case) -> Iterator[Finding]:
             tasks=("deploy",),
         )
     for one in case.symptoms.listeners:
-        if one.program in SERVERS and _is_wide(one):
+        if one.program in SERVERS and is_wide(one):
             yield case.finding(
                 "listening-everywhere",
                 f"{one.program} (process {one.pid}) listens on {one.address}, past nginx and its "
@@ -85,15 +140,22 @@ def _open_doors(case: Case) -> Iterator[Finding]:
             )
 
 
-def _is_wide(listener: Listener) -> bool:
+def is_wide(listener: Listener) -> bool:
     return not listener.address.startswith(LOOPBACK)
 
 
-def _certificate(case: Case, path: str, ends: int) -> Iterator[Finding]:
+def certificate(case: Case, path: str, ends: int) -> Iterator[Finding]:
     days = (ends - case.facts.now) / 86400
     if days > RENEW:
         return
     state = f"expires in {days:.0f} days" if days > 0 else f"has expired {-days:.0f} days ago"
+    tls = case.facts.tls
+    if tls and tls.own:
+        again = case.fab("tls.enable", tls.name, "--certificate", "FILE", "--key", "FILE")
+        yield case.finding("certificate", f"The certificate {path} {state}.",
+                           "openssl x509 -enddate", "It is your own. Give a new one:",
+                           type=(again,))  # fmt: skip
+        return
     if "/letsencrypt/" in path:
         remedy, script = "", "sudo certbot renew; sudo systemctl reload nginx"
     else:

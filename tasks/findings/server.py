@@ -79,7 +79,7 @@ def server(case: Case) -> Iterator[Finding]:
             tasks=("deploy", "restart"),
         )
     yield from _memory(case)
-    yield from _secrets(case)
+    yield from readable_secrets(case)
 
 
 def _not_answering(case: Case) -> Iterator[Finding]:
@@ -125,7 +125,7 @@ def _memory(case: Case) -> Iterator[Finding]:
         )
 
 
-def _secrets(case: Case) -> Iterator[Finding]:
+def readable_secrets(case: Case) -> Iterator[Finding]:
     if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in case.facts.server_env:
         yield case.finding(
             "secret-key-missing",

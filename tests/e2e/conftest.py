@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 TIMEOUT = 900  # seconds a test; the slowest needs a tenth of it where nothing hangs
 # How often a costly promise is put to the test: by default, and with --full.
 SAMPLE, ALL = 1, 5
+ONE_SERVER = "_move_store.py"  # whose tests share a PostgreSQL
 # Whose tests share the host of the former release.
 OF_THE_OLDER = ("_cut_off.py", "_nothing_lost.py", "_refused_restore.py", "_upgrade.py")
 
@@ -26,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="all counts of the costly promises, not a sample"
     )
+    parser.addoption("--picture", help="where to put the picture of the pages over HTTPS")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -55,6 +57,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByHost(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.partition("::")[0].endswith(ONE_SERVER):
+                return "postgresql"
             # A sample is too small for each worker to make such a host.
             if nodeid.partition("::")[0].endswith(OF_THE_OLDER) and not full:
                 return "older"
@@ -142,13 +146,6 @@ def host(lab: Lab) -> Host:
 def blank(lab: Lab) -> Iterator[Host]:
     """Give a host as a cloud would ship it, for this test alone."""
     with lab.blank() as host:
-        yield host
-
-
-@pytest.fixture
-def installed(lab: Lab) -> Iterator[Host]:
-    """Give a host that `install` was run on, for this test alone."""
-    with lab.installed() as host:
         yield host
 
 

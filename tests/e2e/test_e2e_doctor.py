@@ -123,7 +123,7 @@ def test_doctor_changes_nothing_on_host_and_bucket(host: Host) -> None:
 def test_a_host_without_a_server_says_what_to_type(host: Host) -> None:
     variables = {"FABRIC_MLFLOW_ROOT": "/home/ubuntu/nothing", "FABRIC_MLFLOW_ENVIRONMENT": ""}
     file = host.home / "elsewhere.yaml"
-    file.write_text("mlflow: {environments: {nowhere: {}}}")
+    file.write_text("mlflow: {environments: {nowhere: {port: 5009}}}")
     aim = ("-S", str(host.lab.ssh_config), "-f", str(file), "-H", host.alias)
     variables["FABRIC_MLFLOW_ENVIRONMENT"] = "nowhere"
     host.refused("doctor", aim=aim, because=("no server", "install configure deploy"), **variables)

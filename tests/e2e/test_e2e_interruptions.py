@@ -21,6 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("task", every if full else ("install" if killed else "deploy",))
 
 
+@pytest.mark.costly
 def test_a_task_whose_operator_is_killed_succeeds_when_typed_again(
     lab: Lab, task: str, moment: float
 ) -> None:

@@ -34,6 +34,7 @@ def findings(host: Host) -> list[str]:
     return [finding["key"] for finding in json.loads(done.out)]
 
 
+@pytest.mark.costly
 def test_a_server_moves_to_postgresql_beside_it_and_back(lab: Lab) -> None:
     with lab.installed() as host:
         host.fab("configure", "deploy")
@@ -61,19 +62,17 @@ def test_a_server_moves_to_postgresql_beside_it_and_back(lab: Lab) -> None:
         assert runs(host) == RUNS
         assert str(RUNS) in host.fab(*COUNT).out
         assert "ada" in host.fab("postgres.psql", "--users", "--command", "table users").out
-        host.fab("verify")
         host.healthy()
 
         assert f"{RUNS} runs, 2 users" in host.fab("backup").out
         for task in (("restore",), ("backup.verify",), ("upgrade", "--to", "3.16.0")):
             host.refused(*task, because=("PostgreSQL",))
-        assert findings(host) == ["schedule-missing"]
+        assert findings(host) == ["backup-unscheduled", "client-variables-unset"]
         host.run("systemctl stop postgresql@15-main")
         assert "store-unreachable" in findings(host)
         host.run("systemctl start postgresql@15-main")
 
-        done = host.fab("rollback", "--yes")
-        assert f"{RUNS} runs" in done.out
+        host.fab("rollback", "--yes")
         del host.variables["FABRIC_MLFLOW_BACKEND_STORE_URI"]
         assert runs(host) == RUNS
         assert host.status(SEARCH, login) == 200

@@ -1,0 +1,121 @@
+"""Say what of a server is not as safe as it could be; and who did what to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+
+from tasks import audited, doctor
+from tasks.advisories import advisories
+from tasks.commands import sh
+from tasks.console import console
+from tasks.findings.audit import AREAS, Audit, examine, unseen, well
+from tasks.findings.case import Here
+from tasks.kinds import Host, remote
+from tasks.symptoms import looking
+from tasks.symptoms import parse as symptoms
+
+if TYPE_CHECKING:
+    from tasks.findings import Finding
+    from tasks.server import Server
+
+TIMEOUT = 120  # seconds; hashing the passwords that are guessed first takes the most of it
+PATIENCE = 20  # seconds; nobody waits for an audit as for a doctor
+LINES = 100
+
+
+@remote(verdict=doctor.verdict, help={"json": "print JSON instead of lines"})
+def audit(c: Host, json: bool = False) -> Any:
+    """Look for what is not as safe as it could be.
+
+    Listeners, SSH, firewall and updates; nginx's encryption; how the units are confined; modes of
+    files, and secrets in wrong places; releases with known vulnerabilities; guessable passwords,
+    users without use; the backups' age. Reads only. Exit code 1 where a problem was found; notes
+    do not count.
+
+    Example: fab -H ec2 audit
+    """
+    case = examined(c.server)
+    found = examine(case)
+    if not json:
+        tell(case, found)
+    return [asdict(finding) for finding in found]
+
+
+def examined(server: Server) -> Audit:
+    """Look at host and advisories; raises Exit where there is no server to look at."""
+    facts, settings = doctor.refuse_nothing(server), server.settings
+    steps = [looking(settings, [], PATIENCE), audited.auditing(settings)]
+    reports = server.look("audit", steps, TIMEOUT)
+    found = audited.parse(reports)
+    return Audit(
+        server.name, settings, facts, symptoms(reports), Here(now=time.time()),
+        audited=found, advisories=advisories(found.packages),
+    )  # fmt: skip
+
+
+def tell(case: Audit, found: Sequence[Finding]) -> None:
+    """Print each finding, then what was not looked at, and what is well in one line."""
+    doctor.tell_findings(case.host, found)
+    for area in AREAS:
+        if missing := unseen(case, area):
+            reasons = {**case.symptoms.blind, **case.audited.blind}
+            why = ", ".join(f"{part} ({reasons.get(part) or 'no answer'})" for part in missing)
+            console.say(f"  not looked at: {area}: {why}", case.host)
+    if good := well(case, list(found)):
+        source = case.advisories.source
+        console.say(f"✓ well: {', '.join(good)} (advisories: {source})", case.host, "green")
+
+
+# -- who did what ------------------------------------------------------------------------------
+
+
+def options(lines: str | None = None) -> int:
+    """Read how many lines are wanted; raises Exit that says what is no number."""
+    if lines is not None and not (lines.isdigit() and int(lines)):
+        raise Exit(f"--lines is {lines!r}, not a number from 1 on. Such as: --lines 50")
+    return int(lines or LINES)
+
+
+def show(answers: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Print the lines of all hosts in the order of their times."""
+    rows = [(row, host) for host, rows in answers.items() for row in rows]
+    for row, host in sorted(rows, key=lambda one: one[0]["time"]):
+        console.say("  ".join((row["time"], row["who"], row["task"], row["result"])), host)
+    if not rows:
+        console.say("no task has changed anything yet")
+
+
+@remote(
+    options=lambda lines=None, json=False: options(lines),
+    report=show,
+    help={"lines": f"how many of the last lines (default {LINES})", "json": "print JSON instead"},
+)
+def log(c: Host, lines: str | None = None, json: bool = False) -> list[dict[str, str]]:
+    """Print who changed what on the host, and when.
+
+    The line that every changing task leaves in audit.log there: time (UTC), operator, task,
+    result. A task that was cut off has begun and not done.
+
+    Example: fab -H ec2 audit.log --lines 20
+    """
+    server = c.server
+    # A host without a log has no line, and is no failure.
+    root = server.settings.root_path
+    place = f'"$HOME"{sh(root[1:])}' if root.startswith("~") else sh(root)
+    text = server.read(f"tail -n {options(lines)} {place}/audit.log 2> /dev/null || true")
+    return [row for row in map(entry, text.splitlines()) if row]
+
+
+def entry(line: str) -> dict[str, str] | None:
+    """Read a line of the log; None where it was cut short."""
+    parts = line.split("\t")
+    return (
+        dict(zip(("time", "who", "task", "result"), parts, strict=True))
+        if len(parts) == 4
+        else None
+    )

@@ -1,0 +1,21 @@
+"""Secrets that others may read, or that stand where they should not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.findings.audit.case import Audit
+from tasks.findings.case import Finding
+from tasks.findings.server import readable_secrets
+
+
+def secrets(case: Audit) -> Iterator[Finding]:
+    yield from readable_secrets(case)
+    for line in case.audited.secrets:
+        kind, _, place = line.partition(" in ")
+        yield case.finding(
+            "secret-astray",
+            f"{kind[:1].upper()}{kind[1:]} stands in {place}.",
+            "the host looked for it; it is not shown",
+            "Take it out there, and give the server another: whoever has read it can use it.",
+        )

@@ -1,0 +1,37 @@
+"""How confined the units are, and whether others may write what they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.findings.audit.case import Audit
+from tasks.findings.case import Finding
+
+HIGHEST = 1.5  # of systemd's own scale from 0 to 10, where it says "OK"
+
+
+def units(case: Audit) -> Iterator[Finding]:
+    for name, exposure in case.audited.exposures.items():
+        if exposure > HIGHEST:
+            again = "backup.schedule" if "-backup" in name else "deploy"
+            again = "backup.stream on" if name.endswith("-stream.service") else again
+            yield case.finding(
+                "unit-exposed",
+                f"{name} is confined less than it could be: {exposure}, where {HIGHEST} is right.",
+                f"systemd-analyze security {name}",
+                "A file of an older version, or something under /etc/systemd/system/"
+                f"{name}.d takes it back.",
+                type=(case.ssh(f"systemctl cat {name}"), case.fab(again)),
+            )
+    for path in case.audited.loose:
+        mine = not path.startswith("/etc/")
+        yield case.finding(
+            "writable-by-others",
+            f"Others than its owner may change {path}."
+            if mine
+            else f"Others than root may change {path}, which root's programs go by.",
+            "owner and mode of the file",
+            script=f"chmod go-w {path}"
+            if mine
+            else f"sudo chown root: {path}; sudo chmod 644 {path}",
+        )

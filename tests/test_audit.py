@@ -1,0 +1,367 @@
+"""Every unsafe thing is a row: what was seen, and the finding that it must become."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import urllib.error
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from invoke import Exit
+from stand_ins import ROOT, SETTINGS, Reply, Task, context, deployed
+from test_findings import HERE, WELL
+
+from tasks import advisories as known
+from tasks import audit as module
+from tasks.advisories import Advisories, Advisory
+from tasks.audited import Audited, auditing, parse
+from tasks.facts import Facts, Listener
+from tasks.findings.audit import AREAS, PARTS, Audit, examine, unseen, well
+from tasks.settings import Settings
+from tasks.symptoms import Certificate
+
+SAFE = Audited(
+    looked=frozenset(("doors", "site", "units", "secrets", "packages", "passwords", "users")),
+    sshd={"permitrootlogin": "without-password", "passwordauthentication": "no"},
+    firewall=True,
+    upgrades=True,
+    site=("listen 127.0.0.1:5000;",),
+    exposures={"mlflow-server.service": 1.1, "mlflow-server-backup.service": 1.2},
+    packages={"mlflow": "3.17.2"},
+)
+NONE_KNOWN = Advisories((), "osv.dev")
+CIPHERED = ("listen 443 ssl;", "ssl_protocols TLSv1.2 TLSv1.3;",
+            'add_header Strict-Transport-Security "max-age=63072000" always;')  # fmt: skip
+
+
+def case(
+    settings: Settings = SETTINGS,
+    facts: Facts | None = None,
+    advisories: Advisories = NONE_KNOWN,
+    symptoms: dict[str, Any] | None = None,
+    **audited: Any,
+) -> Audit:
+    """A safe server but for what is given."""
+    return Audit(
+        "ec2", settings, facts or deployed(), replace(WELL, **(symptoms or {})), HERE,
+        audited=replace(SAFE, **audited), advisories=advisories,
+    )  # fmt: skip
+
+
+def test_a_safe_host_has_no_finding():
+    safe = case()
+    assert examine(safe) == []
+    assert well(safe, []) == list(AREAS)
+
+
+OPEN = (Listener("0.0.0.0:5432", "postgres", 9), Listener("*:9100", "node_exporter", 10))
+
+
+@pytest.mark.parametrize(
+    ("audited", "key", "severity", "saying"),
+    [
+        ({"sshd": {"permitrootlogin": "yes"}}, "ssh-root", "problem", "with a password too"),
+        (
+            {"sshd": {"passwordauthentication": "yes"}, "passworded": ("root", "ann")},
+            "ssh-password", "problem", "there are some: root, ann",
+        ),
+        ({"sshd": {"passwordauthentication": "yes"}}, "ssh-password", "note", "takes passwords."),
+        ({"firewall": False}, "firewall-none", "note", "no firewall of its own"),
+        ({"upgrades": False}, "upgrades-off", "note", "security updates"),
+        (
+            {"site": ("listen 127.0.0.1:5000;", "listen 10.0.0.5:5000;")},
+            "passwords-in-clear", "problem", "in the clear",
+        ),
+        ({"site": ("listen 5000;",)}, "passwords-in-clear", "problem", "in the clear"),
+        (
+            {"site": (*CIPHERED[:1], "ssl_protocols TLSv1 TLSv1.1 TLSv1.2;", *CIPHERED[2:])},
+            "tls-old", "problem", "TLSv1 and TLSv1.1 can be spoken",
+        ),
+        ({"site": CIPHERED[:2]}, "hsts-missing", "note", "HTTPS alone"),
+        (
+            {"site": (*CIPHERED[:2], "add_header Strict-Transport-Security max-age=60;")},
+            "hsts-missing", "note", "HTTPS alone",
+        ),
+        ({"keys": (("644", "root", "/etc/x.key"),)}, "key-readable", "problem", "/etc/x.key"),
+        (
+            {"exposures": {"mlflow-server.service": 1.6}},
+            "unit-exposed", "problem", "1.6, where 1.5 is right",
+        ),
+        ({"loose": (f"{ROOT}/x",)}, "writable-by-others", "problem", "than its owner"),
+        ({"loose": ("/etc/systemd/system/x",)}, "writable-by-others", "problem", "than root"),
+        (
+            {"secrets": ("the AWS secret key in /tmp/x",)},
+            "secret-astray", "problem", "The AWS secret key stands in /tmp/x.",
+        ),
+        ({"weak": ("ann",)}, "password-weak", "problem", "The password of ann"),
+        ({"unseen": ("bob",), "days": 14}, "users-unused", "note", "bob for 14 days"),
+    ],
+)  # fmt: skip
+def test_what_is_unsafe_is_one_finding_with_a_remedy(audited, key, severity, saying):
+    (finding,) = examine(case(**audited))
+    assert (finding.key, finding.severity) == (key, severity)
+    assert saying in finding.what
+    assert finding.seen
+    assert finding.remedy or finding.type
+
+
+@pytest.mark.parametrize(
+    "audited",
+    [
+        {"site": CIPHERED},
+        # Port 80 beside 443 only sends clients there.
+        {"site": ("listen 80;", "listen [::]:80;", *CIPHERED)},
+        {"exposures": {"mlflow-server.service": 1.5}},
+        {"unseen": ("bob",), "days": 13},
+        {"keys": (("600", "root", "/etc/x.key"),)},
+    ],
+)
+def test_what_is_right_is_no_finding(audited):
+    assert examine(case(**audited)) == []
+
+
+def test_a_program_that_the_network_reaches_is_a_problem_where_it_keeps_data():
+    found = examine(case(symptoms={"listeners": OPEN}))
+    assert [(one.key, one.severity) for one in found] == [
+        ("listener-open", "problem"), ("listener-open", "note"),
+    ]  # fmt: skip
+    assert "postgres (process 9)" in found[0].what
+
+
+def test_ssh_and_the_server_s_own_doors_are_no_listeners_of_others():
+    named = Settings(bucket="my-bucket", public_name="mlflow.example.org", bind="0.0.0.0")
+    ours = (Listener("0.0.0.0:22", "sshd", 1), Listener("0.0.0.0:443", "nginx", 2),
+            Listener("0.0.0.0:5000", "nginx", 2))  # fmt: skip
+    safe = deployed(named)
+    assert examine(case(named, safe, symptoms={"listeners": ours})) == []
+    assert [one.key for one in examine(case(symptoms={"listeners": ours[1:2]}))] == [
+        "listener-open"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("symptoms", "key"),
+    [
+        ({"modes": {f"{ROOT}/server.env": "644"}}, "readable-secrets"),
+        ({"weak": ("admin",)}, "password-well-known"),
+        ({"backup": None}, "backup-none"),
+        ({"certificates": (Certificate("/x.pem", 1_800_000_000 + 86400),)}, "certificate"),
+        ({"listeners": (Listener("0.0.0.0:5001", "mlflow", 7),)}, "listening-everywhere"),
+    ],
+)
+def test_what_doctor_finds_is_found_by_its_own_functions(symptoms, key):
+    assert [finding.key for finding in examine(case(symptoms=symptoms))] == [key]
+
+
+def test_a_password_that_everybody_knows_is_named_once():
+    found = examine(case(symptoms={"weak": ("admin",)}, weak=("admin", "ann")))
+    assert [one.key for one in found] == ["password-well-known", "password-weak"]
+
+
+def test_advisories_of_mlflow_are_a_problem_and_those_beside_it_notes():
+    both = Advisories(
+        (Advisory("mlflow", "3.9.0", "X-1", "open"), Advisory("jinja2", "3.0", "Y-1"),
+         Advisory("mlflow", "3.9.0", "X-2")), "osv.dev",
+    )  # fmt: skip
+    first, second = examine(case(advisories=both))
+    assert first.what == "mlflow 3.9.0 has known vulnerabilities: X-1 (open), X-2."
+    assert (first.severity, second.severity) == ("problem", "note")
+    assert "looked up in osv.dev" in first.seen
+    assert "jinja2 3.0" in second.what
+
+
+def test_what_could_not_be_looked_at_is_not_called_well():
+    blind = case(looked=frozenset({"doors"}))
+    assert unseen(blind, "secrets") == ["secrets"]
+    assert unseen(blind, "access") == []
+    assert well(blind, []) == ["access", "backup"]
+    assert PARTS.keys() == AREAS.keys()
+
+
+# -- the look ----------------------------------------------------------------------------------
+
+REPORTS = """\
+looked\tdoors
+blind\tusers no such table
+sshd\tpermitrootlogin yes
+passworded\troot ann
+upgrades\t1
+upgrader\tyes
+firewall\tyes
+site\tlisten 443 ssl;
+key\t600 root /etc/a key
+exposure\t1.1 mlflow-server.service
+exposure\t mlflow-server-backup.service
+loose\t/x
+secret\tthe AWS secret key in /tmp/x
+secret\tthe AWS secret key in /tmp/x
+package\tmlflow-3.17.2
+package\tMarkup_Safe-2.0
+passwords\t{"weak": ["ann"], "tried": 2, "of": 3}
+users\t{"days": 20, "unseen": ["bob"]}
+mode\t600 /x
+"""
+
+
+def test_what_the_host_reports_is_read():
+    assert parse(REPORTS.splitlines()) == Audited(
+        looked=frozenset({"doors"}),
+        blind={"users": "no such table"},
+        sshd={"permitrootlogin": "yes"},
+        passworded=("root", "ann"),
+        firewall=True,
+        upgrades=True,
+        site=("listen 443 ssl;",),
+        keys=(("600", "root", "/etc/a key"),),
+        # One that systemd does not judge is not taken for a safe one.
+        exposures={"mlflow-server.service": 1.1, "mlflow-server-backup.service": 10.0},
+        loose=("/x",),
+        secrets=("the AWS secret key in /tmp/x",),
+        packages={"mlflow": "3.17.2", "markup-safe": "2.0"},
+        weak=("ann",),
+        untried=1,
+        unseen=("bob",),
+        days=20,
+    )
+
+
+def test_updates_that_are_configured_and_not_installed_do_nothing():
+    assert not parse(["upgrades\t1"]).upgrades
+    assert not parse(["upgrades\t0", "upgrader\tyes"]).upgrades
+
+
+def test_the_look_brings_its_programs():
+    change = auditing(SETTINGS)
+    assert set(change.files) == {"audit_secrets.py", "audit_passwords.py", "audit_users.py"}
+    assert change.script.startswith("unit=mlflow-server\n")
+
+
+@pytest.fixture
+def unreached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no way out")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+def answered(*reports: str) -> Task:
+    c = context(deployed())
+    lines = "".join(f"@report {line}\n" for line in reports)
+    c.recorder.replies = [Reply(f"{lines}@exit 0\n")]
+    return c
+
+
+@pytest.mark.usefixtures("unreached")
+def test_an_audit_is_one_look_without_lock_or_login(capsys):
+    c = answered("package\tmlflow-3.9.0", "loose\t/x", "looked\tunits")
+    found = module.audit(c)
+    (run,) = c.recorder.runs
+    assert "change.sh" not in run.files
+    assert json.loads(run.files["logins.json"]) == []
+    assert "patience=20" in run.steps
+    assert {"writable-by-others", "vulnerable"} <= {row["key"] for row in found}
+    out, err = capsys.readouterr()
+    assert "✗ Others than root may change" in out or "✗ Others than its owner may change /x" in out
+    assert "  not looked at: secrets: secrets (no answer), system (no answer)" in out
+    assert "no database of advisories was reached (no way out)" in err
+    assert "problems" in str(module.doctor.verdict(found))
+
+
+def test_a_host_without_a_server_says_what_to_type():
+    from stand_ins import blank
+
+    with pytest.raises(Exit, match=r"no server on ec2 yet"):
+        module.audit(context(blank()))
+
+
+# -- advisories --------------------------------------------------------------------------------
+
+
+def test_one_question_is_asked_for_all_packages(monkeypatch):
+    asked: list[Any] = []
+
+    def answer(request: Any, timeout: float) -> Any:
+        asked.append(json.loads(request.data))
+        return io.BytesIO(b'{"results": [{"vulns": [{"id": "GHSA-1"}, {"id": "CVE-2"}]}, {}]}')
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    found = known.advisories({"mlflow": "3.0.0", "jinja2": "3.1.6"})
+    assert found == Advisories(
+        (Advisory("mlflow", "3.0.0", "GHSA-1"), Advisory("mlflow", "3.0.0", "CVE-2")), "osv.dev"
+    )
+    assert asked == [{"queries": [
+        {"package": {"name": "mlflow", "ecosystem": "PyPI"}, "version": "3.0.0"},
+        {"package": {"name": "jinja2", "ecosystem": "PyPI"}, "version": "3.1.6"},
+    ]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [b"not json", b"{}", b'{"results": []}', b'{"results": [3]}'])
+def test_an_answer_that_makes_no_sense_is_none(monkeypatch, text):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: io.BytesIO(text))
+    assert known.advisories({"mlflow": "3.17.2"}) == Advisories((), "files/advisories.txt")
+
+
+@pytest.mark.usefixtures("unreached")
+@pytest.mark.parametrize(
+    ("version", "wanted"),
+    [("3.17.2", 0), ("3.17.0", 0), ("3.16.0", 1), ("3.9.0", 2), ("2.21.3", 3), ("2.22.0rc0", 2)],
+)
+def test_below_a_floor_its_advisory_holds(version, wanted):
+    assert len(known.advisories({"mlflow": version, "other": "0.1"}).found) == wanted
+
+
+def test_what_is_installed_here_by_default_is_below_no_floor():
+    from tasks.settings import TESTED_VERSION
+
+    assert known.below_floors({"mlflow": TESTED_VERSION}) == []
+
+
+def test_nothing_installed_asks_nobody():
+    assert known.advisories({}).found == ()
+
+
+def test_every_floor_names_its_advisory():
+    for package, version, advisory, words in known.floors():
+        assert package == package.lower()
+        assert known.number(version)
+        assert re.fullmatch(r"(CVE-\d{4}-\d+|GHSA(-[a-z0-9]{4}){3})", advisory)
+        assert words
+
+
+# -- the log -----------------------------------------------------------------------------------
+
+LINES = (
+    "2026-11-25T14:29:07Z\tann@desk\tinstall\tbegun\n"
+    "2026-11-25T14:30:45Z\tann@desk\tinstall\tdone\n2026-11-25T14"
+)
+
+
+def test_the_log_is_read_in_one_exec():
+    c = context(deployed())
+    c.recorder.replies = [Reply(LINES)]
+    rows = module.log(c, lines="3")
+    assert rows == [
+        {"time": "2026-11-25T14:29:07Z", "who": "ann@desk", "task": "install", "result": "begun"},
+        {"time": "2026-11-25T14:30:45Z", "who": "ann@desk", "task": "install", "result": "done"},
+    ]
+    (command,) = c.recorder.commands
+    assert command == 'tail -n 3 "$HOME"/mlflow-server/audit.log 2> /dev/null || true'
+
+
+def test_logs_of_several_hosts_are_one_in_the_order_of_their_times(capsys):
+    rows = [module.entry(line) for line in LINES.splitlines()[:2]]
+    module.show({"a": [rows[1]], "b": [rows[0]]})  # type: ignore[list-item]
+    assert [line.split("  ")[3] for line in capsys.readouterr().out.splitlines()] == [
+        "begun", "done",
+    ]  # fmt: skip
+    module.show({"a": []})
+    assert capsys.readouterr().out == "no task has changed anything yet\n"
+
+
+@pytest.mark.parametrize("lines", ["0", "many", "-3"])
+def test_lines_that_are_no_number_are_refused(lines):
+    with pytest.raises(Exit, match=f"--lines is '{lines}'"):
+        module.options(lines)

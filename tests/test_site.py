@@ -1,0 +1,100 @@
+"""nginx's site has a door for each way in, and those to the network are guarded."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from stand_ins import SETTINGS, blank
+
+from tasks.facts import Facts, Tls
+from tasks.settings import Settings
+from tasks.site import allowed_hosts, allowed_origins, challenge, pair, site
+
+NAME = "mlflow.example.org"
+TLS = Tls(NAME, "https://acme.example/dir")
+WIDE = Settings(bucket="my-bucket", bind="0.0.0.0")
+
+
+def facts(*addresses: str, tls: Tls | None = TLS) -> Facts:
+    return blank(addresses=addresses, tls=tls)
+
+
+def servers(text: str) -> list[str]:
+    """Split a site into its server blocks."""
+    return re.findall(r"^server \{\n.*?^\}", text, re.M | re.S)
+
+
+def test_a_server_on_loopback_alone_has_no_guard():
+    text = site(SETTINGS, facts(tls=None))
+    assert len(servers(text)) == 1
+    assert not re.search("auth_request|limit_req|ssl|{{", text)
+
+
+def test_a_name_opens_80_for_the_way_to_443_and_443_with_all_rules():
+    port, plain, tls = servers(site(SETTINGS, facts("10.0.0.5")))
+    assert re.findall("listen (.*);", port + plain + tls) == ["127.0.0.1:5000", "80", "443 ssl"]
+    assert f"return 301 https://{NAME}$request_uri;" in plain
+    assert "/.well-known/acme-challenge/" in plain
+    assert "ssl_protocols TLSv1.2 TLSv1.3;" in tls
+    assert tls.count('Strict-Transport-Security "max-age=31536000" always;') == 2
+    assert "location ^~ /ajax-api/3.0/mlflow/assistant { return 403; }" in tls
+    assert "server-info { return 404; }" in tls
+    assert "Strict-Transport-Security" not in port + plain
+
+
+def test_only_doors_to_the_network_ask_whether_a_login_may_be_tried():
+    port, plain, tls = servers(site(SETTINGS, facts("10.0.0.5")))
+    assert tls.count("auth_request /.login;") == 2  # uploads, and all else
+    assert "auth_request" not in port + plain
+    assert "location = /.new-login {\n    if ($remote_addr != 127.0.0.1) { return 404; }" in port
+    (port,) = servers(site(WIDE, facts("10.0.0.5", tls=None)))
+    assert port.count("auth_request /.login;") == 2
+    assert "location = /.new-login" in port
+
+
+def test_what_is_kept_of_a_good_login_is_a_digest():
+    text = site(SETTINGS, facts("10.0.0.5"))
+    (kept,) = re.findall('proxy_cache_key "(.*)";', text)
+    assert "authorization" not in kept
+    assert kept.startswith("$remote_addr $remote_user ${mlflow_server_0}${mlflow_server_1}")
+    assert len(re.findall(r"^split_clients .*6\.25% e; \* f; \}$", text, re.M)) == 8
+
+
+def test_two_environments_share_no_name_in_nginx():
+    staging = Settings(bucket="my-bucket", environment="staging", port=5002)
+    names = re.compile(r"keys_zone=(\S+?):|zone=(\S+?):|^map \S+ (\S+)|^upstream (\S+)", re.M)
+    first, second = (
+        {name for found in names.findall(site(settings, facts("10.0.0.5"))) for name in found}
+        for settings in (SETTINGS, staging)
+    )
+    assert first & second == {""}
+    assert pair(SETTINGS, Tls(NAME, "own")) != pair(staging, Tls(NAME, "own"))
+
+
+def test_a_host_with_ipv6_is_reached_by_it_and_one_without_has_no_such_line():
+    both = facts("10.0.0.5", "2001:db8::5")
+    assert "listen [::]:443 ssl;" in site(SETTINGS, both)
+    assert "listen [::]:80;" in challenge(SETTINGS, both, NAME)
+    assert "[::]" not in site(SETTINGS, facts("10.0.0.5"))
+
+
+@pytest.mark.parametrize(
+    ("values", "tls", "hosts", "origins"),
+    [
+        ({}, None, [], []),
+        ({}, TLS, [NAME, f"{NAME}:*"], [f"https://{NAME}", f"https://{NAME}:*"]),
+        ({"public_name": NAME}, TLS, [NAME, f"{NAME}:*"], [f"https://{NAME}", f"https://{NAME}:*"]),
+        # Somebody else's TLS in front, or none.
+        ({"public_name": "A.org"}, None, ["a.org", "a.org:*"],
+         ["https://a.org", "https://a.org:*", "http://a.org", "http://a.org:*"]),
+        ({"bind": "0.0.0.0"}, None, ["10.0.0.5:5000", "[2001:db8::5]:5000"],
+         ["http://10.0.0.5:5000", "http://[2001:db8::5]:5000"]),
+        ({"bind": "10.0.0.5", "port": 6000}, None, ["10.0.0.5:6000"], ["http://10.0.0.5:6000"]),
+    ],
+)  # fmt: skip
+def test_whoever_gets_in_by_a_name_or_address_is_refused_nothing(values, tls, hosts, origins):
+    settings = Settings(bucket="my-bucket", **values)
+    host = facts("10.0.0.5", "2001:db8::5", tls=tls)
+    assert allowed_hosts(settings, host)[3:] == hosts
+    assert allowed_origins(settings, host) == origins
