@@ -36,6 +36,7 @@ ENCRYPTED = {"ServerSideEncryption": "AES256"}
 # Four parts of 8 MB on their way at once keep the memory below 200 MB.
 TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
 BLOCK = 1 << 20
+BEHIND = 15  # the niceness of a backup: those who log runs come first
 
 Part = namedtuple("Part", "path sha256")  # a file of the set
 
@@ -177,7 +178,7 @@ def collected(uris, folder):
     """Copy, check and pack all parts of a set; returns what each database holds, and the files."""
     seen, parts = {}, []
     names = [name for name, uri in uris.items() if uri.startswith("sqlite:")]
-    databases.copy(root, names, folder)
+    databases.copy(root, names, folder, BEHIND)
     for name in uris.keys() - names:
         path, seen[name] = postgres.dump(uris[name], name, folder)
         parts.append(as_it_is(path))
@@ -188,7 +189,6 @@ def collected(uris, folder):
 
 
 def main():
-    os.nice(15)  # those who log runs come first
     uris = addresses()
     refuse_unfit(uris)
     s3 = client()

@@ -39,11 +39,12 @@ def size(root, name):
     )
 
 
-def copy(root, names, folder):
+def copy(root, names, folder, niceness=0):
     """Copy databases as they are at one and the same moment, while others write.
 
     For an instant no writer of any can commit; in that instant a reader of each is opened, and what
-    it sees is copied by the online backup API.
+    it sees is copied by the online backup API. The process is nicer by `niceness` from then on: not
+    before, for writers would wait for it.
     """
     paths = [os.path.join(root, name) for name in names]
     gates = [_opened(path) for path in paths]
@@ -56,6 +57,7 @@ def copy(root, names, folder):
             source.execute("select count(*) from sqlite_master").fetchone()
         for gate in gates:
             gate.execute("rollback")
+        os.nice(niceness)
         for source, name in zip(sources, names, strict=True):
             _copy(source, os.path.join(folder, name))
     finally:
