@@ -3,14 +3,13 @@
 Runs on the host, beside the programs that import it.
 """
 
-import contextlib
 import glob
 import os
 import re
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 TRACKING, AUTH = "mlflow.db", "basic_auth.db"
 NAMES = (TRACKING, AUTH)
@@ -142,7 +141,7 @@ def _asked(path, pragma):
 
 def _aside(path, pragma):
     """Ask in a thread that leaves the core to the longest part, which all others wait for."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST)
     return _asked(path, pragma)
 
