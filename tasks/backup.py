@@ -24,8 +24,8 @@ PYTHON = '"$root/venv/bin/python"'  # of the release that serves
 def backup(c: Host) -> None:
     """Back up databases and configuration to the bucket.
 
-    Both databases by SQLite's online backup, while the server runs and writes; checked before
-    they leave the host, read back after. A set without its manifest.json is not a backup.
+    Both databases by SQLite's online backup or pg_dump, while the server runs and writes; checked
+    before they leave the host, read back after. A set without its manifest.json is not a backup.
 
     Example: fab -H ec2 backup
     """
@@ -61,12 +61,10 @@ def verify(c: Host, id: str = "") -> None:
 
 def backing_up(settings: Settings, python: str = PYTHON) -> Change:
     """Build the change that makes one set; `python` is a word for the script."""
-    made = program(settings, "back_up.py", python=python)
-    script = f'set -a; . "$root/server.env"; set +a\n{made}'
     return Change(
         "back up both databases and the configuration",
-        script,
-        programs("back_up.py", "postgres.py"),
+        program(settings, "back_up.py", python=python),
+        programs("back_up.py"),
     )
 
 
@@ -78,10 +76,12 @@ def verifying(settings: Settings, id: str = "") -> Change:
             *_function("fetch", program(settings, "fetch_set.py", id) + ' "$scratch" aside'),
             *_function("aside", aside.script),
             *_function("noted", program(settings, "note_verified.py") + ' "$@"'),
+            read("host/tidy.sh"),
             read("host/verify_set.sh"),
         )
     )
-    files = {**programs("fetch_set.py", "configuration.py", "note_verified.py"), **aside.files}
+    names = ("fetch_set.py", "configuration.py", "note_verified.py", "beside.py")
+    files = {**programs(*names), **aside.files}
     return Change(f"restore {id or 'the newest backup'} on the side", script, files)
 
 
@@ -117,4 +117,5 @@ def program(settings: Settings, name: str, *words: str, python: str = PYTHON) ->
 
 def programs(*names: str) -> dict[str, str | bytes]:
     """Return programs with what they import."""
-    return {file: read(f"host/{file}") for file in (*names, "sets.py", "databases.py")}
+    common = ("sets.py", "databases.py", "postgres.py")
+    return {file: read(f"host/{file}") for file in (*names, *common)}

@@ -293,8 +293,11 @@ def must_restart(settings: Settings, differing: Sequence[File]) -> bool:
 
 
 def as_the_server(settings: Settings) -> str:
-    """Spell AWS profile, region and endpoint for a script on the host, as the server has them."""
-    return f"{environment(settings)}\nset -a\n{aws_variables(settings)}\nset +a"
+    """Spell for a script on the host what the server has: AWS profile, region, endpoint, and the
+    file where libpq finds a password.
+    """
+    passwords = 'PGPASSFILE="$root/.pgpass"'
+    return f"{environment(settings)}\nset -a\n{passwords}\n{aws_variables(settings)}\nset +a"
 
 
 def aws_variables(settings: Settings) -> str:

@@ -129,7 +129,7 @@ def migrate(c: Host, yes: bool = False) -> None:
         )
     named = stores.of(settings.backend_store_uri)
     refuse_unfit(settings, facts, named)
-    if facts.store == named.tracking:
+    if stores.serves(facts, named):
         server.say("postgres.migrate: nothing to change, the server is on PostgreSQL")
         return
     consequence = (
@@ -148,7 +148,7 @@ def migrate(c: Host, yes: bool = False) -> None:
 
 def refuse_unfit(settings: Settings, facts: Facts, named: Stores) -> None:
     """Raise Exit where a server cannot be moved to PostgreSQL."""
-    if facts.store and stores.is_postgres(facts.store) and facts.store != named.tracking:
+    if facts.store and stores.is_postgres(facts.store) and not stores.serves(facts, named):
         raise Exit(
             f"This server is on PostgreSQL already, at {facts.store}. From one PostgreSQL server "
             "to another go its own tools: ./fab backup, then docs/postgres.md."

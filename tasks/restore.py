@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,11 @@ def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
     server = c.server
     refuse_absent(server)
     refuse_other_store(server.facts)
+    if at and server.facts.database == "postgresql":
+        raise Exit(
+            "--at brings back what a stream of SQLite databases sent, and this server is on "
+            "PostgreSQL. A managed one has its own point-in-time recovery; a backup: --id ID"
+        )
     if at:
         restore_moment(server, stream.moment(at), yes)
     else:
@@ -103,18 +109,17 @@ def refuse_absent(server: Server) -> None:
     refuse_without_sudo(server.facts)
 
 
-def named(facts: Facts) -> str:
-    """Name the kind of database that a server is on."""
-    kind = facts.database or "sqlite"
-    return {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(kind, kind)
-
-
 def refuse_other_store(facts: Facts) -> None:
-    """Raise Exit where the databases that would be replaced are not those that are served."""
-    if facts.database not in (None, "sqlite"):
+    """Raise Exit where a server's databases are not of a kind that can be switched."""
+    if facts.database not in (None, "sqlite", "postgresql"):
         raise Exit(
-            f"This server is on {named(facts)}, and restore replaces SQLite databases alone. By "
-            "hand: ./fab backup.download, then docs/backup.md, A PostgreSQL store."
+            f"This server is on {facts.database}, and only SQLite and PostgreSQL databases can be "
+            "switched to others. By hand: docs/upgrade.md, Another database."
+        )
+    if facts.database == "postgresql" and facts.auth_store is None:
+        raise Exit(
+            "This server's runs are in PostgreSQL and its users in SQLite. Name the users' "
+            "database in server.env (AUTH_STORE_URI=...) once they are there: docs/postgres.md"
         )
 
 
@@ -128,14 +133,12 @@ def choose(server: Server, id: str) -> Any:
 
 def restoring(settings: Settings, facts: Facts, fetch: Change) -> list[Change]:
     """Build what makes the state that `fetch` lays into next.part the server's."""
+    begin = f"unit={settings.unit}\n{switching()}\non_failure() {{ give_up_next; }}"
     return [
         readying(settings, facts),
-        fetch,
+        replace(fetch, script=f"{begin}\n{fetch.script}"),
         serving_aside(settings, '"$root/next.part"'),
-        Change(
-            "put it in place",
-            "\n".join((f"unit={settings.unit}", switching(), read("host/restore.sh"))),
-        ),
+        Change("put it in place", read("host/restore.sh")),
     ]
 
 
@@ -143,8 +146,8 @@ def fetching(settings: Settings, id: str) -> Change:
     """Build what brings a backup."""
     return Change(
         f"fetch and check the backup {id}",
-        f'rm -rf "$root/next.part"\n{program(settings, "fetch_set.py", id)} "$root/next.part"',
-        programs("fetch_set.py", "configuration.py"),
+        f'give_up_next\n{program(settings, "fetch_set.py", id)} "$root/next.part"',
+        programs("fetch_set.py", "configuration.py", "beside.py"),
     )
 
 
@@ -155,7 +158,13 @@ def fetching_moment(settings: Settings, at: str, which: str) -> Change:
 
 def switching() -> str:
     """Spell the words that a switch of the state is written with."""
-    return read("host/health.sh") + read("host/stream.sh") + read("host/switch.sh")
+    names = ("health", "stream", "tidy", "switch")
+    return "".join(read(f"host/{name}.sh") for name in names)
+
+
+def databases_beside(facts: Facts) -> dict[str, str | bytes]:
+    """Return what makes and drops databases beside those of a server on PostgreSQL."""
+    return programs("beside.py") if facts.database == "postgresql" else {}
 
 
 def replaced(chosen: Mapping[str, Any], present: Mapping[str, Any] | None) -> str:

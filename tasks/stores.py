@@ -6,6 +6,7 @@ libpq's own that only the server's user can read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 DRIVER = "postgresql+psycopg2"  # SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3
 PORT = 5432
 PASS_FILE = ".pgpass"
+# What a restore or upgrade adds to a database's name (files/host/beside.py).
+MADE = re.compile(r"_\d{8}t\d{6}z(\?|$)")
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,17 @@ def refuse_other(settings: Settings, facts: Facts) -> None:
     if facts.store is None or settings.backend_store_uri is None:
         return
     named = wanted(settings, facts)
-    if named.tracking != facts.store and (named.postgres or is_postgres(facts.store)):
+    if not serves(facts, named) and (named.postgres or is_postgres(facts.store)):
         raise Exit(
             f"This server's runs are in {facts.store}, and `backend_store_uri:` names "
             f"{named.tracking}. To move them there: ./fab postgres.migrate; to leave them, put "
             "the former address back into fabric.yaml."
         )
+
+
+def serves(facts: Facts, named: Stores) -> bool:
+    """Tell whether a server uses these databases, or such as a restore or upgrade made of them."""
+    return facts.store is not None and MADE.sub(r"\1", facts.store) == named.tracking
 
 
 def _address(parts: SplitResult, database: str, options: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from tasks.facts import Facts
 from tasks.install import NEEDED_KB
 from tasks.kinds import Host, remote
 from tasks.releases import find, installing, version_of
-from tasks.restore import named, refuse_absent, switching
+from tasks.restore import databases_beside, refuse_absent, refuse_other_store, switching
 from tasks.server import Change, Server
 from tasks.settings import Settings
 from tasks.templates import read
@@ -64,11 +64,7 @@ def say_version(server: Server, version: str) -> None:
 
 def refuse_unfit(facts: Facts) -> None:
     """Raise Exit where an upgrade cannot begin, naming why and what to do."""
-    if facts.database not in (None, "sqlite"):
-        raise Exit(
-            f"This server is on {named(facts)}, and upgrade migrates SQLite databases alone. By "
-            "hand: ./fab backup, then docs/upgrade.md, A PostgreSQL store."
-        )
+    refuse_other_store(facts)
     if facts.schema is None:
         raise Exit("The server has no database that can be read. See why: ./fab doctor")
 
@@ -107,6 +103,7 @@ def upgrading(settings: Settings, facts: Facts, release: str, lock: str | None) 
     words = "\n".join(
         (
             f"unit={settings.unit} release={release} current={facts.release}",
+            f"store={facts.database or 'sqlite'}",
             f"well={deploy.wellness(wanted, after)} python={python}",
             "aside() {",
             aside.script,
@@ -120,7 +117,7 @@ def upgrading(settings: Settings, facts: Facts, release: str, lock: str | None) 
         Change(
             "rehearse the upgrade on a copy of the databases",
             f"{words}\n{read('host/rehearse_upgrade.sh')}",
-            aside.files,
+            {**aside.files, **databases_beside(facts)},
         ),
         backing_up(settings),
         Change(
@@ -150,10 +147,7 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
         say_given_back(server, server.facts.guide.version)
         return
     refuse_absent(server)
-    script = f'python3 "$here/look_at_former.py" "$root" {sh(id)}'
-    names = ("look_at_former.py", "databases.py")
-    look = Change("look", script, {name: read(f"host/{name}") for name in names})
-    former = json.loads(server.look("rollback", [look])[-1])
+    former = json.loads(server.look("rollback", [looking(id)])[-1])
     if not server.confirm(f"Roll {server.place} back to {former['name']}?", yes, lost(former)):
         raise Exit("Nothing was rolled back.")
     version = version_of(former["release"])
@@ -165,6 +159,17 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     server.apply("rollback", rolling_back(server.settings, server.facts, former), decided=False)
     server.say(f"✓ MLflow {version} serves, as before the {former['task']}", "green")
     say_version(server, version)
+
+
+def looking(id: str) -> Change:
+    """Build the look at the state that would be given back."""
+    # The server's own Python knows PostgreSQL; the guide's server needs the host's alone.
+    script = (
+        'python=$root/venv/bin/python; [ -x "$python" ] || python=python3\n'
+        f'PGPASSFILE=$root/.pgpass "$python" "$here/look_at_former.py" "$root" {sh(id)}'
+    )
+    names = ("look_at_former.py", "databases.py", "postgres.py")
+    return Change("look", script, {name: read(f"host/{name}") for name in names})
 
 
 def say_given_back(server: Server, version: str) -> None:
@@ -199,5 +204,5 @@ def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
     )
     return [
         deploy.readying(settings, facts),
-        Change(f"go back to {former['name']}", script),
+        Change(f"go back to {former['name']}", script, databases_beside(facts)),
     ]

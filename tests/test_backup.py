@@ -41,8 +41,8 @@ def test_the_script_is_told_where_to(values, words):
     )
 
 
-def test_the_server_s_own_environment_is_read_before():
-    assert 'set -a; . "$root/server.env"; set +a\n' in backing_up(SETTINGS).script
+def test_libpq_finds_the_password_where_the_server_does():
+    assert 'PGPASSFILE="$root/.pgpass"\n' in backing_up(SETTINGS).script
 
 
 @pytest.mark.parametrize("facts", [blank(), configured(), deployed(schema=None)])

@@ -18,7 +18,7 @@ from stand_ins import SETTINGS, blank, deployed
 
 from tasks.backup import verifying
 from tasks.deploy import start_script
-from tasks.restore import restoring, switching
+from tasks.restore import switching
 from tasks.templates import read
 from tasks.upgrade import rolling_back
 
@@ -84,7 +84,7 @@ def failure(lines: list[str]) -> str:
 
 
 def restore(host: Place) -> list[str]:
-    return host.machine.change(restoring(SETTINGS, deployed(), "x")[-1].script)
+    return host.machine.change(f"unit=mlflow-server\n{switching()}\n{read('host/restore.sh')}")
 
 
 RESTORED = ("mlflow.db", "basic_auth.db", "server.env", ".server-id")
@@ -174,7 +174,7 @@ SAME = """echo '@report {"migrated": [], "seconds": 0.1}'"""
 
 def upgrade(host: Place, release: str = "new", aside: str = SAME) -> list[str]:
     """Rehearse and switch; `aside` is what migrates and tries the databases in next.part."""
-    words = f"unit=mlflow-server release={release} current=old well=wellness"
+    words = f"unit=mlflow-server release={release} current=old store=sqlite well=wellness"
     steps = (
         f"{words} python={sys.executable}",
         f"aside() {{\n{aside}\n}}",
@@ -491,7 +491,7 @@ def test_a_former_database_that_cannot_be_read_is_refused(sound, run_program):
     (folder / "about.json").write_text('{"task": "restore", "release": "old", "databases": true}')
     code, out = run_program("look_at_former.py", sound.root, "")
     assert code == 1
-    assert out.startswith("@fail The former database in 20260102T000000Z cannot be read: unable")
+    assert out.startswith("@fail The former database of 20260102T000000Z cannot be read: unable")
 
 
 # -- stop_server -------------------------------------------------------------------------------

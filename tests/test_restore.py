@@ -39,10 +39,12 @@ def test_a_restore_is_one_look_and_one_change(capsys):
     look, change = c.recorder.runs
     assert set(look.files) == {
         "look.sh", "words.sh", "steps.sh", "choose_set.py", "sets.py", "databases.py",
+        "postgres.py",
     }  # fmt: skip
     assert look.options["timeout"] == LOOK_TIMEOUT
     assert set(change.files) == RUNNER | {
-        "ready_start", "ready_auth", "fetch_set.py", "configuration.py", "sets.py", "databases.py",
+        "ready_start", "ready_auth", "fetch_set.py", "configuration.py", "beside.py", "sets.py",
+        "databases.py", "postgres.py",
         "migrate.py", "try_server.py",
     }  # fmt: skip
     said = capsys.readouterr().out.splitlines()
@@ -121,7 +123,8 @@ def test_what_would_be_replaced_is_counted(present, said):
         (blank(), "There is no server on ec2 yet"),
         (configured(), "There is no server on ec2 yet"),
         (deployed(sudo=False), "sudo asks ubuntu for a password"),
-        (deployed(database="postgresql"), "This server is on PostgreSQL"),
+        (deployed(database="mysql"), "This server is on mysql, and only SQLite and PostgreSQL"),
+        (deployed(database="postgresql"), "runs are in PostgreSQL and its users in SQLite"),
     ],
 )
 def test_a_host_that_cannot_be_restored_is_left_alone(facts, said):
@@ -149,7 +152,7 @@ def test_what_is_sent_holds_no_secret():
     text = "".join(
         change.script for change in restoring(SETTINGS, deployed(), fetching(SETTINGS, ID))
     )
-    assert "server.env" not in text.split("settle() {")[0]
+    assert "SECRET_KEY" not in text
     assert "aws_secret" not in text.lower()
 
 
@@ -194,13 +197,13 @@ def test_a_moment_is_one_look_and_one_change(late, capsys):
     look, change = c.recorder.runs
     assert set(look.files) == {
         "look.sh", "words.sh", "steps.sh", "choose_stream.py", "streams.py", "sets.py",
-        "databases.py",
+        "postgres.py", "databases.py",
     }  # fmt: skip
     assert look.options["timeout"] == LOOK_TIMEOUT
     assert look.steps.rstrip().endswith(f"'' {MOMENT}"), "this host streams nothing"
     assert set(change.files) == RUNNER | {
         "ready_start", "ready_auth", "restore_stream.py", "streams.py", "configuration.py",
-        "sets.py", "databases.py", "migrate.py", "try_server.py",
+        "sets.py", "databases.py", "postgres.py", "migrate.py", "try_server.py",
     }  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "✓ restored what was streamed until 2026-11-24T15:29:58Z: 12 runs, the newest of "
@@ -217,9 +220,9 @@ def test_a_moment_goes_the_way_that_a_backup_goes():
     brings = f'latest {STREAM} "$root/next.part" own\n'
     _, fetch, after = moment.recorder.runs[1].steps.partition(brings)
     assert fetch
-    rest = backup.recorder.runs[1].steps.partition(f'{ID} "$root/next.part"\n')[2]
+    _, _, rest = backup.recorder.runs[1].steps.partition(f'{ID} "$root/next.part"\n')
     assert after == rest
-    assert "stream_pause || return" in after
+    assert "stream_pause || return" in backup.recorder.runs[1].steps
 
 
 def test_a_host_without_litestream_gets_it_once_somebody_agreed():
@@ -285,7 +288,10 @@ def test_a_moment_is_of_utc_unless_it_says_otherwise(late, at):
     ("facts", "said"),
     [
         (configured(), "There is no server on ec2 yet"),
-        (deployed(database="postgresql"), "This server is on PostgreSQL"),
+        (
+            deployed(database="postgresql", auth_store="postgresql://u@h/d"),
+            "this server is on PostgreSQL",
+        ),
     ],
 )
 def test_a_host_that_cannot_be_restored_is_left_alone_by_a_moment_too(facts, said):
@@ -318,7 +324,8 @@ def test_a_verification_is_one_change_and_says_what_a_restore_takes(capsys):
     verify(c)
     (run,) = c.recorder.runs
     assert set(run.files) == RUNNER | {
-        "fetch_set.py", "configuration.py", "note_verified.py", "sets.py", "databases.py",
+        "fetch_set.py", "configuration.py", "note_verified.py", "beside.py", "sets.py",
+        "databases.py", "postgres.py",
         "migrate.py", "try_server.py",
     }  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-2:] == [

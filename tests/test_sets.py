@@ -238,8 +238,8 @@ def test_a_refused_manifest_names_the_permissions(back_up, store):
         ("postgresql+nothing://u:hidden-word@h/d", "PostgreSQL cannot be asked: "),
     ],
 )
-def test_a_postgresql_that_cannot_be_asked_is_one_line(back_up, store, monkeypatch, uri, said):
-    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
+def test_a_postgresql_that_cannot_be_asked_is_one_line(back_up, store, root, uri, said):
+    (root / "server.env").write_text(f"MLFLOW_BACKEND_STORE_URI='{uri}'\n")
     code, out = back_up()
     assert code == 1
     assert out.startswith(f"@fail Nothing was sent, and earlier backups stay: {said}")
@@ -714,11 +714,16 @@ def test_a_set_that_needs_more_room_than_there_is_names_both(fetch, store, root,
     assert not (root / "next.part").exists()
 
 
-def test_a_dump_of_postgresql_names_its_page(fetch, store, made):
+def test_a_set_of_the_other_kind_of_database_is_refused(fetch, store, made, root):
+    text = (root / "server.env").read_text()
+    uri = "postgresql+psycopg2://u@h/d"
+    (root / "server.env").write_text(f"{text}MLFLOW_BACKEND_STORE_URI='{uri}'\n")
+    assert "is of SQLite databases, and this server is on PostgreSQL" in refused(fetch(made))
+    (root / "server.env").write_text(text)
     seen = manifest(store, made)["databases"]
     seen["mlflow.db"]["kind"] = "postgresql"
     claim(store, made, databases=seen)
-    assert "holds a PostgreSQL dump. docs/backup.md says how" in refused(fetch(made))
+    assert "is of PostgreSQL databases, and this server is on SQLite" in refused(fetch(made))
 
 
 # -- note_verified.py --------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_on_is_one_change_and_says_what_it_proved(capsys):
     (run,) = c.recorder.runs
     assert set(run.files) == RUNNER | {
         "start_stream.sh", "stream.yml", "stream.service", "restore_stream.py", "streams.py",
-        "configuration.py", "sets.py", "databases.py", "prune_streams.py",
+        "configuration.py", "sets.py", "databases.py", "postgres.py", "prune_streams.py",
     }  # fmt: skip
     out = capsys.readouterr().out
     assert "  restored from it on the side: 12 runs, 3 users, the last change of 2026-" in out

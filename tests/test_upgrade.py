@@ -100,7 +100,7 @@ def test_a_server_that_runs_it_already_costs_no_exec(facts, to, said, capsys):
         (blank(), "There is no server on ec2 yet"),
         (configured(), "There is no server on ec2 yet"),
         (running(sudo=False), "sudo asks ubuntu for a password"),
-        (running(database="postgresql"), "This server is on PostgreSQL"),
+        (running(database="mysql"), "This server is on mysql, and only SQLite and PostgreSQL"),
         (running(schema=None), "no database that can be read. See why: ./fab doctor"),
         (running(free_kb=NEEDED_KB - 1), "2.0 GB free; a release needs 2. Free some"),
     ],
@@ -171,7 +171,7 @@ def test_a_rollback_is_one_look_and_one_change(capsys):
     rollback(c, yes=True)
     look, change = c.recorder.runs
     assert set(look.files) == {
-        "look.sh", "words.sh", "steps.sh", "look_at_former.py", "databases.py",
+        "look.sh", "words.sh", "steps.sh", "look_at_former.py", "databases.py", "postgres.py",
     }  # fmt: skip
     assert set(change.files) == RUNNER | {"ready_start", "ready_auth"}
     assert capsys.readouterr().out.splitlines()[-2:] == [

@@ -46,14 +46,6 @@ def fail(text):
     sys.exit(1)
 
 
-def addresses():
-    """Return where each of both databases is, as MLflow spells it."""
-    return {
-        databases.TRACKING: os.environ["MLFLOW_BACKEND_STORE_URI"],
-        databases.AUTH: os.environ.get("AUTH_STORE_URI", "sqlite:"),
-    }
-
-
 def refuse_unfit(uris):
     if shutil.which("zstd") is None:
         fail("The host lacks the program zstd, which backups are packed with. Type: ./fab install")
@@ -189,7 +181,7 @@ def collected(uris, folder):
 
 
 def main():
-    uris = addresses()
+    uris = databases.addresses(root)
     refuse_unfit(uris)
     s3 = client()
     started, name, place = unused_place(s3)

@@ -19,6 +19,8 @@ REVISIONS = {TRACKING: "alembic_version", AUTH: "alembic_version_auth"}
 FIRST_OF_USERS = "8606fa83a998"
 # Where a release keeps its migrations.
 MIGRATIONS = {TRACKING: "store/db_migrations/versions", AUTH: "server/auth/db/migrations/versions"}
+# What names each in a server.env, where it is one of PostgreSQL's.
+VARIABLES = {TRACKING: "MLFLOW_BACKEND_STORE_URI", AUTH: "AUTH_STORE_URI"}
 # A file belongs to its database as long as one of these lies beside it.
 COMPANIONS = ("", "-wal", "-shm", "-journal")
 LEAST = 19  # the niceness of what others may overtake
@@ -27,6 +29,24 @@ AT_ONCE = 2  # checks of one database; each takes a core, and 2 MB for its pages
 
 class Damaged(Exception):
     """A database that must not be used, and why."""
+
+
+def addresses(folder):
+    """Return where both databases of a state are: what its server.env names, or files beside it."""
+    found = {name: "sqlite:///" + os.path.join(folder, name) for name in NAMES}
+    told = {}
+    with suppress(FileNotFoundError), open(os.path.join(folder, "server.env")) as stream:
+        told = dict(line.strip().split("=", 1) for line in stream if "=" in line)
+    for name, variable in VARIABLES.items():
+        uri = told.get(variable, "").strip("'\"")
+        if uri and not uri.startswith("sqlite:"):
+            found[name] = uri
+    return found
+
+
+def on_postgres(folder):
+    """Tell whether a state's databases are PostgreSQL's."""
+    return addresses(folder)[TRACKING].startswith("postgres")
 
 
 def size(root, name):

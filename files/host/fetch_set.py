@@ -1,6 +1,7 @@
 """Bring one backup from the bucket into a folder, checked whole, ready to be served.
 
-Runs on the host and changes nothing but that folder. Arguments: root, bucket, backup prefix,
+Runs on the host and changes nothing but that folder; dumps of PostgreSQL's are put into databases
+of their own, which the folder's server.env names. Arguments: root, bucket, backup prefix,
 environment, endpoint or "", the set's id or "" for the newest, folder, and "aside" where the
 release that made it may serve it instead of the present one. Reports {"id", "made",
 "release", "runs": n, "users": n, "seconds": n}.
@@ -13,8 +14,10 @@ import subprocess
 import sys
 import time
 
+import beside
 import configuration
 import databases
+import postgres
 import sets
 
 root, bucket, prefix, environment, endpoint, wanted, folder, *aside = sys.argv[1:]
@@ -26,6 +29,8 @@ def refuse_unfit(manifest):
     packed = sum(entry["bytes"] for entry in manifest["files"])
     # Sets of the first kind do not say how large they become: text packs to a fifth or so.
     whole = sum(seen.get("bytes", 6 * packed) for seen in manifest["databases"].values())
+    if sets.on_postgres(manifest):
+        whole = 0  # what a dump becomes lies with PostgreSQL
     need, free = packed + whole + 100e6, shutil.disk_usage(root).free
     if free < need:
         sets.fail(
@@ -33,11 +38,6 @@ def refuse_unfit(manifest):
             "type the same again." % (manifest["id"], need / 1e9, free / 1e9)
         )
     for name, seen in manifest["databases"].items():
-        if seen.get("kind", "sqlite") != "sqlite":
-            sets.fail(
-                "The backup %s holds a PostgreSQL dump. docs/backup.md says how it is restored."
-                % manifest["id"]
-            )
         revision = seen.get("revision") or (seen.get("revisions") or [None])[0]
         known, _ = databases.revisions(serving(manifest), name)
         if revision and revision not in known:
@@ -76,11 +76,23 @@ def compare(manifest, name, seen):
         )
 
 
+def fill(manifest):
+    """Put the dumps that lie in the folder into databases of their own."""
+    present = databases.addresses(root)
+    for name, uri in beside.new(root, folder).items():
+        path = os.path.join(folder, postgres.dump_name(name))
+        postgres.make(uri, present[name])
+        postgres.restore(path, uri)
+        compare(manifest, name, postgres.examine(uri, name))
+        os.remove(path)
+
+
 def main():
     began = time.monotonic()
     place = sets.Sets(bucket, prefix, environment, endpoint)
     found = place.complete()
     manifest = sets.named(found, wanted) if wanted else sets.newest(found)
+    sets.refuse_other_kind(manifest, databases.on_postgres(root))
     refuse_unfit(manifest)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for entry in manifest["files"]:
@@ -88,9 +100,11 @@ def main():
         place.fetch(manifest, entry["name"], path)
         if entry["name"] == configuration.NAME:
             configuration.lay(path, root, folder)
-            continue
-        plain = unpack(path)
-        compare(manifest, os.path.basename(plain), databases.examine(plain))
+        elif not sets.on_postgres(manifest):
+            plain = unpack(path)
+            compare(manifest, os.path.basename(plain), databases.examine(plain))
+    if sets.on_postgres(manifest):
+        fill(manifest)
     report = {
         "id": manifest["id"],
         "runs": sets.count(manifest, databases.TRACKING, "runs"),
@@ -105,6 +119,8 @@ def main():
 with sets.explained():
     try:
         main()
+    except postgres.Refused as error:
+        sets.fail("The backup could not be put into PostgreSQL: %s. Nothing was changed." % error)
     except databases.Damaged as error:
         sets.fail(
             "The backup %s is of no use: %s. Choose another: ./fab backup.list"

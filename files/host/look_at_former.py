@@ -37,26 +37,38 @@ def states():
 
 def counted(state):
     """Count the former runs, and those that only the present database knows."""
-    path = os.path.join(folder, state["name"], databases.TRACKING)
+    place = os.path.join(folder, state["name"])
+    try:
+        former = run_ids(place)
+    except Unreadable as error:
+        fail("The former database of %s cannot be read: %s." % (state["name"], error))
+    try:
+        return {"runs": len(former), "lost": len(run_ids(root) - former)}
+    except Unreadable:
+        return {"runs": len(former), "lost": None}
+
+
+class Unreadable(Exception):
+    """Why a database tells nothing."""
+
+
+def run_ids(state):
+    """Return the ids of all runs in a state's database; raises Unreadable."""
+    uri = databases.addresses(state)[databases.TRACKING]
+    if not uri.startswith("sqlite:"):
+        import postgres  # a state of the guide's needs none of what it imports
+
+        try:
+            return postgres.run_ids(uri)
+        except postgres.Refused as error:
+            raise Unreadable(error) from None
+    path = os.path.join(state, databases.TRACKING)
     try:
         # Not read-only: a log that was never folded into the file belongs to it.
         with closing(sqlite3.connect("file:%s?mode=rw" % path, uri=True, timeout=10)) as base:
-            runs = base.execute("select count(*) from runs").fetchone()[0]
-            return {"runs": runs, "lost": made_since(base)}
+            return {run for (run,) in base.execute("select run_uuid from runs")}
     except sqlite3.Error as error:
-        fail("The former database in %s cannot be read: %s." % (state["name"], error))
-
-
-def made_since(former):
-    """Count the runs that a former database does not know; None where the present is damaged."""
-    present = "file:%s?mode=ro" % os.path.join(root, databases.TRACKING)
-    mine = "select run_uuid from main.runs"
-    since = "select count(*) from present.runs where run_uuid not in (%s)" % mine
-    try:
-        former.execute("attach ? as present", (present,))
-        return former.execute(since).fetchone()[0]
-    except sqlite3.Error:
-        return None
+        raise Unreadable(error) from None
 
 
 found = states()

@@ -1,7 +1,8 @@
-"""Bring two SQLite databases that nobody uses to the schema of one MLflow release.
+"""Bring two databases that nobody uses to the schema of one MLflow release.
 
-Runs in that release's environment. Argument: the folder with mlflow.db and basic_auth.db. Reports
-{"migrated": [names], "seconds": n}. Raises where a row that somebody made is gone afterwards.
+Runs in that release's environment. Argument: the folder of their state (mlflow.db and
+basic_auth.db, or a server.env that names PostgreSQL's). Reports {"migrated": [names],
+"seconds": n}. Raises where a row that somebody made is gone afterwards.
 The functions behind `mlflow db upgrade` and `mlflow.server.auth db upgrade`, without their command
 line: internal to MLflow, tested for each release.
 """
@@ -14,6 +15,7 @@ import time
 from contextlib import closing
 
 import databases
+import postgres
 
 folder = sys.argv[1]
 # Migrations may rebuild any table; these hold what people made and must keep every row.
@@ -49,10 +51,17 @@ def migrate_auth(uri):
         engine.dispose()
 
 
+def examined(name, uri):
+    """Check a database and say what is in it."""
+    if uri.startswith("sqlite:"):
+        return databases.examine(os.path.join(folder, name))
+    return postgres.examine(uri, name)
+
+
 def migrated(name, migrate):
     """Migrate one database where it is not of the newest schema; tells whether it was not."""
-    path = os.path.join(folder, name)
-    before = databases.examine(path)
+    uri = databases.addresses(folder)[name]
+    before = examined(name, uri)
     known, newest = databases.revisions(sys.prefix, name)
     if before["revision"] == newest:
         return False
@@ -61,8 +70,8 @@ def migrated(name, migrate):
             "%s was made by a newer MLflow than %s; set that one's `version:` in fabric.yaml"
             % (name, os.path.basename(sys.prefix).partition("-")[0])
         )
-    migrate("sqlite:///" + path)
-    after = databases.examine(path)
+    migrate(uri)
+    after = examined(name, uri)
     if after["revision"] != newest:
         raise databases.Damaged("the migration of %s ended at %s" % (name, after["revision"]))
     for table in KEPT[name]:
@@ -82,8 +91,9 @@ try:
     began = time.monotonic()
     steps = ((databases.TRACKING, migrate_tracking), (databases.AUTH, migrate_auth))
     done = [name for name, migrate in steps if migrated(name, migrate)]
-    for each in databases.NAMES:
-        log_ahead(each)
+    for each, uri in databases.addresses(folder).items():
+        if uri.startswith("sqlite:"):
+            log_ahead(each)
     report = {"migrated": done, "seconds": round(time.monotonic() - began, 1)}
     print("@report " + json.dumps(report))
 except Exception as error:  # noqa: BLE001 (whatever a release's migration raises, nothing is switched)

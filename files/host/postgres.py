@@ -11,7 +11,11 @@ import subprocess
 
 import databases
 from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+INTO = ("--no-owner", "--exit-on-error")  # how a dump is put into an empty database
+# Of PostgreSQL's error codes: object_in_use, insufficient_privilege.
+IN_USE, FORBIDDEN = "55006", "42501"
 
 
 class Refused(Exception):
@@ -32,12 +36,13 @@ def environment(uri):
     return os.environ | {key: value for key, value in values.items() if value}
 
 
-def run(program, *words, uri):
+def run(program, *words, uri, stdin=None):
     """Run one of PostgreSQL's programs; raises Refused with what it says."""
     if shutil.which(program) is None:
         raise Refused("the host lacks %s (apt install postgresql-client)" % program)
+    command = [program, "--no-password", *words]
     done = subprocess.run(
-        [program, "--no-password", *words], env=environment(uri), capture_output=True, text=True
+        command, env=environment(uri), stdin=stdin, capture_output=True, text=True
     )
     if done.returncode:
         said = (done.stderr.strip() or "nothing").splitlines()
@@ -47,6 +52,13 @@ def run(program, *words, uri):
 def size(uri):
     """Return the bytes of the database on the server."""
     return ask(uri, "select pg_database_size(current_database())")
+
+
+def change(uri, statement, values):
+    """Run one statement, its values in psycopg's own %s."""
+    with connected(uri) as connection:
+        connection.exec_driver_sql(statement, values)
+        connection.commit()
 
 
 def ask(uri, query):
@@ -74,7 +86,7 @@ def dump(uri, name, folder):
 
     `name` is what its SQLite file would be called. The counts come from the dump's own snapshot.
     """
-    path = os.path.join(folder, name.replace(".db", ".dump"))
+    path = os.path.join(folder, dump_name(name))
     with connected(uri, isolation_level="REPEATABLE READ") as connection:
         snapshot = connection.execute(text("select pg_export_snapshot()")).scalar()
         words = ("-Fc", "-Z", "1", "--snapshot", snapshot, "--file", path)
@@ -83,6 +95,94 @@ def dump(uri, name, folder):
     # A dump that cannot be listed cannot be restored.
     run("pg_restore", "--list", "--file", os.devnull, path, uri=uri)
     return path, seen | {"bytes": os.path.getsize(path)}
+
+
+def dump_name(name):
+    """Return what a database's dump is called, by what its SQLite file would be."""
+    return name.replace(".db", ".dump")
+
+
+def restore(path, uri):
+    """Fill an empty database from a dump; whom it belonged to on the other server is left out."""
+    words = (*INTO, "--no-privileges", "--jobs", "2", "--dbname", name_of(uri))
+    run("pg_restore", *words, path, uri=uri)
+
+
+def copy(uri, target):
+    """Fill an empty database on the same server with what another holds at one moment."""
+    command = ["pg_dump", "--no-password", "-Fc", "-Z", "0"]
+    with subprocess.Popen(
+        command, env=environment(uri), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as dumping:
+        run("pg_restore", *INTO, "--dbname", name_of(target), uri=target, stdin=dumping.stdout)
+    if dumping.returncode:
+        raise Refused("pg_dump ended with %d" % dumping.returncode)
+
+
+def make(uri, present, like=None):
+    """Make a database on the server where `present` is, sorted as that is; empty, or like another.
+
+    Returns whether it was made: another cannot be taken as a pattern while anybody uses it.
+    """
+    with administered(present) as connection:
+        query = "select datcollate, datctype from pg_database where datname = current_database()"
+        collate, ctype = connection.execute(text(query)).one()
+        query = (
+            "create database \"%s\" template \"%s\" encoding 'UTF8' lc_collate '%s' lc_ctype '%s'"
+        )
+        pattern = name_of(like) if like else "template0"
+        try:
+            connection.execute(text(query % (name_of(uri), pattern, collate, ctype)))
+        except DBAPIError as error:
+            if like and error.orig.pgcode == IN_USE:
+                return False
+            if error.orig.pgcode == FORBIDDEN:
+                role = connection.execute(text("select current_user")).scalar()
+                raise Refused(
+                    'the role %s may not make databases. As an administrator: alter role "%s" '
+                    "createdb" % (role, role)
+                ) from None
+            raise
+        connection.execute(text('revoke all on database "%s" from public' % name_of(uri)))
+    return True
+
+
+def drop(uri, present):
+    """Drop a database on the server where `present` is; raises Refused while anybody uses it."""
+    with administered(present) as connection:
+        connection.execute(text('drop database if exists "%s"' % name_of(uri)))
+
+
+def administered(uri):
+    """Connect where databases are made and dropped, which no transaction may hold."""
+    return connected(uri, isolation_level="AUTOCOMMIT")
+
+
+def name_of(uri):
+    return make_url(uri).database
+
+
+def run_ids(uri):
+    """Return the ids of all runs."""
+    with connected(uri) as connection:
+        return set(connection.execute(text("select run_uuid from runs")).scalars())
+
+
+def present(uri):
+    """Count what a server has now, as databases.present does; None where nothing can be counted."""
+    try:
+        with connected(uri) as connection:
+            query = "select count(*), max(start_time) from runs"
+            runs, newest = connection.execute(text(query)).one()
+            return {"runs": runs, "newest_run": newest}
+    except Refused:
+        return None
+
+
+def examine(uri, name):
+    """Say what a database holds, as databases.examine does of one of SQLite's."""
+    with connected(uri) as connection:
+        return described(connection, name)
 
 
 def described(connection, name):

@@ -168,6 +168,28 @@ def count(manifest, database, table):
     return seen["counts"].get(table, 0) if "counts" in seen else seen.get("count", 0)
 
 
+def on_postgres(manifest):
+    """Tell whether a set's databases are PostgreSQL's."""
+    return any(seen.get("kind") == "postgresql" for seen in manifest["databases"].values())
+
+
+def refuse_other_kind(manifest, served_by_postgres):
+    """End with one line where a set is of another kind of database than the server's."""
+    if on_postgres(manifest) == served_by_postgres:
+        return
+    if served_by_postgres:
+        fail(
+            "The backup %s is of SQLite databases, and this server is on PostgreSQL. Choose "
+            "another (./fab backup.list), or restore it where no `backend_store_uri:` is set, then "
+            "move that one: ./fab postgres.migrate" % manifest["id"]
+        )
+    fail(
+        "The backup %s is of PostgreSQL databases, and this server is on SQLite. Choose another "
+        "(./fab backup.list), or restore it on a server whose `backend_store_uri:` names "
+        "PostgreSQL." % manifest["id"]
+    )
+
+
 def version(manifest):
     """Return the MLflow version that made a set."""
     return manifest.get("version") or manifest["release"].rpartition("-")[0]

@@ -1,5 +1,5 @@
 # Replace the server's state (databases, release, start script) as a whole.
-# Needs: root, unit, settle.sh and stream.sh. The new state lies in next.part. What goes back after a
+# Needs: root, unit, settle.sh, stream.sh and tidy.sh. The new state lies in next.part. What goes back after a
 # failure runs where bash ignores errexit: so each step here says by itself when it fails.
 
 # From here on the server does not start: who asks it something waits in its socket. The lock ends
@@ -26,16 +26,28 @@ for name in ("mlflow.db", "basic_auth.db"):
 PYTHON
 }
 
+# Tell whether a state in a folder has databases of its own.
+holds_databases() { [ -e "$1/mlflow.db" ] || [ -e "$1/.aside" ] || grep -qs '^AUTH_STORE_URI=' "$1/server.env"; }
+
+# Tell whether a state's PostgreSQL databases were made beside the server's, for it alone.
+names_ours() { [ -s "$root/.databases" ] && grep -qsFf "$root/.databases" "$1/server.env"; }
+
 # Make next.part the state. Arguments: the task, and a name for the state that it replaces.
 switch() {
   local databases=false
-  if [ -e "$root/next.part/mlflow.db" ] || [ -e "$root/next.part/.aside" ]; then databases=true; fi
+  if holds_databases "$root/next.part"; then databases=true; fi
   printf '{"task": "%s", "release": "%s", "databases": %s}\n' \
     "$1" "$(basename "$(readlink "$root/venv")")" "$databases" > "$root/next.part/.about.json" || return
   printf '%s\n' "$2" > "$root/next.part/.name" || return
   sync -f "$root/next.part"
   mv -T "$root/next.part" "$root/next" || return
   settle
+}
+
+# What a new state was built of, where it is not to be, or was cut off.
+give_up_next() {
+  rm -rf "$root/next.part"
+  tidy_databases
 }
 
 # Start the server on what is in place now; requests that waited go on.
@@ -47,7 +59,7 @@ serve() {
 
 # What a switch does where it fails: before it, and once the new state was in place.
 serve_again() {
-  rm -rf "$root/next.part"
+  give_up_next
   release_hold
   if (serve); then
     say "the former state serves again, with all data"
@@ -61,7 +73,7 @@ go_back() { # the name of the state that it replaced
   hold
   if stop_server && give_back return "$1" "$failed"; then
     # A server that was only slow may have acknowledged a run before it was given up.
-    if [ -e "$root/former/$failed/mlflow.db" ]; then
+    if [ -e "$root/former/$failed/mlflow.db" ] || names_ours "$root/former/$failed"; then
       say "what did not serve is kept in $root/former/$failed"
     else
       rm -rf "$root/former/$failed"
@@ -98,4 +110,5 @@ forget_old_states() {
     name=$(basename "$folder")
     if ! grep -qF "$name" <<< "$used"; then rm -rf "$folder" "$root/releases/$name.txt"; fi
   done
+  tidy_databases
 }

@@ -1,9 +1,10 @@
 """Start one MLflow release on databases that nobody else uses, and prove that it is usable.
 
-Runs on the host in that release's environment. Arguments: the folder with mlflow.db and
-basic_auth.db, bucket, artifact prefix. The server listens on a socket beside this file, not on the
-public one. It logs in as an admin of its own, made in a copy of the database of users; reads the
-newest run, and lists the bucket. Reports {"seconds": n, "run": id or null}.
+Runs on the host in that release's environment. Arguments: the folder of their state (mlflow.db and
+basic_auth.db, or a server.env that names PostgreSQL's), bucket, artifact prefix. The server listens
+on a socket beside this file, not on the public one. It logs in as an admin of its own, made in a
+copy of SQLite's database of users, or in PostgreSQL's for as long as it is needed; reads the newest
+run, and lists the bucket. Reports {"seconds": n, "run": id or null}.
 """
 
 import base64
@@ -24,17 +25,26 @@ import time
 from contextlib import closing, suppress
 
 import databases
+import postgres
 
 folder, bucket, prefix = sys.argv[1:4]
+uris = databases.addresses(folder)
+on_postgres = databases.on_postgres(folder)
 PATIENCE = 150  # seconds; a start takes 10, and the host may be busy
 NAME, PASSWORD = "remote-mlflow-check", secrets.token_hex(16)
 INI = """[mlflow]
 default_permission = READ
-database_uri = sqlite:///%s
+database_uri = %s
 admin_username = %s
 admin_password = %s
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 """
+
+
+OURS = "insert into users (username, password_hash, is_admin) values (%s, %s, %s)"
+NEWEST = (
+    "select run_uuid from runs where lifecycle_stage = 'active' order by start_time desc limit 1"
+)
 
 
 class Unusable(Exception):
@@ -42,18 +52,26 @@ class Unusable(Exception):
 
 
 def users_with_ours(scratch):
-    """Copy the database of users and add an admin whose password is known here alone."""
-    databases.copy(folder, (databases.AUTH,), scratch)
-    path = os.path.join(scratch, databases.AUTH)
+    """Add an admin whose password is known here alone; returns the address to find the users at."""
     from werkzeug.security import generate_password_hash
 
+    # Few rounds: it lives for seconds, and each request is hashed anew.
+    ours = (NAME, generate_password_hash(PASSWORD, method="pbkdf2:sha256:1000"), True)
+    if on_postgres:
+        forget_ours()
+        postgres.change(uris[databases.AUTH], OURS, ours)
+        return uris[databases.AUTH].replace("%", "%%")  # it is read with interpolation
+    databases.copy(folder, (databases.AUTH,), scratch)
+    path = os.path.join(scratch, databases.AUTH)
     with closing(sqlite3.connect(path)) as users, users:
-        users.execute(
-            "insert into users (username, password_hash, is_admin) values (?, ?, 1)",
-            # Few rounds: it lives for seconds, and each request is hashed anew.
-            (NAME, generate_password_hash(PASSWORD, method="pbkdf2:sha256:1000")),
-        )
-    return path
+        users.execute(OURS.replace("%s", "?"), ours)
+    return "sqlite:///" + path
+
+
+def forget_ours():
+    """Take our admin out of a database that is to be served."""
+    if on_postgres:
+        postgres.change(uris[databases.AUTH], "delete from users where username = %s", (NAME,))
 
 
 def started(scratch, address):
@@ -61,7 +79,7 @@ def started(scratch, address):
     with open(ini, "w") as stream:
         stream.write(INI % (users_with_ours(scratch), NAME, PASSWORD))
     environment = os.environ | {
-        "MLFLOW_BACKEND_STORE_URI": "sqlite:///" + os.path.join(folder, databases.TRACKING),
+        "MLFLOW_BACKEND_STORE_URI": uris[databases.TRACKING],
         "MLFLOW_AUTH_CONFIG_PATH": ini,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://%s/%s" % (bucket, prefix),
@@ -140,12 +158,11 @@ def wanted(answer, what):
 
 
 def newest_run():
+    if on_postgres:
+        return postgres.ask(uris[databases.TRACKING], NEWEST)
     path = os.path.join(folder, databases.TRACKING)
     with closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True)) as base:
-        row = base.execute(
-            "select run_uuid from runs where lifecycle_stage = 'active' "
-            "order by start_time desc limit 1"
-        ).fetchone()
+        row = base.execute(NEWEST).fetchone()
     return row and row[0]
 
 
@@ -160,8 +177,8 @@ def end(server):
 
 
 def fold_log():
-    """Leave each database in one file."""
-    for name in databases.NAMES:
+    """Leave each database of SQLite's in one file."""
+    for name in () if on_postgres else databases.NAMES:
         with closing(sqlite3.connect(os.path.join(folder, name), timeout=20)) as base:
             base.execute("pragma wal_checkpoint(truncate)").fetchall()
 
@@ -177,13 +194,14 @@ def main():
     finally:
         end(server)
         fold_log()
+        forget_ours()
         shutil.rmtree(scratch, ignore_errors=True)
     print("@report " + json.dumps({"seconds": round(time.monotonic() - began, 1), "run": run}))
 
 
 try:
     main()
-except (Unusable, OSError, sqlite3.Error) as error:
+except (Unusable, postgres.Refused, OSError, sqlite3.Error) as error:
     text = str(error).rstrip(".")
     print("@fail MLflow does not serve these databases: %s. Nothing was changed." % text)
     sys.exit(1)

@@ -4,7 +4,7 @@
 next=$root/next.part
 former=$(date -u +%Y%m%dT%H%M%SZ)-$current
 lay_out() {
-  rm -rf "$next"
+  give_up_next
   mkdir -m 0700 "$next"
   ln -s "releases/$release" "$next/venv"
   install -m 0700 "$here/start" "$next/start_mlflow_server.sh"

@@ -32,6 +32,18 @@ SETS = "mlflow-backups/default/"
 WHOLE = (
     "select run_uuid from runs join params using (run_uuid) join latest_metrics using (run_uuid)"
 )
+# Programs that an operator's task runs on the host, by where they were unpacked.
+KILL = """
+import os, signal, sys
+for entry in os.listdir("/proc"):
+    try:
+        words = open("/proc/%s/cmdline" % entry).read().split("\\0")
+        if any(word.startswith("/run/lock/remote-mlflow.") for word in words):
+            print(entry, *words)
+            os.kill(int(entry), signal.SIGKILL)
+    except OSError:
+        continue
+"""
 # Run as the login user: root would leave files beside the databases that the server cannot write.
 LOOK = """
 import glob, json, os, sqlite3, sys

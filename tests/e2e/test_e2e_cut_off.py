@@ -8,7 +8,7 @@ import time
 import pytest
 from lab import UNIT, Working, until
 from load import Load, writers
-from older import NEWER, OLDER, Older, State, set_id
+from older import KILL, NEWER, OLDER, Older, State, set_id
 
 TASKS = ("backup", "restore", "upgrade")
 VICTIMS = ("host", "operator", "server", "program")
@@ -19,18 +19,6 @@ BEGINS = {
     "restore": ("fetch and check", 13.0),
     "upgrade": ("rehearse the upgrade", 32.0),
 }
-# Programs that an operator's task runs on the host, by where they were unpacked.
-KILL = """
-import os, signal, sys
-for entry in os.listdir("/proc"):
-    try:
-        words = open("/proc/%s/cmdline" % entry).read().split("\\0")
-        if any(word.startswith("/run/lock/remote-mlflow.") for word in words):
-            print(entry, *words)
-            os.kill(int(entry), signal.SIGKILL)
-    except OSError:
-        continue
-"""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

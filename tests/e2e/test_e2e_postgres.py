@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import datetime
 
 import pytest
-from lab import CHAIN, ROOT, SEARCH, Host, Lab
-from load import ROWS
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
+from load import ROWS, Load, writers
+from older import KILL, NEWER, OLDER, set_id
 
 RUNS = 300
 SOCKET = "postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"
@@ -64,9 +67,8 @@ def test_a_server_moves_to_postgresql_beside_it_and_back(lab: Lab) -> None:
         assert "ada" in host.fab("postgres.psql", "--users", "--command", "table users").out
         host.healthy()
 
+        host.refused("restore", "--yes", because=("is of SQLite databases", "on PostgreSQL"))
         assert f"{RUNS} runs, 2 users" in host.fab("backup").out
-        for task in (("restore",), ("backup.verify",), ("upgrade", "--to", "3.16.0")):
-            host.refused(*task, because=("PostgreSQL",))
         assert findings(host) == ["backup-unscheduled", "client-variables-unset"]
         host.run("systemctl stop postgresql@15-main")
         assert "store-unreachable" in findings(host)
@@ -105,3 +107,92 @@ def test_a_server_with_postgresql_on_another_host(lab: Lab) -> None:
         assert password not in db.run("cat /var/log/postgresql/*.log")
         assert not web.run(f"ls {ROOT}/*.db", code=None).startswith("/")
         web.healthy()
+
+
+# -- nothing is lost --------------------------------------------------------------------------
+
+
+def served(host: Host) -> set[str]:
+    """Return the runs in the database that the server uses."""
+    return set(host.fab("postgres.psql", "--command", "select run_uuid from runs").out.split())
+
+
+def as_postgres(host: Host, query: str) -> list[str]:
+    """Ask PostgreSQL as its administrator."""
+    return host.run(f"cd / && runuser -u postgres -- psql -qtAX -c {query!r}").split()
+
+
+def made_here(host: Host) -> set[str]:
+    """Return the databases that restores and upgrades made."""
+    query = "select datname from pg_database where datname like $$mlflow$$ || chr(95) || $$2%$$"
+    return set(as_postgres(host, query))
+
+
+def named(host: Host) -> set[str]:
+    """Return those of them that a state of the server names."""
+    lines = host.run(
+        f"cat {ROOT}/server.env {ROOT}/former/*/server.env {ROOT}/next*/server.env || :"
+    )
+    uris = [line.split("=", 1)[1].strip("'") for line in lines.splitlines() if "STORE_URI=" in line]
+    return {uri.partition("?")[0].rpartition("/")[2] for uri in uris}
+
+
+def all_there(host: Host, load: Load) -> None:
+    load.goes_on()
+    assert load.acknowledged() - served(host) == set()
+
+
+def test_postgresql_is_restored_upgraded_and_given_back_and_no_run_is_lost(lab: Lab) -> None:
+    with lab.blank() as host:
+        host.variables |= {"FABRIC_MLFLOW_BIND": "0.0.0.0", "FABRIC_MLFLOW_VERSION": OLDER}
+        host.fab("install", "postgres.install", timeout=600)
+        host.variables["FABRIC_MLFLOW_BACKEND_STORE_URI"] = SOCKET
+        host.fab("configure", "deploy")
+        login = host.login()
+        with writers(host, login, ("client", 2), ("raw", 2)) as load:
+            # Whoever may make no database is told so before anything is touched.
+            as_postgres(host, "alter role mlflow nocreatedb")
+            host.refused("upgrade", "--to", NEWER, because=("alter role", "Nothing was changed"))
+            as_postgres(host, "alter role mlflow createdb")
+            id = set_id(host.fab("backup").out)
+            began = time.time()
+            assert f"{id} was restored and served in" in host.fab("backup.verify").out
+            assert made_here(host) == set()
+
+            done = host.fab("upgrade", "--to", NEWER, timeout=600)
+            assert "writes waited for" in done.out
+            all_there(host, load)
+            assert len(made_here(host)) == 2
+            assert load.failures() == []
+            before = load.acknowledged()
+
+            host.fab("rollback", "--yes")
+            load.goes_on()
+            assert before - served(host), "the runs since the upgrade are in the other database"
+            # What was put aside is not lost.
+            aside = host.run(f"ls {ROOT}/former").split()[-1]
+            host.fab("rollback", "--yes", "--id", aside)
+            load.goes_on()
+            assert before - served(host) == set()
+        host.fab("rollback", "--yes", "--id", host.run(f"ls {ROOT}/former").split()[-1])
+
+        # Cut off while the server is stopped: the same again sees it through.
+        with host.start("upgrade", "--to", NEWER) as working:
+            until(lambda: "stop the server" in working.so_far, "the server is stopped", 300)
+            time.sleep(3)
+            host.python(KILL)
+            working.done()
+        until(lambda: host.status(SEARCH, login) == 200, "the server serves", 120)
+        host.fab("upgrade", "--to", NEWER, timeout=600)
+        assert made_here(host) == made_here(host) & named(host)
+        assert host.unit(UNIT, "NRestarts") == "0"
+
+        done = host.fab("restore", "--yes", "--id", id)
+        assert "restored " + id in done.out
+        made = datetime.strptime(id[:16], "%Y%m%dT%H%M%SZ").timestamp()
+        assert load.acknowledged(before=made) - served(host) == set()
+        assert load.acknowledged() - load.acknowledged(before=began) - served(host)
+        assert host.status(SEARCH, login) == 200
+        assert made_here(host) == made_here(host) & named(host)
+        again = host.fab(*CHAIN, FABRIC_MLFLOW_VERSION=NEWER).out
+        assert again.count("nothing to change") == 3, again

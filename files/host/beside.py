@@ -1,0 +1,123 @@
+"""Make PostgreSQL databases beside those that the server uses, and drop those that no state names.
+
+Runs on the host, in a release's environment. Where SQLite's new databases are files in a folder,
+PostgreSQL's have names of their own, <database>_<UTC time>, which the folder's server.env holds:
+so a state is switched to and given back by its files alone, whatever it is kept in.
+
+Usage: beside.py copy ROOT FOLDER   copies of both, for a new state in that folder
+       beside.py tidy ROOT          what a former, failed or killed task left
+"""
+
+import glob
+import os
+import re
+import sys
+import time
+
+import databases
+import postgres
+
+NOTE = ".databases"  # the addresses of all that were made here, one a line
+MADE = re.compile(r"_\d{8}t\d{6}z$")
+LONGEST = 63 - len("_20261125t170000z_auth")  # bytes that PostgreSQL leaves to the name before it
+STATES = ("", "next", "next.part", "former/*")  # the folders that name databases
+
+
+def copy(root, folder):
+    """Copy both databases as they are, and name the copies in the folder."""
+    present = databases.addresses(root)
+    uris = new(root, folder)
+    for name, uri in uris.items():
+        if not postgres.make(uri, present[name], like=present[name]):
+            postgres.make(uri, present[name])
+            postgres.copy(present[name], uri)
+
+
+def new(root, folder):
+    """Choose addresses for two databases of a new state, and name them in its folder."""
+    present = databases.addresses(root)
+    base = MADE.sub("", database(present[databases.TRACKING]))[:LONGEST]
+    base += time.strftime("_%Y%m%dt%H%M%Sz", time.gmtime())
+    names = {databases.TRACKING: base, databases.AUTH: base + "_auth"}
+    uris = {name: spelled(present[name], names[name]) for name in names}
+    # Before they are made: what is killed in between leaves nothing that nobody knows.
+    write(root, NOTE, "".join(uri + "\n" for uri in [*noted(root), *uris.values()]))
+    lay(root, folder, uris)
+    return uris
+
+
+def lay(root, folder, uris):
+    """Have a folder's server.env and login's file name these databases."""
+    kept = next(f for f in (folder, root) if os.path.exists(os.path.join(f, "server.env")))
+    text = read(kept, "server.env")
+    for name, uri in uris.items():
+        variable = databases.VARIABLES[name]
+        text = replaced(text, variable, "%s='%s'" % (variable, uri))
+    write(folder, "server.env", text)
+    login = read(root, ".mlflow_auth_config")
+    users = uris[databases.AUTH].replace("%", "%%")  # the file is read with interpolation
+    write(folder, ".mlflow_auth_config", replaced(login, "database_uri", "database_uri = " + users))
+
+
+def replaced(text, key, line):
+    """Put a line in the place of the one that begins with a key."""
+    return re.sub("^%s *=.*$" % key, lambda _: line, text, flags=re.M)
+
+
+def tidy(root):
+    """Drop what was made here and no state names any more; what cannot go now stays noted."""
+    used = {
+        uri
+        for state in STATES
+        for folder in glob.glob(os.path.join(root, state))
+        for uri in databases.addresses(folder).values()
+    }
+    left = []
+    for uri in noted(root):
+        if uri in used:
+            left.append(uri)
+            continue
+        try:
+            postgres.drop(uri, databases.addresses(root)[databases.TRACKING])
+        except postgres.Refused as error:
+            print("@warn The database %s is left for later: %s" % (database(uri), error))
+            left.append(uri)
+    write(root, NOTE, "".join(uri + "\n" for uri in left))
+
+
+def noted(root):
+    return read(root, NOTE).split() if os.path.exists(os.path.join(root, NOTE)) else []
+
+
+def database(uri):
+    """Return the name of an address' database."""
+    return uri.partition("?")[0].rpartition("/")[2]
+
+
+def spelled(uri, name):
+    """Return an address with another database, and everything else as it was written."""
+    place, mark, options = uri.partition("?")
+    return "%s/%s%s%s" % (place.rpartition("/")[0], name, mark, options)
+
+
+def read(folder, name):
+    with open(os.path.join(folder, name)) as stream:
+        return stream.read()
+
+
+def write(folder, name, text):
+    """Write a file whole."""
+    path = os.path.join(folder, name)
+    with open(os.open(path + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as part:
+        part.write(text)
+        part.flush()
+        os.fsync(part.fileno())
+    os.replace(path + ".part", path)
+
+
+if __name__ == "__main__":
+    try:
+        {"copy": copy, "tidy": tidy}[sys.argv[1]](*sys.argv[2:])
+    except postgres.Refused as error:
+        print("@fail %s. Nothing was changed." % str(error).rstrip("."))
+        sys.exit(1)
