@@ -80,7 +80,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show with a test that failed what its host's server said last."""
     report: Any = yield
     if report.when == "call" and report.failed:
-        for name, host in getattr(item, "funcargs", {}).items():
+        for name, value in getattr(item, "funcargs", {}).items():
+            host = getattr(value, "host", value)
             if isinstance(host, Host):
                 report.sections.append((f"the server on {name}", said_last(host)))
     return report  # type: ignore[return-value]

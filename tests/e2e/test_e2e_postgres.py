@@ -142,6 +142,7 @@ def all_there(host: Host, load: Load) -> None:
     assert load.acknowledged() - served(host) == set()
 
 
+@pytest.mark.costly
 def test_postgresql_is_restored_upgraded_and_given_back_and_no_run_is_lost(lab: Lab) -> None:
     with lab.blank() as host:
         host.variables |= {"FABRIC_MLFLOW_BIND": "0.0.0.0", "FABRIC_MLFLOW_VERSION": OLDER}
@@ -194,5 +195,5 @@ def test_postgresql_is_restored_upgraded_and_given_back_and_no_run_is_lost(lab: 
         assert load.acknowledged() - load.acknowledged(before=began) - served(host)
         assert host.status(SEARCH, login) == 200
         assert made_here(host) == made_here(host) & named(host)
-        again = host.fab(*CHAIN, FABRIC_MLFLOW_VERSION=NEWER).out
-        assert again.count("nothing to change") == 3, again
+        again = host.fab("configure", "deploy", FABRIC_MLFLOW_VERSION=NEWER).out
+        assert again.count("nothing to change") == 2, again
