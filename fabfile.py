@@ -13,6 +13,7 @@ from tasks import (
     audit,
     backup,
     backups,
+    balancer,
     check,
     client,
     configure,
@@ -63,6 +64,7 @@ namespace = Collection(
     environments.use,
     environments.environments,
     gc.gc,
+    balancer.balancer,
     rehearse.rehearse,
     check.test,
 )

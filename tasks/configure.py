@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
 
 
+SHARERS = ("share.py", "postgres.py", "databases.py")
 Half = Callable[["Settings", Facts, Keys | None, Login | None], list[Change]]
 
 
@@ -82,13 +83,19 @@ def _configure(server: Server, task: str, *halves: Half) -> None:
     refuse_unlike_guide(server.settings, facts)
     if not facts.complete:
         raise Exit(f"Nothing is installed on {server.name} yet. Type: ./fab install {task}")
+    joining = facts.store is None and stores.in_common(server.settings) is not None
+    if auth_changes in halves and joining:
+        facts = _join(server, task)
     needed = [
         change
         for half in halves
         for change in half(server.settings, facts, server.keys, server.login)
     ]
     if auth_changes in halves:
-        needed += store_changes(server.settings, facts, credentials.database_password(server))
+        if not joining:
+            password = credentials.database_password(server)
+            needed += store_changes(server.settings, facts, password)
+            needed += share_changes(server.settings, facts)
         _accept_supplied_login(server)
     if needed:
         if server.login and not facts.has_users:
@@ -99,6 +106,17 @@ def _configure(server: Server, task: str, *halves: Half) -> None:
         server.say("✓ configured", "green")
     else:
         server.say(f"{task}: nothing to change")
+
+
+def _join(server: Server, task: str) -> Facts:
+    """Make a new host one of its database's, and look who the users there are."""
+    settings, facts = server.settings, server.facts
+    password = credentials.database_password(server)
+    first = [making_env(settings, facts), *store_changes(settings, facts, password)]
+    server.apply(task, [*first, *share_changes(settings, facts)])
+    if server.facts.has_users:
+        server.say(f"its database has {server.facts.users} users already, who stay as they are")
+    return server.facts
 
 
 def aws_changes(
@@ -195,13 +213,7 @@ def auth_changes(
     """Decide what a server without users needs for its first start."""
     needed = []
     if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in facts.server_env:
-        needed.append(
-            Change(
-                "make server.env with a secret key",
-                read("host/make_server_env.sh"),
-                {"stores": stores.lines(stores.wanted(settings, facts), facts.root)},
-            )
-        )
+        needed.append(making_env(settings, facts))
     if not facts.has_users and login is not None:
         users = stores.current(settings, facts).users
         text = auth_config(settings, users, login.username, login.password)
@@ -214,6 +226,15 @@ def auth_changes(
                 )
             )
     return needed
+
+
+def making_env(settings: Settings, facts: Facts) -> Change:
+    """Build the change that makes server.env, or the key that it lost."""
+    return Change(
+        "make server.env with a secret key",
+        read("host/make_server_env.sh"),
+        {"stores": stores.lines(stores.wanted(settings, facts), facts.root)},
+    )
 
 
 def store_changes(settings: Settings, facts: Facts, password: str | None) -> list[Change]:
@@ -234,6 +255,18 @@ def store_changes(settings: Settings, facts: Facts, password: str | None) -> lis
     if needed or facts.schema is None:
         needed.append(proving_stores(settings, facts))
     return needed
+
+
+def share_changes(settings: Settings, facts: Facts) -> list[Change]:
+    """Have all servers of the database be one: with one secret key, and one id in the bucket."""
+    if facts.shared or not stores.current(settings, facts).apart:
+        return []
+    python = python_of(settings, facts)
+    script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" "$root")'
+    files: dict[str, str | bytes] = {name: read(f"host/{name}") for name in SHARERS}
+    files["stores"] = stores.lines(stores.current(settings, facts), facts.root)
+    what = "agree on secret key and id with the database's other servers"
+    return [Change(what, script, files)]
 
 
 def proving_stores(settings: Settings, facts: Facts) -> Change:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from getpass import getpass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SHORTEST = 12  # characters; MLflow 3.17 refuses a shorter admin password at its first start
 USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+OF_DATABASE = "--postgres.json"  # what copies of a role's password end in
 KEY_ID, KEY, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 
 
@@ -135,25 +137,37 @@ def kept_database_password(role: str, host: str) -> str | None:
 
 
 def _password_file(role: str, host: str) -> Path:
-    return paths.config() / f"{role}@{host.replace('/', '_')}--postgres.json"
+    return paths.config() / f"{role}@{host.replace('/', '_')}{OF_DATABASE}"
 
 
 def copy_of(server: Server) -> Path:
-    """Name the operator's copy of this server's login."""
-    name = "".join(c if c.isalnum() or c in "@.-_" else "_" for c in server.identity)
+    """Name the operator's copy of this server's login: one for all that have a database in common.
+
+    Their users are the same, whichever host is asked.
+    """
+    if named := stores.in_common(server.settings):
+        return paths.config() / f"{_plain(f'{named.role}@{named.host}_{named.database}')}.json"
+    return _copy_of_host(server)
+
+
+def _copy_of_host(server: Server) -> Path:
     suffix = f"--{server.settings.environment}" if server.settings.environment else ""
-    return paths.config() / f"{name}{suffix}.json"
+    return paths.config() / f"{_plain(server.identity)}{suffix}.json"
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "@.-_" else "_" for c in name)
 
 
 def kept(server: Server) -> Login | None:
-    """Return the login in the operator's copy."""
-    return _read(copy_of(server))
+    """Return the login in the operator's copy; the host's own is from before it had company."""
+    return _read(copy_of(server)) or _read(_copy_of_host(server))
 
 
 def is_anothers(server: Server, login: Login) -> bool:
     """Tell whether a login is kept here as that of another server."""
-    others = set(paths.config().glob("*.json")) - {copy_of(server)}
-    return login in map(_read, others)
+    others = set(paths.config().glob("*.json")) - {copy_of(server), _copy_of_host(server)}
+    return login in [_read(other) for other in others if not other.name.endswith(OF_DATABASE)]
 
 
 def _read(copy: Path) -> Login | None:
@@ -228,7 +242,8 @@ def _mlflow_path() -> Path:
 def write_privately(file: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}")
+    # Several hosts' threads may keep one and the same login at once.
+    part = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         stream.write(text)
     part.replace(file)
@@ -287,15 +302,18 @@ def _lacks_keys(server: Server) -> bool:
 def gather_logins(servers: list[Server]) -> None:
     """Settle the first user's login for each host without users, asking once for all of them.
 
-    A host that has users is left alone: nothing is generated, asked for or rewritten there.
+    A host that has users is left alone: nothing is generated, asked for or rewritten there. Those
+    that have a database in common get one login.
     """
     new = [server for server in servers if not server.facts.has_users]
     blank = [server for server in new if known(server) is None]
     asking = [server for server in blank if not server.rehearsal] if interactive() else []
     asked = ask_password(asking[0].settings.username, _names(asking)) if asking else None
+    made: dict[Path, Login] = {}
     for server in new:
         password = asked if asked and server in asking else generated()
-        server.login = known(server) or Login(server.settings.username, password)
+        own = Login(server.settings.username, password)
+        server.login = known(server) or made.setdefault(copy_of(server), own)
         console.protect(server.login.password)
 
 

@@ -25,6 +25,7 @@ from tasks.templates import confined, read, render
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
+FIRST = ("first_start.py", "postgres.py", "databases.py")
 CHECK = "check login, database and bucket"
 # Measured on 3.17.2 without the job runner: 431 MB with one worker, about 190 MB for each more.
 FIRST_WORKER_MB, MORE_WORKER_MB = 431, 190
@@ -122,9 +123,10 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     sentences.append(CHECK)
     restart = must_restart(settings, differing)
     what = "; ".join(sentences)
+    first = stores.in_common(settings) is not None and not facts.has_users
     return [
         *marking,
-        deploying(settings, what, differing, after, stamp, login, restart, facts.tls),
+        deploying(settings, what, differing, after, stamp, login, restart, facts.tls, first),
     ]
 
 
@@ -137,8 +139,12 @@ def deploying(
     login: Login | None,
     restart: bool,
     tls: Tls | None = None,
+    first: bool = False,
 ) -> Change:
-    """Build the one change that ships the files and sees the server well."""
+    """Build the one change that ships the files and sees the server well.
+
+    `first` says that its database, which others have too, lacks tables and users.
+    """
     staged = deep_check() | {
         "after": after.text,
         "places": "".join(
@@ -147,10 +153,12 @@ def deploying(
     }
     for n, file in enumerate(differing):
         staged[f"file{n}"] = file.text
+    if first:
+        staged |= {name: read(f"host/{name}") for name in FIRST}
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
-            f"listen={sh(' '.join(sorted(listeners(settings))))}",
+            f"listen={sh(' '.join(sorted(listeners(settings))))} first={'yes' if first else 'no'}",
             f"well={stamp} login={stage_login(staged, login)}",
             f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
             if tls

@@ -347,6 +347,14 @@ def _with_rest(message: str | None, rest: Sequence[Chain]) -> str | None:
     return f"{(message or 'It failed').rstrip('.')}. Not begun: what follows in {names}."
 
 
+def have_one_database(servers: Sequence[Server]) -> bool:
+    """Tell whether these are several hosts whose servers have their runs and users in common."""
+    from tasks import stores
+
+    named = {stores.in_common(server.settings) for server in servers}
+    return len(servers) > 1 and len(named) == 1 and named != {None}
+
+
 class Chain:
     """The remote tasks that follow each other without a local one between them."""
 
@@ -380,6 +388,8 @@ class Chain:
         if not self._hosts:
             raise Exit(NO_HOST)
         self._servers = [self._server(host) for host in self._hosts]
+        for server in self._servers:
+            server.several = have_one_database(self._servers)
         self._each(lambda task: task.check, self._servers)
 
     def run(self) -> None:
@@ -387,8 +397,11 @@ class Chain:
         console.tagged = len(self._servers) > 1
         if console.chosen:
             console.head(f"{self._servers[0].settings.label} on {', '.join(self._hosts)}:")
-        ready = [server for server in self._servers if server.name not in self._failures]
-        self._side_by_side(ready, self._run_tasks)
+        for manner, part in itertools.groupby(
+            zip(self._answers, self._calls, strict=True), lambda pair: self._manner(pair[1].task)
+        ):
+            ready = [server for server in self._servers if server.name not in self._failures]
+            manner(ready, functools.partial(self._run_tasks, list(part)))
         self._report(self._servers)
         self._summarise()
 
@@ -439,6 +452,35 @@ class Chain:
                     server.connection.close()
                 raise
 
+    def _manner(self, task: Any) -> Callable[[Sequence[Any], Callable[[Any], Any]], None]:
+        """Choose how hosts work on a task: several of one database may have to mind each other."""
+        if not self._servers[0].several:
+            return self._side_by_side
+        if task.once:
+            return self._once
+        return self._in_turn if task.in_turn else self._side_by_side
+
+    def _in_turn(self, servers: Sequence[Any], work: Callable[[Any], Any]) -> None:
+        """Have one host begin once the one before is done; end with the first that fails."""
+        for number, server in enumerate(servers):
+            self._guarded(server, work)
+            if server.name in self._failures:
+                why = f"Not begun, and serving as before: {server.name} has failed."
+                self._failures |= {rest.name: why for rest in servers[number + 1 :]}
+                return
+
+    def _once(self, servers: Sequence[Any], work: Callable[[Any], Any]) -> None:
+        """Have the first host that can be reached do it for all."""
+        for server in servers:
+            self._guarded(server, work)
+            if server.execs:
+                break
+        else:
+            return
+        if server.name not in self._failures:
+            names = ", ".join(self._hosts)
+            console.say(f"Done once, through {server.name}: {names} have one database.")
+
     def _guarded(self, server: Any, work: Callable[[Any], Any]) -> None:
         try:
             work(server)
@@ -448,9 +490,9 @@ class Chain:
             with self._results_lock:
                 self._failures[server.name] = console.redacted(reason)
 
-    def _run_tasks(self, server: Any) -> None:
+    def _run_tasks(self, part: Sequence[tuple[dict[str, Any], Any]], server: Any) -> None:
         self._where.turn_to(server)
-        for answers, call in zip(self._answers, self._calls, strict=True):
+        for answers, call in part:
             value = self._result(server, call)
             with self._results_lock:
                 answers[server.name] = value

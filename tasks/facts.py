@@ -159,6 +159,8 @@ class Facts:
     database: str | None = None  # the scheme of its URI, such as sqlite
     store: str | None = None  # that URI, without a password
     auth_store: str | None = None  # the users' one; None is SQLite
+    shared: bool = False  # whether key and id are those of all servers of the database
+    drained: bool = False  # whether /usable has balancers send nothing here
     database_bytes: int | None = None
     workers: int | None = None
     service_kb: int | None = None  # proportional set size of the service's processes
@@ -272,6 +274,8 @@ def parse(text: str) -> Facts:
         database=one("database"),
         store=one("store"),
         auth_store=one("auth_store"),
+        shared="shared" in found,
+        drained="drained" in found,
         database_bytes=number("database_bytes"),
         workers=number("workers"),
         service_kb=number("service_kb"),

@@ -30,6 +30,10 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     gets every host's return value by name once all hosts are done; with `--json` the executor
     prints the values itself. `verdict` says of a value why the task failed although it has an
     answer, or None. `then` is what to type when this was the last task of a chain.
+
+    Where several hosts have one database, `once` has the first that can be reached do it for all,
+    and `in_turn` has one host do it after the other: the first failure ends that, so that the
+    others go on serving.
     """
 
     def __init__(
@@ -42,12 +46,15 @@ class RemoteTask(Task):  # type: ignore[type-arg]
         report: Reporter | None = None,
         verdict: Callable[[Any], str | None] | None = None,
         then: str | None = None,
+        once: bool = False,
+        in_turn: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.options, self.everywhere = options, everywhere
         self.check, self.prepare, self.report, self.then = check, prepare, report, then
         self.verdict = verdict
+        self.once, self.in_turn = once, in_turn
 
 
 class LocalTask(Task):  # type: ignore[type-arg]

@@ -44,6 +44,7 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
     configuring = [change for half in halves for change in half(settings, facts, keys, login)]
     password = credentials.database_password(server)
     configuring += configure.store_changes(settings, facts, password)
+    configuring += configure.share_changes(settings, facts)
     return [
         ("install", _sentences(install.changes(settings, facts))),
         ("configure", _sentences(configuring)),

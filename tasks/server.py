@@ -100,6 +100,8 @@ class Server:
         self.changed = False
         self.named = False  # whether this command line names the environment, by `use`
         self._lock = threading.Lock()
+        # Whether this command works on other hosts with the same database as well.
+        self.several = False
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
 

@@ -65,8 +65,8 @@ def start(c: Host) -> None:
 def stop(c: Host) -> None:
     """Stop the server and its socket.
 
-    Requests in flight are finished first. With the socket stopped too, nothing starts it again
-    but `start` or a reboot.
+    Requests in flight are finished first; a balancer sends nothing new meanwhile. With the socket
+    stopped too, nothing starts it again but `start` or a reboot.
 
     Example: fab -H ec2 stop
     """
@@ -76,13 +76,20 @@ def stop(c: Host) -> None:
     if all(server.facts.unit(name).active in ("inactive", "failed") for name in names):
         server.say("stop: nothing to change, the server is stopped")
         return
-    server.apply("stop", [Change("stop the server", f"as_root {systemctl.stop(*names)}")])
+    script = f"as_root {systemctl.stop(*names)}"
+    if is_one_of_several(server):
+        script = f"{drained(server.settings)}\n{script}\nundrain"
+    server.apply("stop", [Change("stop the server", script)])
     server.say("✓ stopped; it starts again with: ./fab start", "green")
 
 
-@remote
+@remote(in_turn=True)
 def restart(c: Host) -> None:
     """Restart the server; requests wait, none is lost.
+
+    Several with one database are restarted one after the other: balancers send nothing new to it,
+    what is under way ends, and the next one's turn comes once this one is usable again. If it does
+    not come back, the others are left alone.
 
     Example: fab -H ec2 restart
     """
@@ -98,6 +105,8 @@ def restart(c: Host) -> None:
 
 def _switch(server: Server, task: str, *commands: str) -> None:
     script = awaiting(server.settings, *commands)
+    if task == "restart" and is_one_of_several(server):
+        script = rolling(server.settings, *commands)
     server.apply(task, [Change(f"{task} the server", script)])
     server.say("✓ the server answers", "green")
 
@@ -106,6 +115,22 @@ def awaiting(settings: Settings, *commands: str) -> str:
     """Spell a script that runs the commands as root, then waits until the server answers."""
     as_root = [f"as_root {command}" for command in commands]
     return "\n".join((f"unit={settings.unit}", read("host/health.sh"), *as_root, "await_health"))
+
+
+def is_one_of_several(server: Server) -> bool:
+    """Tell whether others may serve meanwhile: a balancer stands in front."""
+    return server.several or bool(server.settings.balancers)
+
+
+def drained(settings: Settings) -> str:
+    """Spell a script that has balancers send nothing new here, and waits for what is under way."""
+    return "\n".join((f"unit={settings.unit}", read("host/drain.sh"), "drain"))
+
+
+def rolling(settings: Settings, *commands: str) -> str:
+    """Spell what `awaiting` does for a server that others stand in for meanwhile."""
+    lines = (drained(settings), awaiting(settings, *commands), "await_usable", "come_back")
+    return "\n".join(lines)
 
 
 def _deployed(server: Server) -> Server:
@@ -134,6 +159,8 @@ def _state(settings: Settings, facts: Facts) -> str:
     service = facts.unit(f"{settings.unit}.service")
     socket = facts.unit(f"{settings.unit}.socket")
     if service.active == "active":
+        if facts.drained:
+            return "drained: balancers send nothing here (./fab restart ends that)"
         if facts.unit("nginx.service").active != "active":
             return "running, but nginx is down (./fab start)"
         return "running" if socket.active == "active" else "running without its socket"

@@ -5,6 +5,7 @@ key, and for an unknown key the nearest known one.
 """
 
 import difflib
+import ipaddress
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -39,6 +40,11 @@ Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
 Memory = Annotated[
     str, StringConstraints(pattern=r"^[0-9]+[MG]$"), AfterValidator(lambda text: enough(text))
 ]
+Addresses = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9A-Fa-f.:/]+(, *[0-9A-Fa-f.:/]+)*$"),
+    AfterValidator(lambda text: all_addresses(text)),
+]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+(rc[0-9]+)?$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"\\]+$")]
 # It stands in single quotes in server.env.
@@ -64,6 +70,13 @@ def enough(memory: str) -> str:
     if megabytes(memory) < LEAST_MB:
         raise ValueError(f"a server needs {LEAST_MB}M")
     return memory
+
+
+def all_addresses(text: str) -> str:
+    """Raise ValueError where one of them is neither an address nor a network."""
+    for word in text.split(","):
+        ipaddress.ip_network(word.strip())
+    return text
 
 
 class Keep(BaseModel):
@@ -106,6 +119,9 @@ class Settings(BaseModel):
         description="artifacts through the server, or by presigned URL from S3",
     )
     public_name: Word | None = Field(None, description="DNS name that clients use (TLS)")
+    balancer: Addresses | None = Field(
+        None, description="addresses or networks that a balancer in front comes from"
+    )
     keep: Keep = Field(Keep(), description="how many backups of each age stay")
     confirm: Literal["ask", "name"] = Field(
         "ask", description="how destruction is asked about: yes or no, or by name"
@@ -126,6 +142,11 @@ class Settings(BaseModel):
         if self.prefix:
             return self.prefix
         return f"mlflow-artifacts-{self.environment}" if self.environment else "mlflow-artifacts"
+
+    @property
+    def balancers(self) -> list[str]:
+        """List the addresses and networks that requests come from in the name of others."""
+        return [word.strip() for word in (self.balancer or "").split(",") if word]
 
     @property
     def label(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,14 @@ def allowed_hosts(settings: Settings, facts: Facts) -> list[str]:
     The tunnel's local port is the operator's choice, so localhost is allowed with every port.
     """
     hosts = ["localhost", "localhost:*", "127.0.0.1:*", *open_addresses(settings, facts)]
-    for name in names(settings, facts):
+    for name in [*names(settings, facts), *faces(settings)]:
         hosts += [name, f"{name}:*"]
     return hosts
+
+
+def faces(settings: Settings) -> list[str]:
+    """List the balancers' addresses, which clients may name; a network is nobody's address."""
+    return [f"[{each}]" if ":" in each else each for each in settings.balancers if "/" not in each]
 
 
 def allowed_origins(settings: Settings, facts: Facts) -> list[str]:
@@ -85,7 +91,7 @@ def allowed_origins(settings: Settings, facts: Facts) -> list[str]:
     by itself.
     """
     origins = [f"http://{address}" for address in open_addresses(settings, facts)]
-    for name in names(settings, facts):
+    for name in [*names(settings, facts), *faces(settings)]:
         origins += [f"https://{name}", f"https://{name}:*"]
         # Somebody else's TLS, or none: what stands before the port is not ours to know.
         if facts.tls is None or settings.bind not in LOOPBACK:
@@ -101,6 +107,10 @@ def site(settings: Settings, facts: Facts) -> str:
     port += [rules(settings, gated=wide)]
     if guarded:
         port.append(render("nginx-new-login.conf", unit=unit, burst=AT_ONCE))
+    if settings.balancers:
+        port.append("\n".join(f"  set_real_ip_from {each};" for each in settings.balancers))
+        port.append("  real_ip_header X-Forwarded-For;\n")
+    port.append(usable(settings))
     return render(
         "nginx-site.conf",
         unit=unit,
@@ -116,6 +126,12 @@ def rules(settings: Settings, gated: bool) -> str:
     gate = "auth_request /.login; error_page 403 = @too-many;\n    " if gated else ""
     rule = ARTIFACT_RULES[settings.artifact_access]
     return render("nginx-rules.conf", unit=settings.unit, artifact_rule=rule, gate=gate)
+
+
+def usable(settings: Settings) -> str:
+    """Render the answer to balancers; the login that it tries is nobody's: no name is empty."""
+    nobody = b64encode(b":nobody").decode()
+    return render("nginx-usable.conf", unit=settings.unit, nobody=nobody)
 
 
 def guard(settings: Settings) -> str:

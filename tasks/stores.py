@@ -23,6 +23,7 @@ PORT = 5432
 PASS_FILE = ".pgpass"
 # What a restore or upgrade adds to a database's name (files/host/beside.py).
 MADE = re.compile(r"_\d{8}t\d{6}z(\?|$)")
+LOOPBACK = ("", "localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Stores:
         """Return the PostgreSQL server's host or socket folder; empty where libpq chooses it."""
         parts = urlsplit(self.tracking)
         return parts.hostname or parse_qs(parts.query).get("host", [""])[0]
+
+    @property
+    def apart(self) -> bool:
+        """Tell whether servers of several hosts can have them in common: by an address."""
+        return self.postgres and self.host not in LOOPBACK and not self.host.startswith("/")
 
     def pass_line(self, password: str) -> str:
         r"""Spell a line of libpq's password file; `:` and `\` are escaped in it."""
@@ -87,6 +93,13 @@ def of(uri: str) -> Stores:
     return Stores(
         _address(parts, name, options), _address(parts, f"{name}_auth", options), password
     )
+
+
+def in_common(settings: Settings) -> Stores | None:
+    """Return the databases that servers of several hosts can have in common, if any are named."""
+    uri = settings.backend_store_uri
+    named = of(uri) if uri and is_postgres(uri) else None
+    return named if named and named.apart else None
 
 
 def current(settings: Settings, facts: Facts) -> Stores:

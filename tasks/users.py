@@ -67,7 +67,7 @@ def spelt(grant: Mapping[str, Any]) -> str:
     return f"{grant['permission']} on {grant['name'] or 'one that is gone'} ({where})"
 
 
-@remote(name="list", report=show, help={"json": "print JSON instead of a table"})
+@remote(name="list", once=True, report=show, help={"json": "print JSON instead of a table"})
 def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
     """List the users and their grants.
 
@@ -83,7 +83,9 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
 # -- users -------------------------------------------------------------------------------------
 
 
-@remote(help={"name": "name of the new user", "admin": "may do everything, users included"})
+@remote(
+    once=True, help={"name": "name of the new user", "admin": "may do everything, users included"}
+)
 def add(c: Host, name: str, admin: bool = False) -> None:
     """Make a user, with a password of its own.
 
@@ -100,7 +102,7 @@ def add(c: Host, name: str, admin: bool = False) -> None:
     server.say(f"the login is in {paths.shown(file_of(server, name))}; in a shell: source it")
 
 
-@remote(help={"name": "name of the user", "yes": "do not ask"})
+@remote(once=True, help={"name": "name of the user", "yes": "do not ask"})
 def remove(c: Host, name: str, yes: bool = False) -> None:
     """Remove a user and its grants.
 
@@ -122,7 +124,7 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
     server.say(f"✓ removed {name}", "green")
 
 
-@remote(help={"name": "whose (default: the login that is kept here)"})
+@remote(once=True, help={"name": "whose (default: the login that is kept here)"})
 def passwd(c: Host, name: str | None = None) -> None:
     """Give a user a new password.
 
@@ -146,6 +148,7 @@ def passwd(c: Host, name: str | None = None) -> None:
 
 @remote(
     name="reset-admin",
+    once=True,
     help={
         "name": "whose (default: username of the settings)",
         "yes": "do not ask",
@@ -222,12 +225,13 @@ def forgetting_one(server: Server, login: Login) -> Change:
 
 
 @remote(
+    once=True,
     help={
         "name": "name of the user",
         "experiment": "the experiment's name or number",
         "permission": f"one of {', '.join(PERMISSIONS)}",
         "model": MODEL,
-    }
+    },
 )
 def grant(c: Host, name: str, experiment: str, permission: str, model: bool = False) -> None:
     """Let a user do something with an experiment.
@@ -248,11 +252,12 @@ def grant(c: Host, name: str, experiment: str, permission: str, model: bool = Fa
 
 
 @remote(
+    once=True,
     help={
         "name": "name of the user",
         "experiment": "the experiment's name or number",
         "model": MODEL,
-    }
+    },
 )
 def revoke(c: Host, name: str, experiment: str, model: bool = False) -> None:
     """Take a grant back.
@@ -280,7 +285,11 @@ def _permission(text: str) -> str:
 # -- a team ------------------------------------------------------------------------------------
 
 
-@remote(name="import", help={"file": "CSV with the columns name, admin, experiment, permission"})
+@remote(
+    name="import",
+    once=True,
+    help={"file": "CSV with the columns name, admin, experiment, permission"},
+)
 def import_(c: Host, file: str) -> None:
     """Make the users of a team from a CSV file.
 

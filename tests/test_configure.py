@@ -35,6 +35,7 @@ from tasks.configure import (
     environment,
     is_there,
     proof,
+    share_changes,
     store_changes,
 )
 from tasks.credentials import KEY, KEY_ID, PASSWORD, USERNAME, Keys, Login
@@ -271,6 +272,51 @@ def test_a_postgresql_database_is_proved_with_the_password_that_it_needs(facts, 
     changes = store_changes(POSTGRES, facts, password)
     assert [change.what for change in changes] == wanted
     assert not any("word" in change.script for change in changes)
+
+
+AGREE = "agree on secret key and id with the database's other servers"
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (installed(), [AGREE]),
+        (deployed(**ON_POSTGRES), [AGREE]),
+        (deployed(**ON_POSTGRES, shared=True), []),
+    ],
+)
+def test_servers_of_one_database_agree_on_key_and_id(facts, wanted):
+    assert [change.what for change in share_changes(POSTGRES, facts)] == wanted
+
+
+@pytest.mark.parametrize("uri", [None, "postgresql://mlflow@/mlflow?host=/var/run/postgresql",
+                                 "postgresql://mlflow@localhost/mlflow"])  # fmt: skip
+def test_a_database_of_one_host_alone_is_nothing_to_agree_on(uri):
+    assert share_changes(Settings(bucket="my-bucket", backend_store_uri=uri), installed()) == []
+
+
+def joining(monkeypatch: pytest.MonkeyPatch, after: Facts) -> Task:
+    """Configure a new host of a database; `after` is how it looks once it can ask that."""
+    c = context(installed(), POSTGRES)
+    c.server.keys, c.server.login = KEYS, LOGIN
+    monkeypatch.setattr(c.server, "forget", lambda: setattr(c.server, "_facts", after))
+    configure(c)
+    return c
+
+
+def test_the_first_host_of_a_database_gets_the_login(monkeypatch):
+    c = joining(monkeypatch, configured(**ON_POSTGRES, shared=True))
+    first, second = c.recorder.changes
+    assert "share.py" in first.files
+    assert LOGIN.password in second.files["auth_config"]
+    assert credentials.kept(c.server) == LOGIN
+
+
+def test_a_host_whose_database_has_users_keeps_no_login_that_they_do_not_know(monkeypatch, capsys):
+    c = joining(monkeypatch, configured(**ON_POSTGRES, shared=True, users=3))
+    assert not any("auth_config" in run.files for run in c.recorder.changes)
+    assert credentials.kept(c.server) is None
+    assert "its database has 3 users already" in capsys.readouterr().out
 
 
 def test_sqlite_needs_no_proof():

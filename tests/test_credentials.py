@@ -13,7 +13,7 @@ import pytest
 from invoke import Exit
 from stand_ins import Task, blank, context, deployed
 
-from tasks import credentials, paths
+from tasks import credentials, paths, stores
 from tasks.console import console
 from tasks.credentials import KEY, KEY_ID, PASSWORD, TOKEN, USERNAME, Keys, Login
 from tasks.settings import Settings
@@ -361,6 +361,43 @@ def test_enter_generates_one_for_each_host(terminal):
     assert second is not None
     assert len(first.password) == 24
     assert first.password != second.password
+
+
+SHARED = Settings(bucket="my-bucket", backend_store_uri="postgresql://mlflow@db.example/mlflow")
+
+
+def several() -> list[Task]:
+    return [context(blank(), SHARED, alias=name) for name in ("alpha", "beta")]
+
+
+def test_hosts_with_one_database_get_one_login(terminal):
+    terminal += [""]
+    tasks = several()
+    credentials.gather_logins(servers(tasks))
+    first, second = (c.server.login for c in tasks)
+    assert first == second
+    assert first is not None
+
+
+def test_hosts_with_one_database_have_one_copy():
+    first, second = servers(several())
+    credentials.keep(first, LOGIN)
+    assert credentials.kept(second) == LOGIN
+    assert credentials.copy_of(second).name == "mlflow@db.example_mlflow.json"
+    assert not credentials.is_anothers(second, LOGIN)
+
+
+def test_a_login_from_before_there_were_several_is_still_known():
+    alone = context(blank(), alias="alpha").server
+    credentials.keep(alone, LOGIN)
+    first, second = servers(several())
+    assert credentials.kept(first) == LOGIN
+    assert credentials.kept(second) is None
+
+
+def test_a_database_s_password_is_nobody_s_login():
+    credentials.keep_database_password(stores.of("postgresql://mlflow@db/mlflow"), GOOD)
+    assert not credentials.is_anothers(context(blank()).server, LOGIN)
 
 
 def test_without_a_terminal_one_is_generated():

@@ -102,6 +102,19 @@ def leak(c):
     raise Exit("it said hunter2hunter2")
 
 
+@remote(in_turn=True)
+def roll(c):
+    noted.append(("begins", c.server.name))
+    c.server.run("roll")
+    noted.append(("ends", c.server.name))
+
+
+@remote(once=True, report=shown)
+def once(c):
+    c.server.run("once")
+    return {}
+
+
 @remote
 def broken(c):
     raise KeyError("a bug of ours")
@@ -137,7 +150,7 @@ def advise(c):
 
 TASKS = Collection(
     first, second, third, everywhere, talk, answer, show, here, leak, broken, count,
-    wait_for_ctrl_c, use, where, change, advise,
+    roll, once, wait_for_ctrl_c, use, where, change, advise,
 )  # fmt: skip
 
 
@@ -547,6 +560,59 @@ def test_hosts_run_side_by_side(fab, network):
     for name in ("alpha", "beta", "gamma"):
         network.add(name, wait)
     assert fab("-H", "alpha,beta,gamma", "third") == 0
+
+
+# -- hosts with one database -------------------------------------------------------------------
+
+ONE_DATABASE = "mlflow: {backend_store_uri: 'postgresql://mlflow@db.example/mlflow'}"
+
+
+def test_hosts_with_one_database_take_their_turns(fab, network):
+    yaml(ONE_DATABASE)
+    for name in ("alpha", "beta", "gamma"):
+        network.add(name)
+    assert fab("-H", "beta,alpha,gamma", "third", "roll", "answer") == 0
+    turns = [note for note in noted if note[0] in ("begins", "ends")]
+    assert turns == [(what, host) for host in ("beta", "alpha", "gamma")
+                     for what in ("begins", "ends")]  # fmt: skip
+    assert network.hosts["gamma"].commands == ["third", "roll", "answer"]
+
+
+def test_the_first_failure_leaves_the_others_alone(fab, network, capsys):
+    yaml(ONE_DATABASE)
+    network.add("alpha")
+    network.add("beta", fail)
+    network.add("gamma")
+    assert fab("-H", "alpha,beta,gamma", "roll") == 1
+    assert network.hosts["gamma"].commands == []
+    err = capsys.readouterr().err
+    assert "[gamma] Not begun, and serving as before: beta has failed." in err
+    assert "2 of 3 hosts failed: beta, gamma. Done on: alpha." in err
+
+
+def test_hosts_with_databases_of_their_own_need_no_turns(fab, network):
+    together = threading.Barrier(2, timeout=10)
+
+    def wait(session: Session) -> int:
+        together.wait()
+        return 0
+
+    network.add("alpha", wait)
+    network.add("beta", wait)
+    assert fab("-H", "alpha,beta", "roll") == 0
+
+
+def test_what_concerns_the_database_is_done_once(fab, network, capsys):
+    yaml(ONE_DATABASE)
+    network.add("alpha").close()
+    network.add("beta")
+    network.add("gamma")
+    assert fab("-H", "alpha,beta,gamma", "once") == 1
+    assert [network.hosts[name].commands for name in ("beta", "gamma")] == [["once"], []]
+    assert noted == [("report", "beta")]
+    out, err = capsys.readouterr()
+    assert "Done once, through beta: alpha, beta, gamma have one database." in out
+    assert "alpha refuses connections" in err
 
 
 # -- hooks -------------------------------------------------------------------------------------

@@ -274,6 +274,7 @@ def test_a_check_that_had_no_time_is_no_damage(damage):
         (None, HERE, {"schedule": None}, "backup-unscheduled", "No schedule"),
         (deployed(schedule="1h weekly 0123456789abcdef"), HERE, {}, "backup-schedule-due",
          "differ"),
+        (deployed(drained=True), HERE, {}, "drained", "/run/mlflow-server.drain"),
         (deployed(runs=0), HERE, {"direct": {
             "count": 2, "names": ["a", "b"], "places": ["old-bucket"]}}, "direct-artifacts",
          "may read old-bucket"),

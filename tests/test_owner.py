@@ -175,6 +175,30 @@ def test_two_hosts_that_mark_at_one_moment_do_not_both_succeed(run, store, root)
     assert not (root / ".owned").exists()
 
 
+def in_common(root: Path, host: str = "db.example") -> None:
+    """Have the server be one of several with one database, which gave it its id."""
+    (root / ".server-id").write_text("feedbeef\n")
+    line = f"AUTH_STORE_URI='postgresql+psycopg2://mlflow@{host}/mlflow_auth?sslmode=require'\n"
+    (root / "server.env").write_text(line)
+
+
+def test_hosts_that_have_a_database_in_common_have_one_mark(run, store, root):
+    mark = {"server": "feedbeef", "host": "web1", "since": "2026-11-25T10:00:00+00:00"}
+    put(store, mark)
+    in_common(root)
+    assert run("look") == (0, "@report null\n")
+    assert run("claim", "") == (0, "")
+    assert seen(store) == mark
+    assert (root / ".owned").read_text().startswith(f"feedbeef@{HERE} ")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", ""])
+def test_a_database_beside_the_server_is_no_other_host_s(run, store, root, host):
+    in_common(root, host)
+    put(store, {"server": "feedbeef", "host": "web1", "since": "2026-11-25T10:00:00+00:00"})
+    assert '"host": "web1"' in run("look")[1]
+
+
 def test_a_store_that_refuses_conditions_gets_a_plain_request(run, store):
     store.refuse(f"PUT /my-bucket/{KEY}", "NotImplemented", 501)
     code, out = run("claim", "")

@@ -124,3 +124,44 @@ def test_a_crash_loop_is_counted():
         units(), units={**units().units, SERVICE: Unit(active="activating", restarts=7)}
     )
     assert service.state(SETTINGS, facts) == "restarting after a failure (7 times; ./fab logs)"
+
+
+# -- several with one database -----------------------------------------------------------------
+
+BALANCED = Settings(bucket="my-bucket", balancer="10.0.1.10")
+
+
+def words_of(c: Task) -> list[str]:
+    return [line for line in steps(c).splitlines() if line and not line.startswith((" ", "#", "}"))]
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, BALANCED])
+def test_a_server_that_others_stand_in_for_is_drained_restarted_and_brought_back(settings):
+    c = context(units(), settings)
+    c.server.several = settings is SETTINGS
+    service.restart(c)
+    lines = words_of(c)
+    order = [lines.index(line) for line in (
+        "drain", "as_root systemctl restart mlflow-server.service", "await_health", "await_usable",
+        "come_back",
+    )]  # fmt: skip
+    assert order == sorted(order)
+
+
+def test_a_server_alone_is_not_drained():
+    c = context(units())
+    service.restart(c)
+    assert "drain" not in steps(c)
+
+
+def test_one_that_is_stopped_lets_balancers_know_first():
+    c = context(units(), BALANCED)
+    service.stop(c)
+    assert words_of(c)[-3:] == [
+        "drain", "as_root systemctl stop mlflow-server.socket mlflow-server.service", "undrain",
+    ]  # fmt: skip
+
+
+def test_a_drained_server_says_so():
+    facts = replace(units(), drained=True)
+    assert "drained: balancers send nothing here" in service.state(SETTINGS, facts)

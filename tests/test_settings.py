@@ -162,6 +162,7 @@ def test_every_scalar_can_be_a_variable():
         "backend_store_uri": "postgresql://x",
         "artifact_access": "direct",
         "public_name": "mlflow.example.org",
+        "balancer": "10.0.1.10, 10.0.2.0/24",
         "memory_max": "2G",
         "confirm": "name",
         "environment": "staging",

@@ -98,3 +98,29 @@ def test_whoever_gets_in_by_a_name_or_address_is_refused_nothing(values, tls, ho
     host = facts("10.0.0.5", "2001:db8::5", tls=tls)
     assert allowed_hosts(settings, host)[3:] == hosts
     assert allowed_origins(settings, host) == origins
+
+
+def test_balancers_are_answered_at_every_port_without_a_login():
+    (port,) = servers(site(SETTINGS, facts(tls=None)))
+    (usable,) = re.findall(r"location = /usable \{.*?^  \}", port, re.M | re.S)
+    assert "if (-f /run/mlflow-server.drain) { return 404; }" in usable
+    assert not re.search("auth_request|limit_req", usable)
+    # nginx would turn the answer to a drained server into the one of a broken one.
+    assert "404" not in re.findall("error_page .* = @unusable", usable)[0]
+
+
+def test_behind_a_balancer_guesses_are_counted_by_the_client_s_address():
+    settings = Settings(bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10, 10.0.2.0/24")
+    text = site(settings, facts("10.0.0.5", tls=None))
+    assert "  set_real_ip_from 10.0.1.10;\n  set_real_ip_from 10.0.2.0/24;\n" in text
+    assert "real_ip_header X-Forwarded-For;" in text
+    assert "real_ip" not in site(WIDE, facts("10.0.0.5", tls=None))
+
+
+def test_a_balancer_s_address_is_one_that_clients_name_and_a_network_is_not():
+    settings = Settings(
+        bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10,2001:db8::1,10.0.2.0/24"
+    )
+    hosts = allowed_hosts(settings, facts("10.0.0.5", tls=None))
+    assert hosts[4:] == ["10.0.1.10", "10.0.1.10:*", "[2001:db8::1]", "[2001:db8::1]:*"]
+    assert "http://10.0.1.10:*" in allowed_origins(settings, facts("10.0.0.5", tls=None))

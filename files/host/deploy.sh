@@ -1,6 +1,6 @@
 # Put the files in place, start what changed, and wait until the server is usable.
 # Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, login (a staged file, or -), restart (yes where the
-# server must see new files), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
+# server must see new files), first (yes where the database that other hosts have too lacks its tables), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
 # A failure puts the former files back and the former server on its feet again.
 mkdir -p "$here/former"
 
@@ -38,6 +38,20 @@ listens_right() {
     sleep 0.1
   done
   return 1
+}
+# One of the hosts that start on a new database makes its tables and its first user; the others wait.
+await_turn() {
+  coproc turn { set -a; . "$root/server.env"; exec "$root/venv/bin/python" "$here/first_start.py"; }
+  local said
+  turn_held=${turn[1]}
+  while read -r said; do
+    case $said in
+      wait) say "wait for another host to make the database's tables" ;;
+      first | there) return ;;
+      *) printf '%s\n' "$said"; exit 1 ;;
+    esac
+  done <&"${turn[0]}"
+  exit 1
 }
 new=yes
 if as_root test -e "/etc/systemd/system/$unit.service"; then new=no; fi
@@ -94,6 +108,7 @@ as_root systemctl start "$unit.socket"
 reload_nginx || fail "nginx does not start. See why: journalctl -u nginx -n 20"
 listens_right || as_root systemctl restart nginx
 
+if [ "$first" = yes ]; then await_turn; fi
 if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
   say "restart the server (requests wait, none is lost)"
   as_root systemctl restart "$unit.service"
@@ -102,6 +117,7 @@ else
   as_root systemctl start "$unit.service"
 fi
 await_health
+if [ "$first" = yes ]; then exec {turn_held}>&-; fi
 say "check login, database and bucket"
 "$root/venv/bin/python" "$here/deep_check.py" "$port" "$login" || exit 1
 if [ -n "$tls_name" ]; then

@@ -81,6 +81,7 @@ if [ -r "$root/start_mlflow_server.sh" ]; then
   fact workers "$(sed -n 's/.*--workers \([0-9]*\).*/\1/p' "$root/start_mlflow_server.sh")"
 fi
 if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
+if [ -e "/run/$unit.drain" ]; then fact drained yes; fi
 for stamp in proved well owned backup tls; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done
@@ -181,8 +182,8 @@ fi
 if [[ ${store:-} = postgres* ]] && [ -x "$root/venv/bin/python" ]; then
   # Its variables are for this one program: a secret key is among them.
   # shellcheck source=/dev/null
-  (set -a; . "$root/server.env"; exec "$root/venv/bin/python" -) <<'PYTHON'
-import os
+  (set -a; . "$root/server.env"; exec "$root/venv/bin/python" - "$root") <<'PYTHON'
+import os, sys
 try:
     import psycopg2
 except ImportError as error:
@@ -197,6 +198,18 @@ QUESTIONS = {
     },
     "AUTH_STORE_URI": {"users": "select count(*) from users"},
 }
+def as_shared(base):
+    # What files/host/share.py keeps there never leaves the host.
+    cursor = base.cursor()
+    cursor.execute("select to_regclass('remote_mlflow.shared') is not null")
+    if not cursor.fetchone()[0]:
+        return False
+    cursor.execute("select name, value from remote_mlflow.shared")
+    path = os.path.join(sys.argv[1], ".server-id")
+    own = open(path).read().strip() if os.path.exists(path) else None
+    key = os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY")
+    return dict(cursor.fetchall()) == {"secret_key": key, "server_id": own}
+
 for variable, questions in QUESTIONS.items():
     uri = os.environ.get(variable)
     if not uri:
@@ -205,6 +218,8 @@ for variable, questions in QUESTIONS.items():
         # libpq reads such an address itself, options and all, but knows no driver's name.
         base = psycopg2.connect(uri.replace("+psycopg2", "", 1), connect_timeout=3)
         base.set_session(readonly=True, autocommit=True)
+        if variable == "AUTH_STORE_URI" and as_shared(base):
+            print("shared\tyes")
         for key, question in questions.items():
             cursor = base.cursor()
             cursor.execute(question)

@@ -61,9 +61,22 @@ def is_ours(seen, root, bucket):
     """Tell whether this server, on this host, made a mark.
 
     A restore gives the server another id: what was stamped under the former one stays its own. A
-    copy of the host's disk, with id and stamp, is another host.
+    copy of the host's disk, with id and stamp, is another host. Those that have a database in
+    common are one server, on several hosts.
     """
+    if in_common(root) and seen["server"] == server_id(root):
+        return True
     return seen["host"] == socket.gethostname() and label(seen) in (me(root), stamped(root, bucket))
+
+
+def in_common(root):
+    """Tell whether several hosts can be this server: their users' database is at an address."""
+    try:
+        with open(os.path.join(root, "server.env")) as stream:
+            found = re.search(r"^AUTH_STORE_URI='?postgres[^'@]*@([^/:?']+)", stream.read(), re.M)
+    except FileNotFoundError:
+        return False
+    return found is not None and found[1] not in ("localhost", "127.0.0.1")
 
 
 def server_id(root):
@@ -117,27 +130,30 @@ def claim(root, bucket, over):
             )
         print("@warn %s is taken over from the server on %s" % (where, host))
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    if seen is None or label(seen) != me(root):
-        name, _, host = me(root).partition("@")
+    name, _, host = me(root).partition("@")
+    if seen is None or (seen["server"] if in_common(root) else label(seen)) not in (name, me(root)):
         first = seen is None and over != ANYBODY
-        write(bucket, {"server": name, "host": host, "since": now}, new=first)
+        write(root, bucket, {"server": name, "host": host, "since": now}, new=first)
     write_whole(os.path.join(root, ".owned"), "%s %s" % (me(root), place(bucket)))
 
 
-def write(bucket, content, new):
+def write(root, bucket, content, new):
     options = {"Key": key(bucket), "Body": json.dumps(content).encode()}
-    if new and written_first(bucket, options):
+    if new and written_first(root, bucket, options):
         return
     bucket.attempt("s3:PutObject", bucket.s3.put_object, **options)
 
 
-def written_first(bucket, options):
+def written_first(root, bucket, options):
     """Write unless another host did at this very moment; False where the store cannot tell."""
     try:
         bucket.s3.put_object(Bucket=bucket.name, IfNoneMatch="*", **options)
         return True
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+            theirs = mark(bucket)
+            if theirs and is_ours(theirs, root, bucket):
+                return True
             raise Trouble(
                 "owner",
                 "Another server marked s3://%s/%s/ at this moment." % (bucket.name, bucket.prefix),

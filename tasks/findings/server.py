@@ -48,6 +48,15 @@ def server(case: Case) -> Iterator[Finding]:
         )
     elif case.symptoms.health not in (200, None):
         yield from _not_answering(case)
+    elif facts.drained:
+        yield case.finding(
+            "drained",
+            "The server is drained: balancers send nothing here.",
+            f"/run/{unit}.drain is there, which a restart takes away again when it is done",
+            "Unless one is under way just now:",
+            severity="note",
+            type=(case.fab("restart"),),
+        )
     elif service.restarts >= RESTARTS:
         yield case.finding(
             "restarts",

@@ -1,0 +1,233 @@
+"""One way in to several servers: HAProxy on a host of its own, which asks if they are usable."""
+
+from __future__ import annotations
+
+import hashlib
+import json as serialised
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+
+from tasks import tls
+from tasks.commands import sh
+from tasks.console import console
+from tasks.install import refuse_without_sudo
+from tasks.kinds import Host, remote
+from tasks.server import Change, Server
+from tasks.site import LOOPBACK
+from tasks.templates import read, render
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+HTTP, HTTPS = 80, 443
+# What a server answers to GET /usable (files/nginx-usable.conf).
+STATES = {200: "usable", 404: "drained: about to be restarted", 503: "not usable (./fab doctor)"}
+PLACE = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A balancer and the servers behind it, as files/host/look_at_balancer.py sees them."""
+
+    block: str
+    active: bool
+    door: int | None
+    servers: Mapping[str, int | None]
+
+    @property
+    def certificate(self) -> str:
+        """Return the digest of the certificate that it shows; empty without TLS."""
+        stamp = re.search(r"# certificate ([0-9a-f]{16})$", self.block, re.M)
+        return stamp[1] if stamp else ""
+
+
+def options(servers: str = "", certificate: str = "", key: str = "", json: bool = False) -> None:
+    """Refuse what is no server, and a certificate without its key."""
+    for word in filter(None, servers.split(",")):
+        if not PLACE.fullmatch(word):
+            raise Exit(
+                f"--servers: {word!r} is no address. Give the MLflow hosts as this balancer "
+                "reaches them, such as 10.0.1.11,10.0.1.12"
+            )
+    if bool(certificate) != bool(key):
+        raise Exit("--certificate and --key belong together. Give both.")
+
+
+def show(answers: Mapping[str, Any]) -> None:
+    """Print one line a server."""
+    for host, rows in answers.items():
+        for row in rows:
+            style = "green" if row["usable"] else "yellow"
+            console.say(f"  {row['server']:<22} {row['state']}", host, style)
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say why a balancer is of no use."""
+    if any(row["usable"] for row in rows):
+        return None
+    return "No server is usable. See why: ./fab status, and ./fab doctor for each of them"
+
+
+@remote(
+    options=options,
+    report=show,
+    verdict=verdict,
+    help={
+        "servers": "the MLflow hosts as this one reaches them, such as 10.0.1.11,10.0.1.12 "
+        "(default: the addresses of `hosts:`)",
+        "certificate": "PEM file with your certificate and its chain, for `public_name`",
+        "key": "PEM file with the certificate's private key",
+        "json": "print JSON instead of lines",
+    },
+)
+def balancer(
+    c: Host, servers: str = "", certificate: str = "", key: str = "", json: bool = False
+) -> list[dict[str, Any]]:
+    """Send clients to whichever server is usable.
+
+    Debian's HAProxy, on a host of its own in front of several servers with one database. It asks
+    each every second whether it is usable, sends nothing to one that is not or is about to be
+    restarted, and tries another where a request could not be sent. With a certificate it serves
+    https://NAME, else the settings' port in the clear.
+
+    Example: fab -H lb balancer
+    """
+    server = c.server
+    settings = server.settings
+    refuse_unreachable(server)
+    places = [spelt(word, settings.port) for word in servers.split(",") if word] or named(c)
+    pair = tls.own_pair(required_name(settings), certificate, key) if certificate else None
+    found = look(server, places, pair is not None)
+    stamp = digest(pair[0]) if pair else found.certificate
+    wanted = block(settings, places, stamp)
+    if found.active and found.block == wanted:
+        server.say("balancer: nothing to change")
+    else:
+        refuse_without_sudo(server.facts)
+        server.apply("balancer", [installing(settings, wanted, pair)], decided=False)
+        found = look(server, places, bool(stamp))
+        server.say(f"✓ HAProxy serves {address(settings, stamp)}", "green")
+    return [row(place, status) for place, status in found.servers.items()]
+
+
+def refuse_unreachable(server: Server) -> None:
+    """Raise Exit where the servers would not let a balancer in, or not answer in its name."""
+    settings = server.settings
+    if not settings.balancers:
+        raise Exit(
+            "The servers do not know of a balancer. Set `balancer:` in fabric.yaml to the address "
+            f"of {server.name}, then type ./fab deploy for the servers, and this again."
+        )
+    if settings.bind in LOOPBACK:
+        raise Exit(
+            f"The servers listen on {settings.bind} alone, where no balancer reaches them. Set "
+            "`bind: 0.0.0.0` in fabric.yaml, then type ./fab deploy for the servers, and this "
+            "again."
+        )
+
+
+def named(c: Host) -> list[str]:
+    """List the servers that `hosts:` names, by the addresses that OpenSSH has for them."""
+    from tasks.executor import configured
+    from tasks.settings import settle
+
+    server = c.server
+    _, hosts = settle(configured(c.config), os.environ, server.settings.label)
+    if not hosts:
+        raise Exit(
+            "Which servers? Name them in `hosts:` of fabric.yaml, or give --servers with their "
+            "addresses, such as --servers 10.0.1.11,10.0.1.12"
+        )
+    return [spelt(server.client.target(host).hostname, server.settings.port) for host in hosts]
+
+
+def spelt(place: str, port: int) -> str:
+    """Spell a server with its port."""
+    return place if ":" in place else f"{place}:{port}"
+
+
+def required_name(settings: Settings) -> str:
+    """Return the name that a certificate is for."""
+    if not settings.public_name:
+        raise Exit(
+            "A certificate is for a name. Set `public_name:` in fabric.yaml to the one that "
+            "clients use, and type ./fab deploy for the servers, so that they answer to it."
+        )
+    return settings.public_name
+
+
+def look(server: Server, places: Sequence[str], tls: bool) -> Found:
+    """See in one exec how balancer and servers stand."""
+    port = HTTPS if tls else server.settings.port
+    words = sh(server.settings.unit, f"127.0.0.1:{port}", "yes" if tls else "no", *places)
+    name = "look_at_balancer.py"
+    step = Change("look", f'python3 "$here/{name}" {words}', {name: read(f"host/{name}")})
+    return Found(**serialised.loads(server.look("balancer", [step])[-1]))
+
+
+def block(settings: Settings, places: Sequence[str], certificate: str) -> str:
+    """Render our part of HAProxy's configuration; `certificate` is its digest, or empty."""
+    servers = (f"server {place.replace(':', '_')} {place}" for place in places)
+    return render(
+        "haproxy.cfg",
+        unit=settings.unit,
+        doors="\n  ".join(doors(settings, certificate)),
+        servers="\n  ".join(servers),
+    )
+
+
+def doors(settings: Settings, certificate: str) -> list[str]:
+    """List the lines that open the doors: the port, or with a certificate 443 and the way there."""
+    if not certificate:
+        return [f"bind *:{settings.port}"]
+    return [
+        f"# certificate {certificate}",
+        f"bind *:{HTTPS} ssl crt /etc/haproxy/{settings.unit}.pem alpn h2,http/1.1",
+        f"bind *:{HTTP}",
+        "http-request redirect scheme https code 301 unless { ssl_fc }",
+        "http-request set-header X-Forwarded-Proto https",
+    ]
+
+
+def installing(settings: Settings, wanted: str, pair: tuple[str, str] | None) -> Change:
+    """Build the change that installs HAProxy and has it go by our part of its configuration."""
+    tls = "# certificate " in wanted
+    script = "\n".join(
+        (
+            "packages=haproxy",
+            "if [ -x /usr/sbin/haproxy ]; then packages=; fi",
+            f"unit={settings.unit} port={HTTPS if tls else settings.port}",
+            f"install_packages() {{\n{read('host/install_packages.sh')}}}",
+            read("host/install_balancer.sh"),
+        )
+    )
+    files: dict[str, str | bytes] = {"block": wanted}
+    if pair:
+        chain, secret = pair
+        files["pem"] = f"{chain.rstrip()}\n{secret}"
+    return Change("have HAProxy balance", script, files)
+
+
+def digest(certificate: str) -> str:
+    """Digest a certificate, to see whether another one came."""
+    return hashlib.sha256(certificate.encode()).hexdigest()[:16]
+
+
+def address(settings: Settings, certificate: str) -> str:
+    """Spell where clients find the servers."""
+    if certificate or settings.public_name:
+        return f"{'https' if certificate else 'http'}://{settings.public_name}" + (
+            "" if certificate else f":{settings.port}"
+        )
+    return f"http://{settings.balancers[0]}:{settings.port}"
+
+
+def row(place: str, status: int | None) -> dict[str, Any]:
+    """Say how one server stands."""
+    state = "cannot be reached" if status is None else STATES.get(status, f"answers {status}")
+    return {"server": place, "usable": status == 200, "state": state}
