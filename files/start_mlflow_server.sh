@@ -18,6 +18,7 @@ if [ -d next ]; then
   settle
   exec ./start_mlflow_server.sh
 fi
+open_again
 exec 8>&-
 
 set -a

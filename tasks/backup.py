@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PYTHON = '"$root/venv/bin/python"'  # of the release that serves
 
 
-@remote
+@remote(once=True)
 def backup(c: Host) -> None:
     """Back up databases and configuration to the bucket.
 
@@ -40,7 +40,7 @@ def backup(c: Host) -> None:
     server.say(f"Backup complete: {done['place']}", "green")
 
 
-@remote(help={"id": "which backup, as backup.list names it (default: the newest)"})
+@remote(once=True, help={"id": "which backup, as backup.list names it (default: the newest)"})
 def verify(c: Host, id: str = "") -> None:
     """Prove that a backup can be restored and served.
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
-from tasks import stream
+from tasks import stores, stream
 from tasks.backup import program, programs, serving_aside
 from tasks.deploy import is_deployed, readying
 from tasks.facts import Facts
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.server import Change, Server
-from tasks.service import absent
+from tasks.service import absent, is_one_of_several
 from tasks.templates import read
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def options(id: str = "", at: str = "", yes: bool = False) -> None:
 
 @remote(
     options=options,
+    in_turn=True,
     help={
         "id": "which backup, as backup.list names it (default: the newest that has runs)",
         "at": "a moment that was streamed, such as 2026-11-24T15:30:00Z, or latest",
@@ -58,6 +59,11 @@ def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
     """
     server = c.server
     refuse_absent(server)
+    if server.lead:
+        from tasks.follow import follow
+
+        follow(server, "restore")
+        return
     refuse_other_store(server.facts)
     if at and server.facts.database == "postgresql":
         raise Exit(
@@ -76,9 +82,9 @@ def restore_set(server: Server, id: str, yes: bool) -> None:
     chosen = choose(server, id)
     id = chosen["set"]["id"]
     ask(server, f"the backup {id}", replaced(chosen["set"], chosen["present"]), yes)
-    server.apply(
-        "restore", restoring(server.settings, server.facts, fetching(server.settings, id)), False
-    )
+    fetch = fetching(server.settings, id)
+    steps = restoring(server.settings, server.facts, fetch, is_one_of_several(server))
+    server.apply("restore", steps, False)
     server.say(f"✓ restored {id}: {holdings(chosen['set'])}", "green")
 
 
@@ -110,7 +116,10 @@ def refuse_absent(server: Server) -> None:
 
 
 def refuse_other_store(facts: Facts) -> None:
-    """Raise Exit where a server's databases are not of a kind that can be switched."""
+    """Raise Exit where a server's databases are not of a kind that can be switched, or not its own
+    any more.
+    """
+    stores.refuse_closed(facts)
     if facts.database not in (None, "sqlite", "postgresql"):
         raise Exit(
             f"This server is on {facts.database}, and only SQLite and PostgreSQL databases can be "
@@ -131,9 +140,11 @@ def choose(server: Server, id: str) -> Any:
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
 
 
-def restoring(settings: Settings, facts: Facts, fetch: Change) -> list[Change]:
+def restoring(
+    settings: Settings, facts: Facts, fetch: Change, several: bool = False
+) -> list[Change]:
     """Build what makes the state that `fetch` lays into next.part the server's."""
-    begin = f"unit={settings.unit}\n{switching()}\non_failure() {{ give_up_next; }}"
+    begin = f"unit={settings.unit}\n{switching(several)}\non_failure() {{ give_up_next; }}"
     return [
         readying(settings, facts),
         replace(fetch, script=f"{begin}\n{fetch.script}"),
@@ -156,9 +167,12 @@ def fetching_moment(settings: Settings, at: str, which: str) -> Change:
     return stream.restoring(settings, at, "$root/next.part", which, own=True)
 
 
-def switching() -> str:
-    """Spell the words that a switch of the state is written with."""
-    names = ("health", "stream", "tidy", "switch")
+def switching(several: bool = False) -> str:
+    """Spell the words that a switch of the state is written with.
+
+    Where `several` hosts serve, balancers send nothing here meanwhile.
+    """
+    names = ("health", "stream", "tidy", "drain" if several else "alone", "switch")
     return "".join(read(f"host/{name}.sh") for name in names)
 
 

@@ -102,6 +102,8 @@ class Server:
         self._lock = threading.Lock()
         # Whether this command works on other hosts with the same database as well.
         self.several = False
+        # What the first of them serves by now; none for that one.
+        self.lead: Facts | None = None
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
 

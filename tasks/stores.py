@@ -23,6 +23,9 @@ PORT = 5432
 PASS_FILE = ".pgpass"
 # What a restore or upgrade adds to a database's name (files/host/beside.py).
 MADE = re.compile(r"_\d{8}t\d{6}z(\?|$)")
+# What files/host/facts.sh says of a database that lets nobody in: since another host replaced it,
+# or since this one was cut off doing so (its next start, or the next change, opens it again).
+CLOSED, CUT_OFF = "closed", "closed by a task that was cut off"
 LOOPBACK = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -122,8 +125,23 @@ def sqlite(facts: Facts, name: str) -> str:
     return f"sqlite:///{facts.root}/{name}"
 
 
+def is_closed(facts: Facts) -> bool:
+    """Tell whether an upgrade, restore or rollback through another host replaced the databases."""
+    return CLOSED in (facts.schema_error, facts.users_error)
+
+
+def refuse_closed(facts: Facts) -> None:
+    """Raise Exit where the databases were replaced through another host."""
+    if is_closed(facts):
+        raise Exit(
+            "The database that this host uses was replaced by an upgrade, restore or rollback "
+            "through another host. Type for all of them, that one first: ./fab -H HOSTS upgrade"
+        )
+
+
 def refuse_other(settings: Settings, facts: Facts) -> None:
     """Raise Exit where the settings name another database than the one that holds the runs."""
+    refuse_closed(facts)
     if facts.store is None or settings.backend_store_uri is None:
         return
     named = wanted(settings, facts)

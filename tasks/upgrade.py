@@ -9,24 +9,27 @@ from typing import Any
 
 from invoke import Exit
 
-from tasks import adopt, deploy
+from tasks import adopt, deploy, stores
 from tasks.backup import backing_up, serving_aside
 from tasks.commands import sh
 from tasks.facts import Facts
+from tasks.follow import follow
 from tasks.install import NEEDED_KB
 from tasks.kinds import Host, remote
 from tasks.releases import find, installing, version_of
 from tasks.restore import databases_beside, refuse_absent, refuse_other_store, switching
 from tasks.server import Change, Server
+from tasks.service import is_one_of_several
 from tasks.settings import Settings
 from tasks.templates import read
 
 
 @remote(
+    in_turn=True,
     help={
         "to": "MLflow version (default: `version:` of the settings)",
         "check": "only tell what an upgrade would do",
-    }
+    },
 )
 def upgrade(c: Host, to: str = "", check: bool = False) -> None:
     """Move the server to another MLflow release.
@@ -40,6 +43,9 @@ def upgrade(c: Host, to: str = "", check: bool = False) -> None:
     """
     server = c.server
     refuse_absent(server)
+    if server.lead:
+        follow(server, "upgrade")
+        return
     refuse_unfit(server.facts)
     release, lock = find(server, to or server.settings.version)
     version = version_of(release)
@@ -51,7 +57,8 @@ def upgrade(c: Host, to: str = "", check: bool = False) -> None:
     if check:
         tell(server, release)
         return
-    server.apply("upgrade", upgrading(server.settings, server.facts, release, lock))
+    steps = upgrading(server.settings, server.facts, release, lock, is_one_of_several(server))
+    server.apply("upgrade", steps)
     server.say(f"✓ MLflow {version} serves; back goes: ./fab rollback", "green")
     say_version(server, version)
 
@@ -65,7 +72,7 @@ def say_version(server: Server, version: str) -> None:
 def refuse_unfit(facts: Facts) -> None:
     """Raise Exit where an upgrade cannot begin, naming why and what to do."""
     refuse_other_store(facts)
-    if facts.schema is None:
+    if facts.schema is None and facts.schema_error != stores.CUT_OFF:
         raise Exit("The server has no database that can be read. See why: ./fab doctor")
 
 
@@ -94,7 +101,9 @@ def tell(server: Server, release: str) -> None:
     )
 
 
-def upgrading(settings: Settings, facts: Facts, release: str, lock: str | None) -> list[Change]:
+def upgrading(
+    settings: Settings, facts: Facts, release: str, lock: str | None, several: bool = False
+) -> list[Change]:
     """Build the whole of an upgrade; `lock` is None where the release is installed."""
     after = replace(facts, release=release)
     wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
@@ -108,7 +117,7 @@ def upgrading(settings: Settings, facts: Facts, release: str, lock: str | None) 
             "aside() {",
             aside.script,
             "}",
-            switching(),
+            switching(several),
         )
     )
     return [
@@ -131,7 +140,9 @@ def upgrading(settings: Settings, facts: Facts, release: str, lock: str | None) 
 # -- back -------------------------------------------------------------------------------------
 
 
-@remote(help={"id": "which former state, as it is named on the host", "yes": "do not ask"})
+@remote(
+    in_turn=True, help={"id": "which former state, as it is named on the host", "yes": "do not ask"}
+)
 def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     """Go back to before the last upgrade, restore or adoption.
 
@@ -147,6 +158,10 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
         say_given_back(server, server.facts.guide.version)
         return
     refuse_absent(server)
+    if server.lead:
+        follow(server, "rollback")
+        return
+    stores.refuse_closed(server.facts)
     former = json.loads(server.look("rollback", [looking(id)])[-1])
     if not server.confirm(f"Roll {server.place} back to {former['name']}?", yes, lost(former)):
         raise Exit("Nothing was rolled back.")
@@ -156,7 +171,8 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
         server.apply("rollback", changes, decided=False)
         say_given_back(server, version)
         return
-    server.apply("rollback", rolling_back(server.settings, server.facts, former), decided=False)
+    steps = rolling_back(server.settings, server.facts, former, is_one_of_several(server))
+    server.apply("rollback", steps, decided=False)
     server.say(f"✓ MLflow {version} serves, as before the {former['task']}", "green")
     say_version(server, version)
 
@@ -189,7 +205,9 @@ def lost(former: Any) -> str:
     return f"{what}: {former['runs']} runs. {former['lost']} runs made since are put aside."
 
 
-def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
+def rolling_back(
+    settings: Settings, facts: Facts, former: Any, several: bool = False
+) -> list[Change]:
     """Build the way back to one former state."""
     after = replace(facts, release=former["release"])
     wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
@@ -198,7 +216,7 @@ def rolling_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
             f"unit={settings.unit} current={facts.release}",
             f"former={sh(former['name'])} was={former['task']} release={former['release']}",
             f"well={deploy.wellness(wanted, after)}",
-            switching(),
+            switching(several),
             read("host/rollback.sh"),
         )
     )

@@ -4,8 +4,13 @@ Runs on the host, in a release's environment. Where SQLite's new databases are f
 PostgreSQL's have names of their own, <database>_<UTC time>, which the folder's server.env holds:
 so a state is switched to and given back by its files alone, whatever it is kept in.
 
+Databases at an address, rather than on this very host, may be other hosts' as well: while one is
+being replaced it is closed to all of them, and stays so once it was.
+
 Usage: beside.py copy ROOT FOLDER   copies of both, for a new state in that folder
-       beside.py tidy ROOT          what a former, failed or killed task left
+       beside.py tidy ROOT          drop what a former, failed or killed task left
+       beside.py close ROOT         close those that serve; noted, so that they can be opened again
+       beside.py hand-over ROOT     close those that serve, and open those of next.part
 """
 
 import glob
@@ -18,6 +23,7 @@ import databases
 import postgres
 
 NOTE = ".databases"  # the addresses of all that were made here, one a line
+CLOSED = ".closed"  # the same of what is closed until the state changes (settle.sh)
 MADE = re.compile(r"_\d{8}t\d{6}z$")
 LONGEST = 63 - len("_20261125t170000z_auth")  # bytes that PostgreSQL leaves to the name before it
 STATES = ("", "next", "next.part", "former/*")  # the folders that name databases
@@ -29,6 +35,11 @@ def copy(root, folder):
     uris = new(root, folder)
     for name, uri in uris.items():
         if not postgres.make(uri, present[name], like=present[name]):
+            if os.path.exists(os.path.join(root, CLOSED)):
+                raise postgres.Refused(
+                    "another role than the server's uses the database %s. End its sessions, then "
+                    "type the same again" % database(present[name])
+                )
             postgres.make(uri, present[name])
             postgres.copy(present[name], uri)
 
@@ -78,11 +89,30 @@ def tidy(root):
             left.append(uri)
             continue
         try:
-            postgres.drop(uri, databases.addresses(root)[databases.TRACKING])
+            postgres.drop(uri)
         except postgres.Refused as error:
             print("@warn The database %s is left for later: %s" % (database(uri), error))
             left.append(uri)
     write(root, NOTE, "".join(uri + "\n" for uri in left))
+
+
+def close(root):
+    """Close both databases to every host where others may use them, until they are opened again."""
+    going = list(databases.addresses(root).values())
+    if all(map(postgres.is_apart, going)):
+        write(root, CLOSED, "".join(uri + "\n" for uri in going))
+        for uri in going:
+            postgres.close(uri)
+
+
+def hand_over(root):
+    """Close the present databases, and open those of the state that comes."""
+    going = list(databases.addresses(root).values())
+    coming = list(databases.addresses(os.path.join(root, "next.part")).values())
+    if coming != going and all(map(postgres.is_apart, coming)):
+        for uri in coming:
+            postgres.open_again(uri)
+        close(root)
 
 
 def noted(root):
@@ -117,7 +147,8 @@ def write(folder, name, text):
 
 if __name__ == "__main__":
     try:
-        {"copy": copy, "tidy": tidy}[sys.argv[1]](*sys.argv[2:])
+        tasks = {"copy": copy, "tidy": tidy, "close": close, "hand-over": hand_over}
+        tasks[sys.argv[1]](*sys.argv[2:])
     except postgres.Refused as error:
         print("@fail %s. Nothing was changed." % str(error).rstrip("."))
         sys.exit(1)

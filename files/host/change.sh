@@ -30,6 +30,8 @@ fi
 if [ -d "$root/next" ]; then
   (exec 8>> "$root/.hold"; flock 8; settle)
   audit "finished a switch that was cut off"
+elif [ -s "$root/.closed" ]; then
+  (exec 8>> "$root/.hold"; flock 8; open_again)
 fi
 seen=$(stat -c %s "$root/audit.log" 2>/dev/null || echo 0)
 if [ "$generation" != - ] && [ "$seen" != "$generation" ]; then exit 76; fi

@@ -228,7 +228,12 @@ for variable, questions in QUESTIONS.items():
     except psycopg2.errors.UndefinedTable:
         base.close()
     except psycopg2.Error as error:
-        print("%s_error\t%s" % (next(iter(questions)), str(error).strip().split("\n")[0]))
+        said = str(error).strip().split("\n")[0]
+        # files/host/postgres.py closes what an upgrade or restore through another host replaced.
+        if "too many connections for database" in said:
+            cut_off = os.path.exists(os.path.join(sys.argv[1], ".closed"))
+            said = "closed by a task that was cut off" if cut_off else "closed"
+        print("%s_error\t%s" % (next(iter(questions)), said))
 PYTHON
 fi
 fact end yes

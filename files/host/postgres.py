@@ -14,8 +14,14 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 INTO = ("--no-owner", "--exit-on-error")  # how a dump is put into an empty database
+CREATE = """create database "%s" template "%s" encoding 'UTF8' lc_collate '%s' lc_ctype '%s'"""
+END_SESSIONS = (
+    "select pg_terminate_backend(pid) from pg_stat_activity "
+    "where datname = :name and usename = current_user"
+)
 # Of PostgreSQL's error codes: object_in_use, insufficient_privilege.
 IN_USE, FORBIDDEN = "55006", "42501"
+CLOSED = "too many connections for database"  # what it says where nobody is let in
 
 
 class Refused(Exception):
@@ -124,15 +130,13 @@ def make(uri, present, like=None):
 
     Returns whether it was made: another cannot be taken as a pattern while anybody uses it.
     """
+    pattern = name_of(like) if like else "template0"
     with administered(present) as connection:
-        query = "select datcollate, datctype from pg_database where datname = current_database()"
-        collate, ctype = connection.execute(text(query)).one()
-        query = (
-            "create database \"%s\" template \"%s\" encoding 'UTF8' lc_collate '%s' lc_ctype '%s'"
-        )
-        pattern = name_of(like) if like else "template0"
+        query = "select datcollate, datctype from pg_database where datname = :name"
+        sorted_by = connection.execute(text(query), {"name": name_of(present)}).one()
         try:
-            connection.execute(text(query % (name_of(uri), pattern, collate, ctype)))
+            words = (name_of(uri), pattern, *sorted_by)
+            connection.execute(text(CREATE % words))
         except DBAPIError as error:
             if like and error.orig.pgcode == IN_USE:
                 return False
@@ -147,15 +151,43 @@ def make(uri, present, like=None):
     return True
 
 
-def drop(uri, present):
-    """Drop a database on the server where `present` is; raises Refused while anybody uses it."""
-    with administered(present) as connection:
+def drop(uri):
+    """Drop a database; raises Refused while anybody uses it."""
+    with administered(uri) as connection:
         connection.execute(text('drop database if exists "%s"' % name_of(uri)))
 
 
+def is_apart(uri):
+    """Tell whether a database is reached by an address, so that other hosts may use it too."""
+    url = make_url(uri)
+    host = url.host or url.query.get("host", "")
+    local = not host or host in ("localhost", "127.0.0.1", "::1") or host.startswith("/")
+    return url.drivername.startswith("postgres") and not local
+
+
+def close(uri):
+    """Have a database let nobody in, and end the sessions of those who were: MLflow answers 503."""
+    _let_in(uri, 0)
+    with administered(uri) as connection:
+        connection.execute(text(END_SESSIONS), {"name": name_of(uri)})
+
+
+def open_again(uri):
+    """Undo `close`."""
+    _let_in(uri, -1)
+
+
+def _let_in(uri, count):
+    with administered(uri) as connection:
+        connection.execute(text('alter database "%s" connection limit %d' % (name_of(uri), count)))
+
+
+@contextlib.contextmanager
 def administered(uri):
-    """Connect where databases are made and dropped, which no transaction may hold."""
-    return connected(uri, isolation_level="AUTOCOMMIT")
+    """Connect where databases are made, closed and dropped: to the one that every server has."""
+    elsewhere = make_url(uri).set(database="postgres").render_as_string(hide_password=False)
+    with connected(elsewhere, isolation_level="AUTOCOMMIT") as connection:
+        yield connection
 
 
 def name_of(uri):
@@ -163,7 +195,20 @@ def name_of(uri):
 
 
 def run_ids(uri):
-    """Return the ids of all runs."""
+    """Return the ids of all runs; one that is closed lets us in for that, and nobody else."""
+    try:
+        return _run_ids(uri)
+    except Refused as error:
+        if CLOSED not in str(error):
+            raise
+    _let_in(uri, 1)
+    try:
+        return _run_ids(uri)
+    finally:
+        _let_in(uri, 0)
+
+
+def _run_ids(uri):
     with connected(uri) as connection:
         return set(connection.execute(text("select run_uuid from runs")).scalars())
 

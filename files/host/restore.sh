@@ -6,6 +6,7 @@ if [ ! -e "$root/.server-id" ]; then
   od -An -N4 -tx1 /dev/urandom | tr -d ' ' > "$root/.server-id.part"
   mv "$root/.server-id.part" "$root/.server-id"
 fi
+drain
 say "stop the server (requests wait)"
 paused=$SECONDS
 hold
@@ -15,6 +16,8 @@ switch restore "$former"
 on_failure() { go_back "$former"; }
 release_hold
 serve
+await_usable
 on_failure() { :; }
+come_back
 say "writes waited for $((SECONDS - paused)) s; the former databases are kept in $root/former/$former"
 forget_old_states

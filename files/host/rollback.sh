@@ -4,6 +4,7 @@
 aside=$(date -u +%Y%m%dT%H%M%SZ)-$current
 if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type rollback again."; fi
 if [ ! -e "$root/releases/$release/.complete" ]; then fail "The release $release, which served that state, is no longer here. Type: ./fab upgrade --to ${release%-*}"; fi
+drain
 paused=$SECONDS
 say "stop the server (requests wait)"
 hold
@@ -16,7 +17,9 @@ on_failure() {
 }
 release_hold
 serve
+await_usable
 on_failure() { :; }
+come_back
 say "writes waited for $((SECONDS - paused)) s; what was replaced is kept in $root/former/$aside"
 echo "$well" > "$root/.well"
 forget_old_states

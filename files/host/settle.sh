@@ -34,6 +34,8 @@ settle() {
   if [ -e "$root/next/.about.json" ]; then mv -f "$root/next/.about.json" "$former/about.json" || return; fi
   # A state that was given back is not kept a second time.
   if [ -e "$root/next/.gives-back" ]; then rm -rf "$root/former/$(cat "$root/next/.gives-back")"; fi
+  # What this state replaces stays closed to other hosts that still use it.
+  rm -f "$root/.closed"
   sync -f "$root"
   # At an end by one rename as well: half a folder would be a switch that nobody can finish.
   rm -rf "$root/next.done"
@@ -45,4 +47,16 @@ put_aside() {
     start_mlflow_server.sh) cp -p "$root/$1" "$former/$1" ;;
     *) mv -fT "$root/$1" "$former/$1" ;;
   esac
+}
+# Open what was closed to other hosts for a state that did not come to be. Needs: root.
+open_again() {
+  local uri place name
+  if [ ! -s "$root/.closed" ]; then return; fi
+  while read -r uri; do
+    uri=${uri/+psycopg2/} place=${uri%%\?*} name=${place##*/}
+    # By the database that every server has: this one lets nobody in.
+    PGPASSFILE=$root/.pgpass psql -qwX "${place%/*}/postgres${uri#"$place"}" < /dev/null \
+      -c "alter database \"$name\" connection limit -1" || return
+  done < "$root/.closed"
+  rm -f "$root/.closed"
 }

@@ -1,5 +1,5 @@
 # Replace the server's state (databases, release, start script) as a whole.
-# Needs: root, unit, settle.sh, stream.sh and tidy.sh. The new state lies in next.part. What goes back after a
+# Needs: root, unit, settle.sh, stream.sh, tidy.sh, and drain.sh or alone.sh. The new state lies in next.part. What goes back after a
 # failure runs where bash ignores errexit: so each step here says by itself when it fails.
 
 # From here on the server does not start: who asks it something waits in its socket. The lock ends
@@ -32,6 +32,14 @@ holds_databases() { [ -e "$1/mlflow.db" ] || [ -e "$1/.aside" ] || grep -qs '^AU
 # Tell whether a state's PostgreSQL databases were made beside the server's, for it alone.
 names_ours() { [ -s "$root/.databases" ] && grep -qsFf "$root/.databases" "$1/server.env"; }
 
+# Databases that other hosts may use as well: open those that come to them, and close those that go,
+# so that nobody writes to what is not served any more.
+hand_over() {
+  if [ -e "$here/beside.py" ]; then about_databases hand-over; fi
+}
+close_to_others() { about_databases close; }
+about_databases() { PGPASSFILE=$root/.pgpass "$root/venv/bin/python" "$here/beside.py" "$1" "$root" 8>&- 9>&-; }
+
 # Make next.part the state. Arguments: the task, and a name for the state that it replaces.
 switch() {
   local databases=false
@@ -39,6 +47,7 @@ switch() {
   printf '{"task": "%s", "release": "%s", "databases": %s}\n' \
     "$1" "$(basename "$(readlink "$root/venv")")" "$databases" > "$root/next.part/.about.json" || return
   printf '%s\n' "$2" > "$root/next.part/.name" || return
+  hand_over || return
   sync -f "$root/next.part"
   mv -T "$root/next.part" "$root/next" || return
   settle
@@ -60,7 +69,9 @@ serve() {
 # What a switch does where it fails: before it, and once the new state was in place.
 serve_again() {
   give_up_next
+  open_again || true
   release_hold
+  undrain
   if (serve); then
     say "the former state serves again, with all data"
   else

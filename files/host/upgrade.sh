@@ -9,12 +9,14 @@ lay_out() {
   ln -s "releases/$release" "$next/venv"
   install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
 }
+drain
 on_failure() { serve_again; }
 paused=$SECONDS
 if [ "$migrating" = yes ]; then
   say "stop the server (requests wait)"
   hold
   stop_server
+  if [ "$store" = postgresql ]; then close_to_others; fi
   lay_out
   # By a process of its own: one that fails here would keep the lock from the server's start.
   (copy_databases; aside) 8>&- 9>&-
@@ -28,7 +30,9 @@ switch upgrade "$former"
 on_failure() { go_back "$former"; }
 release_hold
 serve
+await_usable
 on_failure() { :; }
+come_back
 say "writes waited for $((SECONDS - paused)) s; the former state is kept in $root/former/$former"
 echo "$well" > "$root/.well"
 forget_old_states

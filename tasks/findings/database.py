@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks import stores
 from tasks.findings.case import Case, Finding
 from tasks.releases import version_of
 
@@ -37,7 +38,16 @@ def database(case: Case) -> Iterator[Finding]:
 def _elsewhere(case: Case) -> Iterator[Finding]:
     """Look at databases that are not files of the server's: whether they answer is all."""
     error = case.facts.schema_error or case.facts.users_error
-    if error:
+    if stores.is_closed(case.facts):
+        yield case.finding(
+            "store-closed",
+            "The database was replaced by an upgrade, restore or rollback through another host: "
+            "nothing works here.",
+            f"{case.facts.store} lets nobody in",
+            "Have this host follow: ./fab -H HOSTS upgrade, with all hosts of the database, that "
+            "one first.",
+        )
+    elif error:
         yield case.finding(
             "store-unreachable",
             "The database does not answer: every request fails or waits.",

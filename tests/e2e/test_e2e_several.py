@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lab import ROOT, SEARCH, UNIT, Done, Host, Lab, answer, until
 from load import writers
+from older import NEWER, OLDER
 
 CLIENTS = ("client", 8)  # MLflow's own, as they are out of the box
 CACHE = 60  # seconds that a server remembers a good login (files/mlflow_auth_config.ini)
@@ -50,6 +51,7 @@ def several(lab: Lab) -> Iterator[Several]:
             "FABRIC_MLFLOW_BIND": "0.0.0.0",
             "FABRIC_MLFLOW_BALANCER": lb.address,
             "FABRIC_MLFLOW_PREFIX": "several",
+            "FABRIC_MLFLOW_VERSION": OLDER,
             "FABRIC_MLFLOW_BACKEND_STORE_URI": (
                 f"postgresql://mlflow@{db.address}/mlflow?sslmode=require"
             ),
@@ -154,6 +156,57 @@ class TestSeveral:
             assert several.through_the_balancer("/usable") == 200
         several.fab("restart", on=[one])
         assert one.status("/usable") == 200
+
+    def test_an_upgrade_comes_to_all_and_fails_no_call(self, several: Several) -> None:
+        one = several.web[0]
+        with writers(several.lb, one.login(), CLIENTS) as load:
+            done = several.fab("upgrade", "--to", NEWER)
+            print(done)
+            load.goes_on()
+            load.goes_on()
+        assert load.failures() == []
+        assert {version(host) for host in several.web} == {NEWER}
+        assert len({store(host) for host in several.web}) == 1
+        assert load.acknowledged() - runs(one) == set()
+        assert several.fab("upgrade", "--to", NEWER).out.count("nothing to change") == 3
+
+    @pytest.mark.costly
+    def test_a_rollback_and_a_restore_come_to_all(self, several: Several) -> None:
+        one, two, _ = several.web
+        several.fab("upgrade", "--to", NEWER)
+        newer = store(one)
+        assert "Done once" in several.fab("backup").out
+        several.fab("rollback", "--yes", on=[one])
+        # What the others have is not served any more, and balancers know it.
+        until(lambda: two.status("/usable") == 503, "the second host is not usable")
+        assert "store-closed" in several.fab("doctor", "--json", on=[two], code=1).out
+        several.fab("upgrade", on=[two], code=1)
+        # To the version that the first has again: the others follow.
+        several.fab("upgrade")
+        assert len({store(host) for host in several.web} - {newer}) == 1
+        assert {version(host) for host in several.web} == {OLDER}
+        several.fab("upgrade", "--to", NEWER)
+        assert [host.status("/usable") for host in several.web] == [200] * 3
+        before = store(one)
+        several.fab("restore", "--yes")
+        assert len({store(host) for host in several.web} - {before}) == 1
+        login = one.login()
+        assert [host.status(SEARCH, login) for host in several.web] == [200] * 3
+
+
+def version(host: Host) -> str:
+    """Return the MLflow version that serves."""
+    return host.run(f"basename $(readlink {ROOT}/venv)").rpartition("-")[0]
+
+
+def store(host: Host) -> str:
+    """Return the database that a host uses."""
+    return host.run(f"grep STORE_URI {ROOT}/server.env")
+
+
+def runs(host: Host) -> set[str]:
+    """Return the runs in that database."""
+    return set(host.fab("postgres.psql", "--command", "select run_uuid from runs").out.split())
 
 
 def password(several: Several, name: str) -> str:
