@@ -463,7 +463,7 @@ class Chain:
     def _in_turn(self, servers: Sequence[Any], work: Callable[[Any], Any]) -> None:
         """Have one host begin once the one before is done; end with the first that fails."""
         for number, server in enumerate(servers):
-            server.lead = servers[0].facts if number else None
+            server.lead = servers[0] if number else None
             self._guarded(server, work)
             if server.name in self._failures:
                 why = f"Not begun, and serving as before: {server.name} has failed."

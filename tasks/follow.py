@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 def follow(server: Server, task: str) -> None:
     """Bring a host to the databases and the release of the one that the task began with."""
-    lead, facts = server.lead, server.facts
-    assert lead
+    assert server.lead
+    first, lead, facts = server.lead.name, server.lead.facts, server.facts
     if (facts.store, facts.release) == (lead.store, lead.release):
-        server.say(f"{task}: nothing to change, it serves what {lead.hostname} serves")
+        server.say(f"{task}: nothing to change, it serves what {first} serves")
         return
     version = version_of(lead.release)
     release, lock = find(server, version)
     if release != lead.release:
         raise Exit(
-            f"{lead.hostname} serves {lead.release}, and the lock of MLflow {version} gives "
+            f"{first} serves {lead.release}, and the lock of MLflow {version} gives "
             f"{release} for this host. Type: ./fab upgrade --to {version}"
         )
     server.apply(task, following(server.settings, facts, lead, task, lock))
-    server.say(f"✓ MLflow {version} serves here as on {lead.hostname}", "green")
+    server.say(f"✓ MLflow {version} serves, on the databases that {first} has", "green")
 
 
 def following(

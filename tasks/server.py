@@ -102,8 +102,8 @@ class Server:
         self._lock = threading.Lock()
         # Whether this command works on other hosts with the same database as well.
         self.several = False
-        # What the first of them serves by now; none for that one.
-        self.lead: Facts | None = None
+        # The first of them, where they take turns and this is another.
+        self.lead: Server | None = None
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
 

@@ -335,8 +335,10 @@ class Place:
 
     def switch(self, call: str = f"switch upgrade {NAME}", left: int = MANY) -> bool:
         """Run a switch that has so many steps left; tells whether it came to its end."""
-        words = f'set -euo pipefail; root="{self.root}" unit=mlflow-server'
-        script = "\n".join((words, read("host/settle.sh"), read("host/switch.sh"), call))
+        words = f'set -euo pipefail; root="{self.root}" unit=mlflow-server here=/nowhere'
+        script = "\n".join(
+            (words, read("host/settle.sh"), read("host/tidy.sh"), read("host/switch.sh"), call)
+        )
         done = self.bash("-c", script, left=left)
         assert done.returncode in (0, -9), done.stderr
         return done.returncode == 0

@@ -586,7 +586,7 @@ class Administrator:
     def copy(self, uri: str, target: str) -> None:
         self.did.append(("copy", uri, target))
 
-    def drop(self, uri: str, present: str) -> None:
+    def drop(self, uri: str) -> None:
         if uri in self.in_use:
             raise self.module.Refused("it is being accessed by other users")
         self.did.append(("drop", uri))

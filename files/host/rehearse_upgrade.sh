@@ -5,7 +5,7 @@
 # these from being folded into the files.
 copy_databases() {
   if [ "$store" = postgresql ]; then
-    "$root/venv/bin/python" "$here/beside.py" copy "$root" "$root/next.part"
+    about_databases copy "$root/next.part"
     return
   fi
   PYTHONPATH=$here "$python" -c 'import databases, sys; databases.copy(sys.argv[1], databases.NAMES, sys.argv[2])' "$root" "$root/next.part"

@@ -38,7 +38,6 @@ hand_over() {
   if [ -e "$here/beside.py" ]; then about_databases hand-over; fi
 }
 close_to_others() { about_databases close; }
-about_databases() { PGPASSFILE=$root/.pgpass "$root/venv/bin/python" "$here/beside.py" "$1" "$root" 8>&- 9>&-; }
 
 # Make next.part the state. Arguments: the task, and a name for the state that it replaces.
 switch() {

@@ -1,6 +1,8 @@
-# Drop the PostgreSQL databases that were made here and that no state names any more. Needs: root, and
-# "$here"/beside.py with what it imports.
+# Mind the PostgreSQL databases beside the server's. Needs: root, and "$here"/beside.py with what it imports.
+about_databases() { # what to do, and words for it
+  PGPASSFILE=$root/.pgpass "$root/venv/bin/python" "$here/beside.py" "$1" "$root" "${@:2}" 8>&- 9>&-
+}
+# Drop those that were made here and that no state names any more.
 tidy_databases() {
-  if [ ! -s "$root/.databases" ]; then return; fi
-  PGPASSFILE=$root/.pgpass "$root/venv/bin/python" "$here/beside.py" tidy "$root" 8>&- 9>&- || true
+  if [ -s "$root/.databases" ]; then about_databases tidy || true; fi
 }
