@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -570,3 +571,51 @@ def test_a_set_that_fails_is_never_noted_as_verified(verifier):
     assert lines[-1] == "@exit 1"
     assert called == ["venv fetch_set.py", "new migrate.py"]
     assert os.listdir(verifier.root / "backups") == []
+
+
+# -- databases that other hosts use as well ------------------------------------------------------
+
+SHARED = "postgresql+psycopg2://mlflow@db/mlflow?sslmode=require"
+
+
+@pytest.fixture
+def closed(host: Place) -> Place:
+    """That server, after a task was cut off that had closed its database to others."""
+    host.machine.stub("psql", f'printf "%s\\n" "$@" >> "{host.machine.folder}/psql"')
+    (host.root / ".closed").write_text(SHARED + "\n")
+    return host
+
+
+OPENED = (
+    "-qwX", "postgresql://mlflow@db/postgres?sslmode=require",
+    "-c", 'alter database "mlflow" connection limit -1',
+)  # fmt: skip
+
+
+def opened(host: Place) -> tuple[str, ...]:
+    return tuple((host.machine.folder / "psql").read_text().splitlines())
+
+
+def test_what_a_cut_off_task_closed_is_open_before_the_server_starts(closed):
+    assert closed.start() == OLD
+    assert opened(closed) == OPENED
+    assert not (closed.root / ".closed").exists()
+
+
+def test_the_next_change_opens_it_as_well(closed):
+    assert closed.machine.change("say well")[-1] == "@exit 0"
+    assert opened(closed) == OPENED
+    assert not (closed.root / ".closed").exists()
+
+
+def test_a_server_does_not_start_on_a_database_that_it_could_not_open(closed):
+    closed.machine.stub("psql", "exit 2")
+    assert subprocess.run(closed.root / "start_mlflow_server.sh", check=False).returncode == 2
+    assert (closed.root / ".closed").exists()
+
+
+def test_what_a_new_state_replaced_stays_closed(closed):
+    closed.build()
+    assert closed.switch()
+    assert not (closed.root / ".closed").exists()
+    assert not (closed.machine.folder / "psql").exists()
