@@ -34,12 +34,13 @@ def follow(server: Server, task: str) -> None:
             f"{first} serves {lead.release}, and the lock of MLflow {version} gives "
             f"{release} for this host. Type: ./fab upgrade --to {version}"
         )
-    server.apply(task, following(server.settings, facts, lead, task, lock))
+    steps = following(server.settings, facts, lead, f"serve what {first} serves", task, lock)
+    server.apply(task, steps)
     server.say(f"✓ MLflow {version} serves, on the databases that {first} has", "green")
 
 
 def following(
-    settings: Settings, facts: Facts, lead: Facts, task: str, lock: str | None
+    settings: Settings, facts: Facts, lead: Facts, what: str, task: str, lock: str | None
 ) -> list[Change]:
     """Build the switch; `lock` is None where the host has the release that `lead` runs."""
     assert lead.store and lead.auth_store and lead.release
@@ -63,5 +64,5 @@ def following(
     return [
         *([] if lock is None else [installing(lead.release, lock)]),
         deploy.readying(settings, facts),
-        Change(f"serve what {lead.hostname} serves", script, files),
+        Change(what, script, files),
     ]

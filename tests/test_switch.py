@@ -80,8 +80,10 @@ def test_what_a_new_state_does_not_bring_stays(place):
 def test_what_cannot_be_put_aside_is_never_overwritten(place):
     (place.root / "former").write_text("in the way")
     place.build()
-    words = f'set -euo pipefail; root="{place.root}" unit=mlflow-server'
-    script = "\n".join((words, read("host/settle.sh"), read("host/switch.sh")))
+    words = f'set -euo pipefail; root="{place.root}" unit=mlflow-server here=/nowhere'
+    script = "\n".join(
+        (words, read("host/settle.sh"), read("host/tidy.sh"), read("host/switch.sh"))
+    )
     # As in what goes back after a failure, where bash ignores errexit.
     assert place.bash("-c", f"{script}\nswitch upgrade {NAME} || exit 5").returncode == 5
     done = place.bash(str(place.root / "start_mlflow_server.sh"))
