@@ -10,6 +10,7 @@ from invoke import Exit
 from tasks import credentials, paths, tunnel
 from tasks.console import console
 from tasks.kinds import Host, remote
+from tasks.site import faces
 
 if TYPE_CHECKING:
     from tasks.server import Server
@@ -58,8 +59,10 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
             "green",
         )
         return
-    first = ("# 1. Open the tunnel:", server.fab("tunnel --background"))
-    if uri.startswith("https:"):
+    first: tuple[str, ...] = ("# 1. Open the tunnel:", server.fab("tunnel --background"))
+    if server.settings.balancers and not tunnel.opened(server):
+        first = ("# 1. No tunnel is needed: a balancer stands in front.",)
+    elif uri.startswith("https:"):
         first = ("# 1. No tunnel is needed; only a certificate of a private authority, so:",
                  "# export MLFLOW_TRACKING_SERVER_CERT_PATH=/path/to/its-root.pem")  # fmt: skip
     server.say(
@@ -85,9 +88,12 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
 def address(server: Server) -> str:
     """Return where a client on this machine finds the server.
 
-    The tunnel that is open, else the public name, else the tunnel that would be opened.
+    The tunnel that is open, else the public name or the balancer, else the tunnel that would be
+    opened.
     """
     there, name = tunnel.opened(server), server.settings.public_name
     if there is None and name:
         return f"https://{name.lower()}"
+    if there is None and (face := next(iter(faces(server.settings)), None)):
+        return f"http://{face}:{server.settings.port}"
     return tunnel.url(there.local_port if there else server.settings.local_port)

@@ -77,7 +77,12 @@ def deploy(c: Host, yes: bool = False) -> None:
             server.warn("checked without a login: none of this server's is known (./fab client)")
     else:
         server.say("deploy: nothing to change, the server is well")
-    if settings.bind not in LOOPBACK:
+    if settings.balancers:
+        server.warn(
+            f"from the balancer to the servers passwords pass the network in the clear: let nobody "
+            f"else reach port {settings.port} of the hosts (docs/several.md)"
+        )
+    elif settings.bind not in LOOPBACK:
         again = server.fab("tls.enable")
         server.warn(
             f"bind: {settings.bind} lets passwords pass the network in the clear. Safer: leave it "

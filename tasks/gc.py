@@ -160,6 +160,7 @@ def volume(row: Mapping[str, Any]) -> str:
 
 
 @remote(
+    once=True,
     options=refuse_nonsense,
     report=show,
     help={

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from host_side import HOST, program
 from invoke import Exit
 from stand_ins import Reply, Task, blank, context
 
 from tasks import balancer
 from tasks.balancer import Found, block, digest, installing, options, refuse_unreachable, row
 from tasks.settings import Settings
+from tasks.tunnel import free_port
 
 SETTINGS = Settings(bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10")
 NAMED = Settings(
@@ -174,3 +180,46 @@ def test_a_balancer_without_a_usable_server_is_a_failure():
 
 def test_another_certificate_is_another_digest():
     assert digest("one") != digest("two")
+
+
+# -- the program on the host -------------------------------------------------------------------
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A server that answers every request with its own status."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/usable" else 500)
+        self.end_headers()
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    kind = type("Answering", (Answering,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def test_the_host_looks_at_its_part_and_asks_every_server(tmp_path, capsys):
+    file = tmp_path / "haproxy.cfg"
+    ours = block(SETTINGS, PLACES, "")
+    file.write_text(f"global\n  daemon\n{ours}frontend theirs\n")
+    look = (HOST / "look_at_balancer.py").read_text().replace("/etc/haproxy/haproxy.cfg", str(file))
+    (tmp_path / "look.py").write_text(look)
+    with answering(200) as good, answering(404) as drained:
+        nobody = f"127.0.0.1:{free_port()}"
+        words = ("mlflow-server", good, "no", good, drained, nobody)
+        code, out = program(capsys, "look.py", *words, folder=tmp_path)
+    assert code == 0
+    found = Found(**json.loads(out.removeprefix("@report ")))
+    assert found.block == ours
+    assert (found.door, list(found.servers.values())) == (200, [200, 404, None])

@@ -115,3 +115,12 @@ def test_nothing_is_asked_of_the_host(c):
     client(c)
     client(c, export=True)
     assert c.recorder.opened == 0
+
+
+def test_behind_a_balancer_no_tunnel_is_needed(capsys):
+    c = context(blank(), Settings(bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10"))
+    credentials.keep(c.server, Login("admin", NASTY))
+    client(c)
+    out = capsys.readouterr().out
+    assert "export MLFLOW_TRACKING_URI=http://10.0.1.10:5000\n" in out
+    assert "tunnel --background" not in out

@@ -41,13 +41,14 @@ fi
 on_failure() { lay "$here/former"; }
 if ! said=$(as_root haproxy -c -f "$here/wanted/haproxy.cfg" 2>&1); then
   printf '%s\n' "$said"
-  fail "HAProxy refuses its configuration: $(grep -m1 -o 'ALERT.*' <<< "$said"). Mend what it names, then type balancer again."
+  why=$(sed -n "s#$here/wanted/##; s/.*ALERT.*parsing //p" <<< "$said" | head -n 1)
+  fail "HAProxy refuses its configuration: $why. Mend that line of $file, then type balancer again."
 fi
 say "put $file"
 on_failure() { put_back; }
 lay "$here/wanted"
 as_root systemctl enable --quiet haproxy
-as_root systemctl reload-or-restart haproxy || fail "HAProxy does not start. See why: sudo journalctl -u haproxy -n 20"
+as_root systemctl reload-or-restart haproxy || true # what became of it is seen at its port
 if ! listens; then
   taken=$(as_root ss -Hltnp "sport = :$port" | sed -n 's/.*users:(("\([^"]*\)",pid=\([0-9]*\).*/\1 (process \2)/p' | head -n 1)
   fail "HAProxy does not listen on port $port${taken:+: it is taken by $taken}. Free it, or see why: sudo journalctl -u haproxy -n 20"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,9 @@ class Several:
         return int(host.run(f"wc -l < /var/log/nginx/{UNIT}.access.log"))
 
 
-@pytest.fixture(scope="class")
-def several(lab: Lab) -> Iterator[Several]:
+@contextmanager
+def three_servers(lab: Lab) -> Iterator[Several]:
+    """Make three servers with one database on another host, and a balancer on a fifth."""
     with ExitStack() as stack:
         *web, db, lb = [stack.enter_context(lab.blank()) for _ in range(5)]
         shared = {
@@ -65,6 +66,12 @@ def several(lab: Lab) -> Iterator[Several]:
         assert making.done(600).code == 0, making.so_far
         there.fab("configure", "deploy")
         there.fab("balancer", on=[lb])
+        yield there
+
+
+@pytest.fixture(scope="class")
+def several(lab: Lab) -> Iterator[Several]:
+    with three_servers(lab) as there:
         yield there
 
 
