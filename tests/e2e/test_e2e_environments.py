@@ -132,7 +132,6 @@ def three(lab: Lab) -> Iterator[Three]:
             lab.s3().delete_object(Bucket=lab.bucket, Key=mark)
 
 
-@pytest.mark.costly
 class TestThreeOnOneHost:
     @pytest.fixture(autouse=True)
     def _mended(self, three: Three) -> Iterator[None]:
