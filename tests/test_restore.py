@@ -63,7 +63,7 @@ def test_it_is_checked_and_served_on_the_side_before_the_server_stops():
         '"$here/migrate.py" "$root/next.part"',
         '"$here/try_server.py" "$root/next.part" my-bucket mlflow-artifacts',
         "\nstop_server\n",
-        "\nswitch restore ",
+        "\nchange_over restore\n",
     ]
     places = [steps.index(step) for step in order]
     assert places == sorted(places)

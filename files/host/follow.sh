@@ -20,13 +20,7 @@ install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
 ln -s "releases/$release" "$next/venv"
 # A backup brings the key and id of the server that made it.
 (set -a; . "$next/server.env"; exec "$root/releases/$release/bin/python" "$here/share.py" "$next") 8>&- 9>&-
-switch "$task" "$former"
-on_failure() { go_back "$former"; }
-release_hold
-serve
-await_usable
-on_failure() { :; }
-come_back
+change_over "$task"
 say "out of service for $((SECONDS - paused)) s; the former state is kept in $root/former/$former"
 echo "$well" > "$root/.well"
 forget_old_states

@@ -12,12 +12,6 @@ paused=$SECONDS
 hold
 on_failure() { serve_again; }
 stop_server
-switch restore "$former"
-on_failure() { go_back "$former"; }
-release_hold
-serve
-await_usable
-on_failure() { :; }
-come_back
+change_over restore
 say "writes waited for $((SECONDS - paused)) s; the former databases are kept in $root/former/$former"
 forget_old_states

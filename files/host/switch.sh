@@ -94,6 +94,17 @@ go_back() { # the name of the state that it replaced
   fi
 }
 
+# Serve what lies in next.part, or what was there before. Needs: former. Argument: the task.
+change_over() {
+  switch "$1" "$former"
+  on_failure() { go_back "$former"; }
+  release_hold
+  serve
+  await_usable
+  on_failure() { :; }
+  come_back
+}
+
 # Put back the state that a switch replaced. Arguments: the task, its name, one for what it replaces
 # now, and the release that served it where that may be another than the present one.
 give_back() {

@@ -26,13 +26,7 @@ else
   hold
   stop_server
 fi
-switch upgrade "$former"
-on_failure() { go_back "$former"; }
-release_hold
-serve
-await_usable
-on_failure() { :; }
-come_back
+change_over upgrade
 say "writes waited for $((SECONDS - paused)) s; the former state is kept in $root/former/$former"
 echo "$well" > "$root/.well"
 forget_old_states

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from lab import ROOT, SEARCH, UNIT, Done, Host, Lab, answer, until
 from load import writers
-from older import NEWER, OLDER
+from older import KILL, NEWER, OLDER
 
 CLIENTS = ("client", 8)  # MLflow's own, as they are out of the box
 CACHE = 60  # seconds that a server remembers a good login (files/mlflow_auth_config.ini)
@@ -167,6 +167,18 @@ class TestSeveral:
     @pytest.mark.costly
     def test_an_upgrade_comes_to_all_and_fails_no_call(self, several: Several) -> None:
         one = several.web[0]
+        # Cut off while the database is closed to all: whoever comes first opens it again.
+        with one.start("upgrade", "--to", NEWER) as working:
+            until(lambda: "stop the server" in working.so_far, "the server is stopped", 300)
+            time.sleep(2)
+            one.python(KILL)
+            working.done()
+        until(
+            lambda: [host.status("/usable") for host in several.web] == [200] * 3,
+            "all are usable again", 120,
+        )  # fmt: skip
+        assert {version(host) for host in several.web} == {OLDER}
+
         with writers(several.lb, one.login(), CLIENTS) as load:
             several.fab("upgrade", "--to", NEWER)
             load.goes_on()
