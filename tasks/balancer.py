@@ -172,7 +172,7 @@ def look(server: Server, places: Sequence[str], tls: bool) -> Found:
 
 def block(settings: Settings, places: Sequence[str], certificate: str) -> str:
     """Render our part of HAProxy's configuration; `certificate` is its digest, or empty."""
-    servers = (f"server {place.replace(':', '_')} {place}" for place in places)
+    servers = (f"server {place.replace(':', '_')} {place} tcp-ut 10s" for place in places)
     return render(
         "haproxy.cfg",
         unit=settings.unit,

@@ -47,10 +47,9 @@ def test_each_server_is_asked_every_second_and_one_that_is_drained_keeps_what_it
     text = block(SETTINGS, PLACES, "")
     assert "http-check send meth GET uri /usable " in text
     assert "http-check disable-on-404" in text
-    assert "default-server check inter 1s fall 2 rise 2" in text
-    assert (
-        "  server 10.0.1.11_5000 10.0.1.11:5000\n  server 10.0.1.12_5000 10.0.1.12:5000\n" in text
-    )
+    assert "default-server check inter 1s fall 2 rise 2\n" in text
+    assert "  server 10.0.1.11_5000 10.0.1.11:5000 tcp-ut 10s\n" in text
+    assert "  server 10.0.1.12_5000 10.0.1.12:5000 tcp-ut 10s\n" in text
 
 
 def test_only_a_request_that_was_never_sent_is_sent_again():
