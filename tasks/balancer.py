@@ -36,7 +36,6 @@ class Found:
 
     block: str
     active: bool
-    door: int | None
     servers: Mapping[str, int | None]
 
     @property
@@ -102,7 +101,7 @@ def balancer(
     refuse_unreachable(server)
     places = [spelt(word, settings.port) for word in servers.split(",") if word] or named(c)
     pair = tls.own_pair(required_name(settings), certificate, key) if certificate else None
-    found = look(server, places, pair is not None)
+    found = look(server, places)
     stamp = digest(pair[0]) if pair else found.certificate
     wanted = block(settings, places, stamp)
     if found.active and found.block == wanted:
@@ -110,7 +109,7 @@ def balancer(
     else:
         refuse_without_sudo(server.facts)
         server.apply("balancer", [installing(settings, wanted, pair)], decided=False)
-        found = look(server, places, bool(stamp))
+        found = look(server, places)
         server.say(f"✓ HAProxy serves {address(settings, stamp)}", "green")
     return [row(place, status) for place, status in found.servers.items()]
 
@@ -161,18 +160,16 @@ def required_name(settings: Settings) -> str:
     return settings.public_name
 
 
-def look(server: Server, places: Sequence[str], tls: bool) -> Found:
+def look(server: Server, places: Sequence[str]) -> Found:
     """See in one exec how balancer and servers stand."""
-    port = HTTPS if tls else server.settings.port
-    words = sh(server.settings.unit, f"127.0.0.1:{port}", "yes" if tls else "no", *places)
-    name = "look_at_balancer.py"
+    name, words = "look_at_balancer.py", sh(server.settings.unit, *places)
     step = Change("look", f'python3 "$here/{name}" {words}', {name: read(f"host/{name}")})
     return Found(**serialised.loads(server.look("balancer", [step])[-1]))
 
 
 def block(settings: Settings, places: Sequence[str], certificate: str) -> str:
     """Render our part of HAProxy's configuration; `certificate` is its digest, or empty."""
-    servers = (f"server {place.replace(':', '_')} {place}" for place in places)
+    servers = (f"server {place.replace(':', '_')} {place} tcp-ut 10s" for place in places)
     return render(
         "haproxy.cfg",
         unit=settings.unit,

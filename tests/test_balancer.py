@@ -30,7 +30,7 @@ TYPED = "10.0.1.11,10.0.1.12"
 def looked(text: str = "", **servers: int | None) -> Reply:
     """Say what files/host/look_at_balancer.py reports."""
     states: dict[str, Any] = dict(zip(PLACES, servers.values(), strict=False))
-    report = {"block": text, "active": bool(text), "door": 200, "servers": states}
+    report = {"block": text, "active": bool(text), "servers": states}
     return Reply(f"@report {json.dumps(report)}\n@exit 0\n")
 
 
@@ -47,10 +47,9 @@ def test_each_server_is_asked_every_second_and_one_that_is_drained_keeps_what_it
     text = block(SETTINGS, PLACES, "")
     assert "http-check send meth GET uri /usable " in text
     assert "http-check disable-on-404" in text
-    assert "default-server check inter 1s fall 2 rise 2" in text
-    assert (
-        "  server 10.0.1.11_5000 10.0.1.11:5000\n  server 10.0.1.12_5000 10.0.1.12:5000\n" in text
-    )
+    assert "default-server check inter 1s fall 2 rise 2\n" in text
+    assert "  server 10.0.1.11_5000 10.0.1.11:5000 tcp-ut 10s\n" in text
+    assert "  server 10.0.1.12_5000 10.0.1.12:5000 tcp-ut 10s\n" in text
 
 
 def test_only_a_request_that_was_never_sent_is_sent_again():
@@ -70,8 +69,8 @@ def test_with_a_certificate_443_is_served_and_80_leads_there():
     assert "bind *:443 ssl crt /etc/haproxy/mlflow-server.pem" in text
     assert "redirect scheme https code 301 unless { ssl_fc }" in text
     assert "bind *:5000" not in text
-    assert Found(text, True, 200, {}).certificate == "0123456789abcdef"
-    assert Found(block(NAMED, PLACES, ""), True, 200, {}).certificate == ""
+    assert Found(text, True, {}).certificate == "0123456789abcdef"
+    assert Found(block(NAMED, PLACES, ""), True, {}).certificate == ""
 
 
 def test_environments_on_one_host_have_parts_of_their_own():
@@ -109,7 +108,7 @@ def test_what_differs_is_sent(former, capsys):
     first, change, _ = c.recorder.runs
     assert "block" not in first.files
     # A certificate that is there stays, whether it was typed again or not.
-    stamp = Found(former, True, 200, {}).certificate
+    stamp = Found(former, True, {}).certificate
     assert change.files["block"] == block(SETTINGS, PLACES, stamp)
     assert "✓ HAProxy serves" in capsys.readouterr().out
 
@@ -217,9 +216,9 @@ def test_the_host_looks_at_its_part_and_asks_every_server(tmp_path, capsys):
     (tmp_path / "look.py").write_text(look)
     with answering(200) as good, answering(404) as drained:
         nobody = f"127.0.0.1:{free_port()}"
-        words = ("mlflow-server", good, "no", good, drained, nobody)
+        words = ("mlflow-server", good, drained, nobody)
         code, out = program(capsys, "look.py", *words, folder=tmp_path)
     assert code == 0
     found = Found(**json.loads(out.removeprefix("@report ")))
     assert found.block == ours
-    assert (found.door, list(found.servers.values())) == (200, [200, 404, None])
+    assert list(found.servers.values()) == [200, 404, None]

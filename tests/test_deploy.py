@@ -369,3 +369,36 @@ def test_the_tunnel_finds_the_server_wherever_it_listens(bind: str, expected: li
     assert listeners(settings) == expected
     site = next(file.text for file in files(settings, blank()) if file.path == SITE)
     assert re.findall("listen (.*);", site) == expected
+
+
+# -- several hosts with one database -----------------------------------------------------------
+
+IN_COMMON = Settings(bucket="my-bucket", backend_store_uri="postgresql://mlflow@db/mlflow")
+THERE = {
+    "store": "postgresql+psycopg2://mlflow@db/mlflow",
+    "auth_store": "postgresql+psycopg2://mlflow@db/mlflow_auth",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "wanted"),
+    [
+        (IN_COMMON, THERE, "yes"),
+        (IN_COMMON, THERE | {"users": 1}, "no"),
+        (SETTINGS, {}, "no"),
+    ],
+)
+def test_only_one_of_the_hosts_that_start_on_a_new_database_makes_its_tables(
+    settings, values, wanted
+):
+    *_, change = changes(settings, configured(settings, **values), LOGIN)
+    assert f" first={wanted}" in change.script
+    assert ("first_start.py" in change.files) == (wanted == "yes")
+
+
+def test_behind_a_balancer_it_says_whom_to_keep_out(capsys):
+    settings = Settings(bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10")
+    deploy(context(deployed(settings), settings))
+    err = capsys.readouterr().err
+    assert "let nobody else reach port 5000" in err
+    assert "tls.enable" not in err

@@ -1,15 +1,13 @@
 """Look at a balancer and at the servers behind it, as it sees them.
 
-Runs on the balancer's host. Arguments: unit, its door (host:port, with TLS where the third is yes),
-and the servers as host:port. Reports {"block": our part of its configuration, "active": whether it
-runs, "door": status of /usable there, "servers": {server: status}}; a status is null where nobody
-answers.
+Runs on the balancer's host. Arguments: unit, and the servers as host:port. Reports {"block": our
+part of its configuration, "active": whether it runs, "servers": {server: status of /usable}}; a
+status is null where nobody answers.
 """
 
 import http.client
 import json
 import re
-import ssl
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -34,12 +32,9 @@ def active():
     return subprocess.run(words, check=False).returncode == 0
 
 
-def status(place, tls=False):
-    """Return what a place answers to /usable."""
-    # Whose certificate it is does not matter on the way to oneself.
-    options = {"context": ssl._create_unverified_context()} if tls else {}
-    kind = http.client.HTTPSConnection if tls else http.client.HTTPConnection
-    connection = kind(place, timeout=PATIENCE, **options)
+def status(place):
+    """Return what a server answers to /usable."""
+    connection = http.client.HTTPConnection(place, timeout=PATIENCE)
     try:
         connection.request("GET", "/usable")
         return connection.getresponse().status
@@ -49,12 +44,10 @@ def status(place, tls=False):
         connection.close()
 
 
-def main(unit, door, tls, *servers):
-    with ThreadPoolExecutor(1 + len(servers)) as pool:
-        asked = pool.submit(status, door, tls == "yes")
+def main(unit, *servers):
+    with ThreadPoolExecutor(len(servers)) as pool:
         found = dict(zip(servers, pool.map(status, servers), strict=True))
-    report = {"block": block(unit), "active": active(), "door": asked.result(), "servers": found}
-    print("@report " + json.dumps(report))
+    print("@report " + json.dumps({"block": block(unit), "active": active(), "servers": found}))
 
 
 if __name__ == "__main__":
