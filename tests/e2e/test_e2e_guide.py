@@ -61,7 +61,10 @@ def test_one_that_runs_by_nohup_is_taken_over_and_given_back(by_nohup: Guide, fu
 
     # What is killed is the operator's side, once the old server is gone; the host's goes on.
     with host.start("deploy", "--yes", **AIM) as working:
-        until(lambda: "it ended" in working.so_far, "the old server is stopped", 240)
+        ended = "it ended"
+        over = lambda: ended in working.so_far or not working.running  # noqa: E731
+        until(over, "the old server is stopped", 240)
+        assert ended in working.so_far, working.done()
         working.kill()
     adopted(guide)
     guide.holds_its_runs()

@@ -227,12 +227,11 @@ def test_a_host_without_network_is_named_at_the_python_stage(host: Host, stage: 
 def test_apts_lock_is_waited_for_and_its_holder_is_named(host: Host) -> None:
     host.lacks_a_package()
     with host.busy_apt() as holder, host.start("install") as working:
-        for _ in range(2):  # it tries every 2 s: let it find the lock held more than once
-            before = time.monotonic()
-            while time.monotonic() < before + 3:
-                assert working.running, working.done()
-                time.sleep(0.1)
-        assert f"apt is busy with something else (process {holder}" in working.so_far
+        named = f"apt is busy with something else (process {holder}"
+        until(lambda: named in working.so_far or not working.running, "apt's lock is met")
+        time.sleep(5)  # it tries every 2 s: let it find the lock held more than once
+        assert working.running, working.done()
+        assert named in working.so_far
         host.run(f"kill {holder}")
         done = working.done()
     assert done.code == 0, str(done)
