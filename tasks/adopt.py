@@ -118,6 +118,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     words = "\n".join(
         (
             f"unit={settings.unit} release={release} version={sh(guide.version)} python={python}",
+            "store=sqlite",
             *("aside() {", aside.script, "}"),
             switching(),
             read("host/guide.sh"),

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import CHAIN, ROOT, Host
+from lab import CHAIN, ROOT, Host, until
 
 from tasks.rehearsal.host import make_key
 
