@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 
+import pytest
 from lab import CHAIN, Lab, until
 
 
+@pytest.mark.costly
 def test_two_hosts_are_served_side_by_side_while_a_third_is_unreachable(lab: Lab) -> None:
     with lab.another_bucket() as bucket, lab.blank() as one, lab.blank() as two:
         two.home = one.home  # one operator for both

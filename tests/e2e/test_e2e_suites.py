@@ -6,6 +6,7 @@ import pytest
 from lab import CHAIN, Lab
 
 
+@pytest.mark.costly
 def test_the_chain_makes_a_verified_server_of_debian_13_too(lab: Lab) -> None:
     with lab.blank("trixie") as host:
         done = host.fab(*CHAIN, "verify", timeout=600)
