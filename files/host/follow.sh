@@ -11,10 +11,7 @@ hold
 stop_server
 give_up_next
 mkdir -m 0700 "$next"
-{
-  grep -v -e '^MLFLOW_BACKEND_STORE_URI=' -e '^AUTH_STORE_URI=' -e '^PGPASSFILE=' "$root/server.env"
-  cat "$here/stores"
-} > "$next/server.env"
+with_stores > "$next/server.env"
 install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
 install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
 ln -s "releases/$release" "$next/venv"

@@ -12,10 +12,7 @@ rm -rf "$next"
 mkdir -m 0700 "$next"
 # A process of its own, which does not keep the lock from the server's start.
 PGPASSFILE=$root/.pgpass "$python" "$here/move_store.py" "$root" "$tracking" "$users" "$(cat "$root/.server-id")" 8>&- 9>&-
-{
-  grep -v -e '^MLFLOW_BACKEND_STORE_URI=' -e '^AUTH_STORE_URI=' -e '^PGPASSFILE=' "$root/server.env"
-  cat "$here/stores"
-} > "$next/server.env"
+with_stores > "$next/server.env"
 install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
 # Nothing takes their place: what is PostgreSQL's now must not lie beside it.
 echo mlflow.db basic_auth.db > "$next/.aside"

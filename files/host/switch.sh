@@ -26,6 +26,12 @@ for name in ("mlflow.db", "basic_auth.db"):
 PYTHON
 }
 
+# Spell server.env with the databases that "$here"/stores names.
+with_stores() {
+  grep -v -e '^MLFLOW_BACKEND_STORE_URI=' -e '^AUTH_STORE_URI=' -e '^PGPASSFILE=' "$root/server.env"
+  cat "$here/stores"
+}
+
 # Tell whether a state in a folder has databases of its own.
 holds_databases() { [ -e "$1/mlflow.db" ] || [ -e "$1/.aside" ] || grep -qs '^AUTH_STORE_URI=' "$1/server.env"; }
 
