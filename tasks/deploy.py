@@ -18,7 +18,7 @@ from tasks.facts import Facts, Tls
 from tasks.install import refuse_without_sudo
 from tasks.kinds import Host, remote
 from tasks.releases import release_of
-from tasks.server import Change
+from tasks.server import Change, Server
 from tasks.site import LOOPBACK, allowed_hosts, allowed_origins, listeners, pair, site
 from tasks.templates import confined, read, render
 
@@ -40,8 +40,16 @@ class File:
     text: str
 
 
+def serves(server: Server) -> bool:
+    """Tell whether a server of ours runs, so that clients would notice its restart."""
+    settings, facts = server.settings, server.facts
+    active = facts.unit(f"{settings.unit}.service").active == "active"
+    return is_deployed(settings, facts) and active
+
+
 @remote(
     then="verify",
+    in_turn=serves,
     help={"yes": "take over a server of the guide's, or another server's prefix, without asking"},
 )
 def deploy(c: Host, yes: bool = False) -> None:
@@ -51,6 +59,9 @@ def deploy(c: Host, yes: bool = False) -> None:
     they wait in the socket. Then looks whether login, database and bucket work, and takes the
     first password off the host. A failure puts the former files and server back. The first time
     it marks the artifacts' prefix as this server's; another server's mark makes it ask.
+
+    Several with one database are deployed one after the other once one of them serves, each taken
+    out of what balancers choose from while it restarts; the first failure leaves the others alone.
 
     A server that the guide made is taken over with all its runs and users, after asking.
 
@@ -116,7 +127,9 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     stamp = wellness(wanted, facts)
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
-    if not differing and not (idle or elsewhere) and facts.well == stamp and not facts.bootstrap:
+    drained = facts.drained and bool(settings.balancers)
+    amiss = differing or idle or elsewhere or drained or facts.bootstrap
+    if not amiss and facts.well == stamp:
         return marking
 
     sentences = [f"put {file.path}" for file in differing]
@@ -125,6 +138,8 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
         sentences.append(f"have nginx listen on {' and '.join(listeners(settings))} alone")
     if facts.bootstrap:
         sentences.append("take the first password off the host")
+    if drained:
+        sentences.append("have balancers send requests here again")
     sentences.append(CHECK)
     restart = must_restart(settings, differing)
     what = "; ".join(sentences)
@@ -170,6 +185,7 @@ def deploying(
             else "tls_name=",
             read("host/health.sh"),
             read("host/check_https.sh"),
+            read(f"host/{'drain' if settings.balancers else 'alone'}.sh"),
             read("host/deploy.sh"),
         )
     )

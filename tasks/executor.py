@@ -397,11 +397,12 @@ class Chain:
         console.tagged = len(self._servers) > 1
         if console.chosen:
             console.head(f"{self._servers[0].settings.label} on {', '.join(self._hosts)}:")
+        manners = [(self._manner(call.task), call) for call in self._calls]
         for manner, part in itertools.groupby(
-            zip(self._answers, self._calls, strict=True), lambda pair: self._manner(pair[1].task)
+            zip(self._answers, manners, strict=True), lambda pair: pair[1][0]
         ):
-            ready = [server for server in self._servers if server.name not in self._failures]
-            manner(ready, functools.partial(self._run_tasks, list(part)))
+            calls = [(answers, call) for answers, (_, call) in part]
+            manner(self._ready, functools.partial(self._run_tasks, calls))
         self._report(self._servers)
         self._summarise()
 
@@ -434,8 +435,11 @@ class Chain:
         console.tagged = len(self._servers) > 1
         if any(call.task.prepare for call in self._calls):
             self._side_by_side(self._servers, lambda server: server.facts)
-            ready = [server for server in self._servers if server.name not in self._failures]
-            self._each(lambda task: task.prepare, ready)
+            self._each(lambda task: task.prepare, self._ready)
+
+    @property
+    def _ready(self) -> list[Server]:
+        return [server for server in self._servers if server.name not in self._failures]
 
     def _side_by_side(self, servers: Sequence[Any], work: Callable[[Any], Any]) -> None:
         if len(servers) == 1:
@@ -458,7 +462,13 @@ class Chain:
             return self._side_by_side
         if task.once:
             return self._once
-        return self._in_turn if task.in_turn else self._side_by_side
+        return self._in_turn if self._takes_turns(task) else self._side_by_side
+
+    def _takes_turns(self, task: Any) -> bool:
+        if not callable(task.in_turn):
+            return bool(task.in_turn)
+        self._side_by_side(self._servers, lambda server: server.facts)
+        return any(task.in_turn(server) for server in self._ready)
 
     def _in_turn(self, servers: Sequence[Any], work: Callable[[Any], Any]) -> None:
         """Have one host begin once the one before is done; end with the first that fails."""

@@ -33,7 +33,8 @@ class RemoteTask(Task):  # type: ignore[type-arg]
 
     Where several hosts have one database, `once` has the first that can be reached do it for all,
     and `in_turn` has one host do it after the other: the first failure ends that, so that the
-    others go on serving.
+    others go on serving. It may be a function: where it holds for one of the servers, as they are
+    before the chain begins.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class RemoteTask(Task):  # type: ignore[type-arg]
         verdict: Callable[[Any], str | None] | None = None,
         then: str | None = None,
         once: bool = False,
-        in_turn: bool = False,
+        in_turn: bool | Callable[[Server], bool] = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)

@@ -31,6 +31,7 @@ from tasks.deploy import (
     files,
     login_check,
     managed_files,
+    serves,
     workers,
 )
 from tasks.facts import Facts, Listener, Managed, Tls, Unit
@@ -39,6 +40,8 @@ from tasks.settings import Settings
 from tasks.site import allowed_hosts, listeners, pair
 
 LOGIN = Login("admin", "correct horse battery")
+# A balancer stands in front of this one.
+BEHIND = Settings(bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10")
 UNIT = "/etc/systemd/system/mlflow-server.service"
 SITE = "/etc/nginx/sites-available/mlflow-server"
 START = f"{ROOT}/start_mlflow_server.sh"
@@ -100,6 +103,31 @@ def without(unit: str, **values: object) -> Facts:
 )
 def test_a_host_gets_what_differs_and_no_more(facts, wanted):
     assert sentences(facts) == wanted
+
+
+def test_a_server_that_balancers_leave_out_is_brought_back():
+    said = "have balancers send requests here again"
+    drained = replace(deployed(), drained=True)
+    assert said in sentences(drained, BEHIND)
+    assert said not in sentences(deployed(), BEHIND)
+    assert sentences(drained) == []
+
+
+def test_a_restart_behind_a_balancer_begins_with_draining_the_server():
+    drains = 'as_root touch "/run/$unit.drain"'
+    for settings, wanted in ((SETTINGS, False), (BEHIND, True)):
+        *_, change = changes(settings, differing(START), LOGIN)
+        assert (drains in change.script) is wanted
+        _, restart = change.script.split("drain all_back\n")
+        assert restart.strip().startswith('say "restart the server')
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [(blank(), False), (configured(), False), (deployed(), True)],
+)
+def test_a_server_that_runs_is_one_that_others_have_to_mind(facts, wanted):
+    assert serves(context(facts).server) is wanted
 
 
 @pytest.mark.parametrize(

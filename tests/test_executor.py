@@ -109,6 +109,11 @@ def roll(c):
     noted.append(("ends", c.server.name))
 
 
+@remote(in_turn=lambda server: server.facts.now > 0)
+def roll_if(c):
+    c.server.run("roll-if")
+
+
 @remote(once=True, report=shown)
 def once(c):
     c.server.run("once")
@@ -150,7 +155,7 @@ def advise(c):
 
 TASKS = Collection(
     first, second, third, everywhere, talk, answer, show, here, leak, broken, count,
-    roll, once, wait_for_ctrl_c, use, where, change, advise,
+    roll, roll_if, once, wait_for_ctrl_c, use, where, change, advise,
 )  # fmt: skip
 
 
@@ -193,6 +198,11 @@ def facts(session: Session) -> int:
     if "facts" in session.command:
         session.say(FACTS * session.command.count("fact end yes"))
     return 0
+
+
+def serving(session: Session) -> int:
+    session.say("now\t5\n")
+    return facts(session)
 
 
 def yaml(text: str) -> None:
@@ -600,6 +610,32 @@ def test_hosts_with_databases_of_their_own_need_no_turns(fab, network):
     network.add("alpha", wait)
     network.add("beta", wait)
     assert fab("-H", "alpha,beta", "roll") == 0
+
+
+def test_a_task_may_say_by_its_hosts_whether_they_take_turns(fab, network, capsys):
+    yaml(ONE_DATABASE)
+    network.add("alpha", serving)
+    network.add("beta", lambda session: facts(session) or 3 * (session.command == "roll-if"))
+    network.add("gamma", facts)
+    assert fab("-H", "alpha,beta,gamma", "third", "roll-if") == 1
+    assert "[gamma] Not begun, and serving as before: beta has failed." in capsys.readouterr().err
+    # Looked at before the chain began.
+    assert network.hosts["gamma"].commands[1:] == ["third"]
+
+
+def test_hosts_of_which_none_minds_work_on_it_at_the_same_time(fab, network):
+    yaml(ONE_DATABASE)
+    together = threading.Barrier(2, timeout=10)
+
+    def wait(session: Session) -> int:
+        if "facts" in session.command:
+            return facts(session)
+        together.wait()
+        return 0
+
+    network.add("alpha", wait)
+    network.add("beta", wait)
+    assert fab("-H", "alpha,beta", "roll-if") == 0
 
 
 def test_what_concerns_the_database_is_done_once(fab, network, capsys):

@@ -76,7 +76,8 @@ undo() {
 
 each_place keep_former
 # Whatever was adopted goes back to what it was, too.
-on_failure() { undo; if declare -F old_server_back > /dev/null; then old_server_back; fi; }
+all_back() { undo; if declare -F old_server_back > /dev/null; then old_server_back; fi; }
+on_failure() { all_back; }
 each_place put
 
 # SQLite's databases get write-ahead logging before MLflow makes their tables: it never sets it.
@@ -110,6 +111,7 @@ listens_right || as_root systemctl restart nginx
 
 if [ "$first" = yes ]; then await_turn; fi
 if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
+  drain all_back
   say "restart the server (requests wait, none is lost)"
   as_root systemctl restart "$unit.service"
 else
@@ -123,6 +125,11 @@ say "check login, database and bucket"
 if [ -n "$tls_name" ]; then
   say "check https://$tls_name"
   check_https
+fi
+# Drained here, or by a task that was cut off.
+if [ -e "/run/$unit.drain" ]; then
+  await_usable
+  come_back
 fi
 on_failure() { :; }
 if [ -e "$here/after" ]; then

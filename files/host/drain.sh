@@ -1,9 +1,11 @@
 # Take this server out of what balancers choose from, and bring it back. Needs: unit.
 # The mark never outlives the task: with /run it goes at a reboot, else here, done or failed.
+# An argument names what else a failure has to undo from here on.
 drain() {
   local n quiet=0
+  undoing=${1:-:}
   as_root touch "/run/$unit.drain"
-  on_failure() { undrain; }
+  on_failure() { "$undoing"; undrain; }
   say "have balancers send nothing new here"
   sleep 3 # they look each second
   for n in $(seq 600); do

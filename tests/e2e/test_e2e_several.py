@@ -142,10 +142,7 @@ class TestSeveral:
         after = [host.unit(f"{UNIT}.service", "MainPID") for host in (one, two)]
         assert not set(before) & set(after)
         assert [host.run(f"ls /run/{UNIT}.drain", code=None) for host in (one, two)] == ["", ""]
-        # The second was left alone until the first was back.
-        lines = done.out.splitlines()
-        tags = [line.split("]")[0] for line in lines if line.startswith("[")]
-        assert tags == sorted(tags, key=[f"[{one.alias}", f"[{two.alias}"].index), done
+        assert one_by_one(done, [one, two])
 
     @pytest.mark.costly
     def test_a_server_that_does_not_come_back_ends_a_rolling_restart(
@@ -163,6 +160,26 @@ class TestSeveral:
             assert several.through_the_balancer("/usable") == 200
         several.fab("restart", on=[one])
         assert one.status("/usable") == 200
+
+    @pytest.mark.costly
+    def test_a_deploy_that_restarts_goes_from_host_to_host_and_fails_no_call(
+        self, several: Several
+    ) -> None:
+        one, two, _ = several.web
+        with writers(several.lb, one.login(), CLIENTS) as load:
+            done = several.fab("deploy", FABRIC_MLFLOW_WORKERS="2")
+            load.goes_on()
+            assert done.out.count("restart the server") == 3, done
+            assert one_by_one(done, several.web)
+
+            with one.kept(f"{ROOT}/venv/bin/mlflow"):
+                one.run(f"printf '#!/bin/sh\nexit 1\n' > {ROOT}/venv/bin/mlflow")
+                done = several.fab("deploy", code=1, FABRIC_MLFLOW_WORKERS="1")
+            assert f"[{two.alias}] Not begun, and serving as before" in done.err
+            assert "--workers 2" in one.run(f"cat {ROOT}/start_mlflow_server.sh")
+            until(lambda: one.status("/usable") == 200, "the former one serves again")
+            load.goes_on()
+        assert load.failures() == []
 
     @pytest.mark.costly
     def test_an_upgrade_comes_to_all_and_fails_no_call(self, several: Several) -> None:
@@ -214,6 +231,12 @@ class TestSeveral:
         assert len({store(host) for host in several.web} - {before}) == 1
         login = one.login()
         assert [host.status(SEARCH, login) for host in several.web] == [200] * 3
+
+
+def one_by_one(done: Done, hosts: list[Host]) -> bool:
+    """Tell whether each host was left alone until the one before was back, from what was said."""
+    said = [line.partition("]")[0] for line in done.out.splitlines() if line.startswith("[")]
+    return said == sorted(said, key=[f"[{host.alias}" for host in hosts].index)
 
 
 def version(host: Host) -> str:
