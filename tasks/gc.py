@@ -24,7 +24,7 @@ UNITS = {"h": 3600, "d": 86400, "w": 604800}  # seconds
 TIMEOUT = 1800  # seconds; a million objects are listed in some minutes
 SHOWN = 20  # lines of each kind; --json tells all
 COLLECTING = ("collect.py", "artifacts.py", "objects.py", "grants.py", "bucket.py")
-ORPHANS = ("orphans.py", "owner.py", "artifacts.py", "objects.py", "bucket.py")
+ORPHANS = ("orphans.py", *owner.PROGRAMS, "artifacts.py", "objects.py")
 
 
 def age(text: str) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.facts import Facts
     from tasks.settings import Settings
 
-PROGRAMS = ("owner.py", "bucket.py")
+PROGRAMS = ("owner.py", "bucket.py", "databases.py", "postgres.py")
 PYTHON = '"$root/venv/bin/python"'  # of the release that serves
 ANYBODY = "anybody"  # as files/host/owner.py spells it
 _asking = threading.Lock()

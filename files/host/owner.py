@@ -17,6 +17,8 @@ import sys
 
 from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, troubled
+from databases import AUTH, addresses
+from postgres import is_apart
 
 NAME = ".remote-mlflow-owner.json"
 ANYBODY = "anybody"
@@ -71,12 +73,7 @@ def is_ours(seen, root, bucket):
 
 def in_common(root):
     """Tell whether several hosts can be this server: their users' database is at an address."""
-    try:
-        with open(os.path.join(root, "server.env")) as stream:
-            found = re.search(r"^AUTH_STORE_URI='?postgres[^'@]*@([^/:?']+)", stream.read(), re.M)
-    except FileNotFoundError:
-        return False
-    return found is not None and found[1] not in ("localhost", "127.0.0.1")
+    return is_apart(addresses(root)[AUTH])
 
 
 def server_id(root):
