@@ -52,7 +52,7 @@ def new(root, folder):
     names = {databases.TRACKING: base, databases.AUTH: base + "_auth"}
     uris = {name: spelled(present[name], names[name]) for name in names}
     # Before they are made: what is killed in between leaves nothing that nobody knows.
-    write(root, NOTE, "".join(uri + "\n" for uri in [*noted(root), *uris.values()]))
+    note(root, NOTE, [*noted(root), *uris.values()])
     lay(root, folder, uris)
     return uris
 
@@ -64,10 +64,13 @@ def lay(root, folder, uris):
     for name, uri in uris.items():
         variable = databases.VARIABLES[name]
         text = replaced(text, variable, "%s='%s'" % (variable, uri))
-    write(folder, "server.env", text)
+    databases.write_whole(os.path.join(folder, "server.env"), text)
     login = read(root, ".mlflow_auth_config")
     users = uris[databases.AUTH].replace("%", "%%")  # the file is read with interpolation
-    write(folder, ".mlflow_auth_config", replaced(login, "database_uri", "database_uri = " + users))
+    databases.write_whole(
+        os.path.join(folder, ".mlflow_auth_config"),
+        replaced(login, "database_uri", "database_uri = " + users),
+    )
 
 
 def replaced(text, key, line):
@@ -93,14 +96,14 @@ def tidy(root):
         except postgres.Refused as error:
             print("@warn The database %s is left for later: %s" % (database(uri), error))
             left.append(uri)
-    write(root, NOTE, "".join(uri + "\n" for uri in left))
+    note(root, NOTE, left)
 
 
 def close(root):
     """Close both databases to every host where others may use them, until they are opened again."""
     going = list(databases.addresses(root).values())
     if all(map(postgres.is_apart, going)):
-        write(root, CLOSED, "".join(uri + "\n" for uri in going))
+        note(root, CLOSED, going)
         for uri in going:
             postgres.close(uri)
 
@@ -135,14 +138,8 @@ def read(folder, name):
         return stream.read()
 
 
-def write(folder, name, text):
-    """Write a file whole."""
-    path = os.path.join(folder, name)
-    with open(os.open(path + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as part:
-        part.write(text)
-        part.flush()
-        os.fsync(part.fileno())
-    os.replace(path + ".part", path)
+def note(root, name, uris):
+    databases.write_whole(os.path.join(root, name), "".join(uri + "\n" for uri in uris))
 
 
 if __name__ == "__main__":

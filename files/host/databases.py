@@ -44,6 +44,15 @@ def addresses(folder):
     return found
 
 
+def write_whole(path, text):
+    """Write a file whole or not at all, for its owner alone."""
+    with open(os.open(path + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as part:
+        part.write(text)
+        part.flush()
+        os.fsync(part.fileno())
+    os.replace(path + ".part", path)
+
+
 def on_postgres(folder):
     """Tell whether a state's databases are PostgreSQL's."""
     return addresses(folder)[TRACKING].startswith("postgres")

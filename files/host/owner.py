@@ -17,7 +17,7 @@ import sys
 
 from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, troubled
-from databases import AUTH, addresses
+from databases import AUTH, addresses, write_whole
 from postgres import is_apart
 
 NAME = ".remote-mlflow-owner.json"
@@ -80,15 +80,9 @@ def server_id(root):
     """Return this server's id, made at the first need."""
     path = os.path.join(root, ".server-id")
     if not os.path.exists(path):
-        write_whole(path, secrets.token_hex(4))
+        write_whole(path, secrets.token_hex(4) + "\n")
     with open(path) as stream:
         return stream.read().strip()
-
-
-def write_whole(path, line):
-    with open(path + ".part", "w") as stream:
-        stream.write(line + "\n")
-    os.replace(path + ".part", path)
 
 
 def me(root):
@@ -131,7 +125,7 @@ def claim(root, bucket, over):
     if seen is None or (seen["server"] if in_common(root) else label(seen)) not in (name, me(root)):
         first = seen is None and over != ANYBODY
         write(root, bucket, {"server": name, "host": host, "since": now}, new=first)
-    write_whole(os.path.join(root, ".owned"), "%s %s" % (me(root), place(bucket)))
+    write_whole(os.path.join(root, ".owned"), "%s %s\n" % (me(root), place(bucket)))
 
 
 def write(root, bucket, content, new):

@@ -12,6 +12,7 @@ import secrets
 import sys
 
 import postgres
+from databases import write_whole
 from sqlalchemy import text
 
 KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"
@@ -42,12 +43,6 @@ def written(path):
         return ""
     with open(path) as stream:
         return stream.read()
-
-
-def write_whole(path, content):
-    with open(path + ".part", "w") as stream:
-        stream.write(content)
-    os.replace(path + ".part", path)
 
 
 def main(root):
