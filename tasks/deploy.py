@@ -182,7 +182,7 @@ def deploying(
             f"well={stamp} login={stage_login(staged, login)}",
             f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
             if tls
-            else "tls_name=",
+            else "tls_name= certificate=",
             read("host/health.sh"),
             read("host/check_https.sh"),
             read(f"host/{'drain' if settings.balancers else 'alone'}.sh"),

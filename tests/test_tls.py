@@ -314,7 +314,7 @@ def test_a_deploy_keeps_the_name_whatever_the_settings_say():
 
 def test_without_a_name_nobody_looks_for_one():
     (change,) = deploy.changes(SETTINGS, replace(deployed(), well=None), LOGIN)
-    assert "\ntls_name=\n" in change.script
+    assert "\ntls_name= certificate=\n" in change.script
 
 
 # -- disable, renew, show ----------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_disable_closes_the_doors_first_and_forgets_last(capsys):
     tls.disable(c, yes=True)
     (run,) = c.recorder.changes
     assert "listen 443" not in run.files["file0"]
-    assert "tls_name=\n" in run.steps
+    assert "tls_name= certificate=\n" in run.steps
     assert f"uncertified={NAME} " in run.steps
     assert f"unused='{tls.authority_path(SETTINGS)} {ROOT}/.tls'" in run.steps
     assert run.steps.index("nginx -t") < run.steps.index("uncertified=")

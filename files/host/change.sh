@@ -40,6 +40,11 @@ printf '%s\t%s\t%s\t%s\t%s\n' "$who" "$(date -u +%FT%TZ)" "$task" "$$" "${REMOTE
 audit begun
 # What steps put back when one of them fails; `fail` exits, so it hangs on EXIT.
 on_failure() { :; }
-trap 'code=$?; if [ $code != 0 ]; then on_failure || true; fi; audit "$([ $code = 0 ] && echo done || echo "failed ($code)")"' EXIT
+finish() {
+  local code=$?
+  if [ $code != 0 ]; then on_failure || true; fi
+  audit "$([ $code = 0 ] && echo done || echo "failed ($code)")"
+}
+trap finish EXIT
 # shellcheck source=/dev/null
 . "$here/steps.sh"

@@ -249,7 +249,7 @@ def test_a_certificate_that_is_about_to_end_is_named(host: Host) -> None:
 def test_a_full_disk_and_one_that_nearly_is_are_named_with_what_fills_them(host: Host) -> None:
     with own_disk(host, "1500m") as filler:
         host.run(f"fallocate -l $(($(df -B1 --output=avail {ROOT} | tail -1) - 60000000)) {filler}")
-        row = found(host, "disk-nearly-full" if False else "disk-full", ROOT, filler)
+        row = found(host, "disk-full", ROOT, filler)
         follow(host, row)
         host.run(f"dd if=/dev/zero of={filler}.rest 2>/dev/null", code=None)
         row = found(host, "disk-full", "0.0 of 1.5 GB", alone=False)
