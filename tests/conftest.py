@@ -7,14 +7,15 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scripts import look_through
 from stand_ins import Network
 
-from tasks import paths
+from tasks import paths, server
 from tasks.console import console
 
 if TYPE_CHECKING:
@@ -67,6 +68,20 @@ def home(
     monkeypatch.setattr(console, "chosen", False)
     monkeypatch.setattr(console, "_secrets", set())
     return home
+
+
+@pytest.fixture(autouse=True)
+def _looked_through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look through every script that a task would send."""
+    if request.node.get_closest_marker("e2e"):
+        return  # there they run
+    packed = server.bundle
+
+    def bundle(changes: Sequence[server.Change], runner: str = "change.sh") -> bytes:
+        look_through(changes, runner)
+        return packed(changes, runner)
+
+    monkeypatch.setattr(server, "bundle", bundle)
 
 
 @pytest.fixture
