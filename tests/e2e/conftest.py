@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ HERE = Path(__file__).parent
 TIMEOUT = 900  # seconds a test; the slowest needs a tenth of it where nothing hangs
 # How often a costly promise is put to the test: by default, and with --full.
 SAMPLE, ALL = 1, 5
+PARTS = 3  # of the tests that are marked as sampled, one a day
 ONE_SERVER = "_move_store.py"  # whose tests share a PostgreSQL
 # Whose tests share the host of the former release.
 OF_THE_OLDER = ("_cut_off.py", "_nothing_lost.py", "_refused_restore.py", "_upgrade.py")
@@ -27,16 +29,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="all counts of the costly promises, not a sample"
     )
+    parser.addoption(
+        "--third",
+        type=int,
+        choices=range(PARTS),
+        default=date.today().toordinal() % PARTS,
+        help="which third of the sampled tests; by default another one each day",
+    )
     parser.addoption("--picture", help="where to put the picture of the pages over HTTPS")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test beside this file, before pytest chooses by mark; costly ones are --full's."""
+    """Mark every test beside this file, before pytest chooses by mark; costly ones are --full's.
+
+    Of the sampled ones a third is left, unless some are asked for by name.
+    """
     if not config.getoption("full"):
-        costly = [item for item in items if item.get_closest_marker("costly")]
-        config.hook.pytest_deselected(items=costly)
-        items[:] = [item for item in items if item not in costly]
+        left = {item for item in items if item.get_closest_marker("costly")}
+        if not config.getoption("keyword"):
+            sampled = [item for item in items if item.get_closest_marker("sampled")]
+            left |= set(sampled) - set(sampled[config.getoption("third") :: PARTS])
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)

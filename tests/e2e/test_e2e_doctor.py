@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from lab import ROOT, SEARCH, UNIT, Done, Host, until
 
+pytestmark = pytest.mark.sampled
 SITE = f"/etc/nginx/sites-available/{UNIT}"
 # What every healthy host here has: no schedule, and a shell that was told of no server.
 EXPECTED = {"backup-unscheduled", "backup-none", "client-variables-unset"}

@@ -17,7 +17,7 @@ LOSS, RECOVERY = 5, 180  # seconds
 STREAM, SPELT = f"{UNIT}-stream", "%Y-%m-%dT%H:%M:%SZ"
 
 
-def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab) -> None:
+def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab, full: bool) -> None:
     with lab.blank() as first:
         # The writers reach the server at the host's own address.
         first.variables["FABRIC_MLFLOW_BIND"] = "0.0.0.0"
@@ -59,6 +59,8 @@ def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab) -> None:
         assert seconds <= RECOVERY
         second.healthy()
         assert second.status(SEARCH, login) == 200, "the users came too"
+        if not full:
+            return
 
         early = ("No stream reaches to 2020-01-01T00:00:00Z. There is: 2", "--at latest")
         second.refused("restore", "--at", "2020-01-01T00:00:00Z", "--yes", because=early)
