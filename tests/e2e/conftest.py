@@ -23,6 +23,11 @@ PARTS = 3  # of the tests that are marked as sampled, one a day
 ONE_SERVER = "_move_store.py"  # whose tests share a PostgreSQL
 # Whose tests share the host of the former release.
 OF_THE_OLDER = ("_cut_off.py", "_nothing_lost.py", "_refused_restore.py", "_upgrade.py")
+# Those that keep a worker busy for minutes come first: none is left alone with one in the end.
+LONGEST = (
+    "_several.py", *OF_THE_OLDER, "_guide.py", "_stream.py", "_rehearse.py", "_environments.py",
+    "_chain.py", "_registry.py", "_tls.py",
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,10 +57,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             left |= set(sampled) - set(sampled[config.getoption("third") :: PARTS])
         config.hook.pytest_deselected(items=list(left))
         items[:] = [item for item in items if item not in left]
+    items.sort(key=lambda item: turn(item.path.name))
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(TIMEOUT))
+
+
+def turn(name: str) -> int:
+    """Rank a file of tests: the longest first."""
+    return next((n for n, end in enumerate(LONGEST) if name.endswith(end)), len(LONGEST))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -68,6 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadScopeScheduling
 
+    config.option.loadscopereorder = False
     full = config.getoption("full")
 
     class ByHost(LoadScopeScheduling):  # type: ignore[misc]

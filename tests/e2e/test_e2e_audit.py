@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from lab import ROOT, UNIT, Host, until
 
 SITE = f"/etc/nginx/sites-available/{UNIT}"
@@ -119,6 +120,7 @@ def unsafe(host: Host) -> Iterator[None]:
             host.run(MEND)
 
 
+@pytest.mark.sampled
 def test_a_healthy_host_has_no_problem_with_its_backups_scheduled(host: Host) -> None:
     host.fab("backup", "backup.schedule")
     try:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from lab import ROOT, Host
 from test_e2e_registry import as_client, told
 
+pytestmark = pytest.mark.sampled
 MARK = "mlflow-artifacts/.remote-mlflow-owner.json"
 DELETE = """
 import json, sys, tempfile

@@ -36,6 +36,7 @@ def test_a_task_whose_operator_is_killed_succeeds_when_typed_again(
         assert host.fab(*CHAIN).out.count("nothing to change") == 3
 
 
+@pytest.mark.sampled
 def test_a_host_whose_power_is_cut_is_mended_by_the_same_task(
     lab: Lab, task: str, moment: float
 ) -> None:

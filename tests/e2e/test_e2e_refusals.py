@@ -206,7 +206,8 @@ def test_a_host_without_network_is_named_at_the_apt_stage(blank: Host) -> None:
     print(f"after {done.seconds:.0f} s")
 
 
-@pytest.mark.parametrize("stage", [pytest.param("tools", marks=pytest.mark.costly), "release"])
+@pytest.mark.parametrize("stage", [pytest.param("tools", marks=pytest.mark.costly),
+                                   pytest.param("release", marks=pytest.mark.sampled)])  # fmt: skip
 def test_a_host_without_network_is_named_at_the_python_stage(host: Host, stage: str) -> None:
     folder = "/home/ubuntu/elsewhere"
     host.run(f"install -d -o ubuntu -g ubuntu {folder}")

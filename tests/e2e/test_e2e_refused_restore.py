@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from lab import UNIT
 from older import SETS, Older
 from sabotage import small_disk
 
+pytestmark = pytest.mark.sampled
 Spoil = Callable[[bytes], bytes]
 
 

@@ -55,6 +55,7 @@ for version in client.search_model_versions(f"name = '{sys.argv[1]}'"):
     }
 print(json.dumps(seen))
 """
+pytestmark = pytest.mark.sampled
 STAGING = {"FABRIC_MLFLOW_ENVIRONMENT": "staging"}
 # Seconds that a copy takes from its first word: where the moment of an interruption may fall.
 DURATION = 6.0

@@ -7,8 +7,10 @@ import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pytest
 from lab import ROOT, UNIT, Host, until
 
+pytestmark = pytest.mark.sampled
 BACKUP, VERIFY = f"{UNIT}-backup", f"{UNIT}-backup-verify"
 STAMP = f"/var/lib/systemd/timers/stamp-{BACKUP}.timer"  # systemd.timer(5), Persistent=
 
