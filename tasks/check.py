@@ -19,7 +19,7 @@ OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_")
 @local(
     help={
         "unit": "only the quick part: no root, no network, no hosts",
-        "full": "all counts of the costly promises, not a seeded sample",
+        "full": "all counts of the costly promises, not a sample",
         "keyword": "only tests whose names match (pytest's -k)",
     }
 )
