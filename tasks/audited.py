@@ -13,7 +13,10 @@ from tasks.templates import read
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
-PROGRAMS = ("audit_secrets.py", "audit_passwords.py", "audit_users.py")
+PROGRAMS = (
+    "audit_secrets.py", "audit_passwords.py", "audit_users.py", "all_users.py", "databases.py",
+    "postgres.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

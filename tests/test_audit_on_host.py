@@ -65,7 +65,7 @@ def test_a_variable_that_names_another_is_no_password(run_program, root, home_of
     assert found(run_program, root) == []
 
 
-def users(root: Path, **passwords: str) -> Path:
+def users(root: Path, **passwords: str) -> None:
     from werkzeug.security import generate_password_hash
 
     base = root / "basic_auth.db"
@@ -75,7 +75,6 @@ def users(root: Path, **passwords: str) -> Path:
         for name, password in passwords.items():
             kept = generate_password_hash(password, "pbkdf2:sha256:1")
             connection.execute("insert into users values (?, ?, 0)", (name, kept))
-    return base
 
 
 def told(out: str) -> Any:
@@ -83,23 +82,23 @@ def told(out: str) -> Any:
 
 
 def test_passwords_that_are_guessed_first_are_found_for_every_user(run_program, root):
-    base = users(root, ann="mlflow123456", bob="bob1234", cid="a-quite-different-one", dot="dotdot")
-    code, out = run_program("audit_passwords.py", base, 5)
+    users(root, ann="mlflow123456", bob="bob1234", cid="a-quite-different-one", dot="dotdot")
+    code, out = run_program("audit_passwords.py", root, 5)
     assert (code, told(out)) == (0, {"weak": ["ann", "bob", "dot"], "tried": 4, "of": 4})
     assert "mlflow123456" not in out
 
 
 def test_many_users_are_tried_for_as_long_as_there_is_time(run_program, root):
-    base = users(root, ann="mlflow123456")
-    assert told(run_program("audit_passwords.py", base, -1)[1]) == {
+    users(root, ann="mlflow123456")
+    assert told(run_program("audit_passwords.py", root, -1)[1]) == {
         "weak": [], "tried": 0, "of": 1,
     }  # fmt: skip
 
 
 def test_users_that_the_logs_do_not_know_are_unseen(run_program, root, monkeypatch):
-    base = users(root, ann="x", bob="x")
+    users(root, ann="x", bob="x")
     when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(time.time() - 20.5 * 86400))
     log = f'127.0.0.1 - ann [{when}] "GET /"\nnonsense\n127.0.0.1 - - [not a time] "GET /"\n'
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(log.encode())))
-    code, out = run_program("audit_users.py", base)
+    code, out = run_program("audit_users.py", root)
     assert (code, told(out)) == (0, {"days": 20, "unseen": ["bob"]})

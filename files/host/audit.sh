@@ -57,14 +57,22 @@ look_at_packages() {
   done
 }
 
+# With what names the databases, and where their password lies.
+as_mlflow() (
+  set -a
+  # shellcheck source=/dev/null
+  . "$root/server.env"
+  exec "$@"
+)
+
 look_at_passwords() {
-  timeout "$patience" "$root/venv/bin/python" "$here/audit_passwords.py" "$root/basic_auth.db" 8
+  as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_passwords.py" "$root" 8
 }
 
 look_at_users() {
   # Root's alone to read; the rest of that program is the login's business.
   as_root sh -c 'zcat -f "$@" 2> /dev/null' sh "/var/log/nginx/$unit.access.log"* |
-    python3 "$here/audit_users.py" "$root/basic_auth.db"
+    as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_users.py" "$root"
 }
 
 parts="doors site units secrets packages passwords users"

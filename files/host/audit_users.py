@@ -1,16 +1,16 @@
 """Find the users that nginx has not seen since its oldest log.
 
-Runs on the host; nginx's access logs are its standard input. Argument: basic_auth.db. Reports
-{"days": how far the logs go back, "unseen": [names]}.
+Runs on the host in MLflow's environment; nginx's access logs are its standard input. Argument: the
+server's folder. Reports {"days": how far the logs go back, "unseen": [names]}.
 """
 
 import json
 import re
-import sqlite3
 import sys
 import time
-from contextlib import closing
 from datetime import datetime
+
+import all_users
 
 # nginx's format "combined": address - user [time] ...
 LINE = re.compile(r"\S+ - (\S+) \[([^\]]+)\]")
@@ -25,7 +25,6 @@ for line in sys.stdin.buffer:
         except ValueError:
             continue
         oldest = min(oldest, when)
-with closing(sqlite3.connect("file:%s?mode=ro" % sys.argv[1], uri=True)) as base:
-    users = [name for (name,) in base.execute("select username from users order by username")]
+names = sorted(name for (name,) in all_users.rows(sys.argv[1], "username"))
 days = int((time.time() - oldest) / 86400)
-print("@report users\t" + json.dumps({"days": days, "unseen": [n for n in users if n not in seen]}))
+print("@report users\t" + json.dumps({"days": days, "unseen": [n for n in names if n not in seen]}))

@@ -10,6 +10,7 @@ import pytest
 from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
 from load import ROWS, Load, writers
 from older import KILL, NEWER, OLDER, set_id
+from werkzeug.security import generate_password_hash
 
 RUNS = 300
 SOCKET = "postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"
@@ -35,6 +36,18 @@ def runs(host: Host) -> int:
 def findings(host: Host) -> list[str]:
     done = host.fab("doctor", "--json", code=None)
     return [finding["key"] for finding in json.loads(done.out)]
+
+
+def audited(host: Host) -> None:
+    """Assert that the audit looks at users where they are now."""
+    asked = ("postgres.psql", "--users", "--command")
+    kept = generate_password_hash("mlflow123456", "pbkdf2:sha256:1")
+    columns = "(username, password_hash, is_admin)"
+    host.fab(*asked, f"insert into users {columns} values ('e2e-weak', '{kept}', false)")
+    rows = {row["key"]: row for row in json.loads(host.fab("audit", "--json", code=None).out)}
+    assert "e2e-weak" in rows["password-weak"]["what"], rows
+    assert "not looked at" not in host.fab("audit", code=None).out
+    host.fab(*asked, "delete from users where username = 'e2e-weak'")
 
 
 @pytest.mark.costly
@@ -66,6 +79,7 @@ def test_a_server_moves_to_postgresql_beside_it_and_back(lab: Lab) -> None:
         assert str(RUNS) in host.fab(*COUNT).out
         assert "ada" in host.fab("postgres.psql", "--users", "--command", "table users").out
         host.healthy()
+        audited(host)
 
         host.refused("restore", "--yes", because=("is of SQLite databases", "on PostgreSQL"))
         assert f"{RUNS} runs, 2 users" in host.fab("backup").out
