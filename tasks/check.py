@@ -15,6 +15,9 @@ from tasks.kinds import local
 # What the tests must not see of the operator's: no real key and no real bucket is ever touched.
 OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_")
 
+# Three on two cores: a test waits for disks and hosts as much as it computes.
+SIDE_BY_SIDE = ("-n", "3")
+
 
 @local(
     help={
@@ -38,14 +41,13 @@ def test(c: Context, unit: bool = False, full: bool = False, keyword: str | None
     # With a pattern it is right that one of the two halves has nothing to run.
     empty = (5,) if keyword else ()
     why_not = None if unit else _why_no_hosts()
-    _pytest("-m", "not e2e", "-n", "2", *chosen, allowed=empty)
+    _pytest("-m", "not e2e", *SIDE_BY_SIDE, *chosen, allowed=empty)
     if why_not:
         console.warn(f"The end-to-end part was not run: {why_not}")
     if unit or why_not:
         return
-    # Two chains side by side: each waits for its host more than it computes.
     scope = ["--full"] if full else []
-    words = ["tests/e2e", "-m", "e2e", "-n", "2", "--dist", "loadscope"]
+    words = ["tests/e2e", "-m", "e2e", *SIDE_BY_SIDE, "--dist", "loadscope"]
     _pytest(*words, *scope, *chosen, allowed=empty)
 
 

@@ -13,8 +13,8 @@ from invoke import Context, Exit
 from tasks import check, paths
 
 LINT = ["ruff check .", "ruff format --check .", "mypy"]
-UNIT = "pytest -m not e2e -n 2"
-HOSTS = "pytest tests/e2e -m e2e -n 2 --dist loadscope"
+UNIT = "pytest -m not e2e -n 3"
+HOSTS = "pytest tests/e2e -m e2e -n 3 --dist loadscope"
 
 
 class Runs:
