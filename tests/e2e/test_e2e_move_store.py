@@ -137,7 +137,7 @@ class Release:
         lock = FILES / f"releases/{Settings().version}.txt"
         uv = [sys.executable, "-m", "uv"]
         subprocess.run([*uv, "venv", "-q", "--python", sys.executable, folder], check=True)
-        words = ["pip", "sync", "-q", "--python", self.python, lock]
+        words = ["pip", "sync", "-q", "--system-certs", "--python", self.python, lock]
         subprocess.run([*uv, *words], check=True, timeout=600)
         here = Path(__file__).parent
         self._process = subprocess.Popen(
