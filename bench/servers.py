@@ -128,7 +128,7 @@ def main(seconds: float) -> None:
                             )  # fmt: skip
         finally:
             lab.close()
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
