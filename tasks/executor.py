@@ -397,12 +397,13 @@ class Chain:
         console.tagged = len(self._servers) > 1
         if console.chosen:
             console.head(f"{self._servers[0].settings.label} on {', '.join(self._hosts)}:")
-        manners = [(self._manner(call.task), call) for call in self._calls]
-        for manner, part in itertools.groupby(
-            zip(self._answers, manners, strict=True), lambda pair: pair[1][0]
-        ):
-            calls = [(answers, call) for answers, (_, call) in part]
-            manner(self._ready, functools.partial(self._run_tasks, calls))
+        # Chosen before the first begins: hosts that cannot be looked at are none of the ready ones.
+        steps = [
+            (self._manner(call.task), (answers, call))
+            for answers, call in zip(self._answers, self._calls, strict=True)
+        ]
+        for manner, part in itertools.groupby(steps, lambda step: step[0]):
+            manner(self._ready, functools.partial(self._run_tasks, [pair for _, pair in part]))
         self._report(self._servers)
         self._summarise()
 

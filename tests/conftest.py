@@ -78,8 +78,9 @@ def _looked_through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     packed = server.bundle
 
     def bundle(changes: Sequence[server.Change], runner: str = "change.sh") -> bytes:
-        look_through(changes, runner)
-        return packed(changes, runner)
+        sent = packed(changes, runner)
+        look_through(sent)
+        return sent
 
     monkeypatch.setattr(server, "bundle", bundle)
 

@@ -1,5 +1,5 @@
 # Put the files in place, start what changed, and wait until the server is usable.
-# Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, login (a staged file, or -), restart (yes where the
+# Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, drain.sh or alone.sh, login (a staged file, or -), restart (yes where the
 # server must see new files), first (yes where the database that other hosts have too lacks its tables), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
 # A failure puts the former files back and the former server on its feet again.
 mkdir -p "$here/former"

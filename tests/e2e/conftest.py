@@ -48,15 +48,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark every test beside this file, before pytest chooses by mark; costly ones are --full's.
 
-    Of the sampled ones a third is left, unless some are asked for by name.
+    Of the sampled ones a third stays, unless some are asked for by name.
     """
     if not config.getoption("full"):
-        left = {item for item in items if item.get_closest_marker("costly")}
+        left_out = {item for item in items if item.get_closest_marker("costly")}
         if not config.getoption("keyword"):
             sampled = [item for item in items if item.get_closest_marker("sampled")]
-            left |= set(sampled) - set(sampled[config.getoption("third") :: PARTS])
-        config.hook.pytest_deselected(items=list(left))
-        items[:] = [item for item in items if item not in left]
+            left_out |= set(sampled) - set(sampled[config.getoption("third") :: PARTS])
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: turn(item.path.name))
     for item in items:
         if item.path.is_relative_to(HERE):
