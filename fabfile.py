@@ -12,9 +12,7 @@ from invoke import Collection
 from tasks import (
     audit,
     backup,
-    backups,
     balancer,
-    check,
     client,
     configure,
     deploy,
@@ -39,7 +37,9 @@ from tasks import (
     users,
     verify,
 )
-from tasks.executor import adopt
+from tasks import backup as backups
+from tasks import selftest as check
+from tasks.engine.executor import adopt
 
 adopt(program)
 

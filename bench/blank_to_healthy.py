@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from tasks.paths import PROJECT
+from tasks.engine.paths import PROJECT
 from tasks.rehearsal import Rehearsal
 
 # What of the guide stands beside which task; the last is the whole.

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from tasks.paths import PROJECT
+from tasks.engine.paths import PROJECT
+from tasks.laptop.tunnels import free_port
 from tasks.rehearsal import Rehearsal
-from tasks.tunnel import free_port
 
 DELAY = 0.025  # seconds each way
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from round_trips import rehearsal_host, timed
 
-from tasks.paths import PROJECT
-from tasks.tunnel import free_port
+from tasks.engine.paths import PROJECT
+from tasks.laptop.tunnels import free_port
 
 SIZE = 200_000_000  # bytes
 PIECE = 1 << 20

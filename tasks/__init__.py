@@ -1,1 +1,3 @@
 """Operate an MLflow tracking server over SSH, one task at a time."""
+
+from __future__ import annotations

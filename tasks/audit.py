@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import audited, doctor
-from tasks.advisories import advisories
-from tasks.commands import sh
-from tasks.console import console
-from tasks.findings.audit import AREAS, Audit, examine, unseen, well
-from tasks.findings.case import Here
-from tasks.kinds import Host, remote
-from tasks.symptoms import looking
-from tasks.symptoms import parse as symptoms
+from tasks.changes import presence
+from tasks.engine.console import console
+from tasks.engine.shell import sh
+from tasks.engine.task import remote
+from tasks.findings import report, safety
+from tasks.findings.advisories import advisories
+from tasks.findings.audit.access import access
+from tasks.findings.audit.case import Audit
+from tasks.findings.audit.secrets import secrets
+from tasks.findings.audit.tls import tls
+from tasks.findings.audit.units import units
+from tasks.findings.audit.users import users
+from tasks.findings.audit.versions import versions
+from tasks.findings.bucket import backup
+from tasks.findings.case import Finding, Here
+from tasks.findings.symptoms import looking
+from tasks.findings.symptoms import parse as symptoms
 
 if TYPE_CHECKING:
-    from tasks.findings import Finding
-    from tasks.server import Server
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 TIMEOUT = 120  # seconds; hashing the passwords that are guessed first takes the most of it
+
 PATIENCE = 20  # seconds; nobody waits for an audit as for a doctor
+
 LINES = 100
 
 
-@remote(verdict=doctor.verdict, help={"json": "print JSON instead of lines"})
+@remote(verdict=report.verdict, help={"json": "print JSON instead of lines"})
 def audit(c: Host, json: bool = False) -> Any:
     """Look for what is not as safe as it could be.
 
@@ -48,10 +61,10 @@ def audit(c: Host, json: bool = False) -> Any:
 
 def examined(server: Server) -> Audit:
     """Look at host and advisories; raises Exit where there is no server to look at."""
-    facts, settings = doctor.refuse_nothing(server), server.settings
-    steps = [looking(settings, [], PATIENCE), audited.auditing(settings)]
+    facts, settings = presence.refuse_nothing(server), server.settings
+    steps = [looking(settings, [], PATIENCE), safety.auditing(settings)]
     reports = server.look("audit", steps, TIMEOUT)
-    found = audited.parse(reports)
+    found = safety.parse(reports)
     return Audit(
         server.name, settings, facts, symptoms(reports), Here(now=time.time()),
         audited=found, advisories=advisories(found.packages),
@@ -60,7 +73,7 @@ def examined(server: Server) -> Audit:
 
 def tell(case: Audit, found: Sequence[Finding]) -> None:
     """Print each finding, then what was not looked at, and what is well in one line."""
-    doctor.tell_findings(case.host, found)
+    report.tell_findings(case.host, found)
     for area in AREAS:
         if missing := unseen(case, area):
             reasons = {**case.symptoms.blind, **case.audited.blind}
@@ -69,9 +82,6 @@ def tell(case: Audit, found: Sequence[Finding]) -> None:
     if good := well(case, list(found)):
         source = case.advisories.source
         console.say(f"✓ well: {', '.join(good)} (advisories: {source})", case.host, "green")
-
-
-# -- who did what ------------------------------------------------------------------------------
 
 
 def options(lines: str | None = None) -> int:
@@ -119,3 +129,45 @@ def entry(line: str) -> dict[str, str] | None:
         if len(parts) == 4
         else None
     )
+
+
+Look = Callable[[Audit], Iterator[Finding]]
+
+AREAS: dict[str, Look] = {
+    "access": access,
+    "tls": tls,
+    "units": units,
+    "secrets": secrets,
+    "versions": versions,
+    "users": users,
+    "backup": backup,
+}
+
+# Which parts of the look an area needs, those of the doctor's look among them.
+PARTS = {
+    "access": ("doors", "system"),
+    "tls": ("site",),
+    "units": ("units",),
+    "secrets": ("secrets", "system"),
+    "versions": ("packages",),
+    "users": ("passwords", "users", "databases"),
+    "backup": ("bucket",),
+}
+
+
+def examine(case: Audit) -> list[Finding]:
+    """List all findings, problems first."""
+    found = [finding for area, look in AREAS.items() for finding in look(replace(case, area=area))]
+    return sorted(found, key=lambda finding: finding.severity == "note")
+
+
+def unseen(case: Audit, area: str) -> list[str]:
+    """Name the parts of an area that could not be looked at."""
+    looked = case.symptoms.looked | case.audited.looked
+    return [part for part in PARTS[area] if part not in looked]
+
+
+def well(case: Audit, found: list[Finding]) -> list[str]:
+    """Name the areas that were looked at and have no finding."""
+    ill = {finding.area for finding in found}
+    return [area for area in AREAS if area not in ill and not unseen(case, area)]

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import json as serialised
+import tempfile
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.commands import sh
-from tasks.deploy import as_the_server
-from tasks.kinds import Host, remote
-from tasks.server import Change
-from tasks.service import absent
-from tasks.templates import read
+from tasks.changes.backup import backing_up, listing, program, programs, pruning, verifying
+from tasks.changes.presence import ABSENT, absent
+from tasks.engine.change import Change
+from tasks.engine.console import console
+from tasks.engine.shell import sh
+from tasks.engine.tables import age, plain, size
+from tasks.engine.task import remote
+from tasks.laptop.downloads import already, put, unpack
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from collections.abc import Mapping
+    from typing import Any
 
-PYTHON = '"$root/venv/bin/python"'  # of the release that serves
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 
 @remote(once=True)
@@ -59,63 +68,129 @@ def verify(c: Host, id: str = "") -> None:
     server.say(f"✓ {done['id']} was restored and served in {done['seconds']} s", "green")
 
 
-def backing_up(settings: Settings, python: str = PYTHON) -> Change:
-    """Build the change that makes one set; `python` is a word for the script."""
-    return Change(
-        "back up both databases and the configuration",
-        program(settings, "back_up.py", python=python),
-        programs("back_up.py"),
-    )
+LOOK_TIMEOUT = 300  # seconds; every manifest of years of backups is read
+
+WIDTH = 160  # columns of the table where it goes to a file
 
 
-def verifying(settings: Settings, id: str = "") -> Change:
-    """Build the change that restores a set on the side, serves it, and notes that it did."""
-    aside = serving_aside(settings, '"$scratch"', '"$python"')
-    script = "\n".join(
-        (
-            *_function("fetch", program(settings, "fetch_set.py", id) + ' "$scratch" aside'),
-            *_function("aside", aside.script),
-            *_function("noted", program(settings, "note_verified.py") + ' "$@"'),
-            read("host/tidy.sh"),
-            read("host/verify_set.sh"),
-        )
-    )
-    names = ("fetch_set.py", "configuration.py", "note_verified.py", "beside.py")
-    files = {**programs(*names), **aside.files}
-    return Change(f"restore {id or 'the newest backup'} on the side", script, files)
+def show(answers: Mapping[str, Any]) -> None:
+    """Print one table for all hosts, the newest backup of each first."""
+    from rich.table import Table
+
+    headings = ("host", "backup", "age", "size", "MLflow", "runs", "users", "made on", "verified")
+    table = Table(*headings, box=None)
+    for host, rows in answers.items():
+        for row in rows:
+            table.add_row(
+                host, row["id"], age("age_seconds")(row), size("bytes")(row), row["version"],
+                plain("runs")(row), plain("users")(row), row["made_on"],
+                (row["verified"] or "never")[:16].replace("T", " "),
+            )  # fmt: skip
+        if not rows:
+            table.add_row(host, "none yet")
+    console.show(table, WIDTH)
 
 
-def _function(name: str, body: str) -> tuple[str, ...]:
-    return f"{name}() {{", body, "}"
+@remote(name="list", report=show, help={"json": "print JSON instead of a table"})
+def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
+    """List the backups in the bucket, the newest first.
 
+    Age, size, what it holds, which host made it, and when backup.verify last served it. What a
+    backup that was cut off has left is named on a line of its own.
 
-def serving_aside(settings: Settings, folder: str, python: str = PYTHON) -> Change:
-    """Migrate the databases in a folder where they are older, and serve them on the side.
-
-    `folder` and `python`, the environment of the release that serves, are words for the script.
+    Example: fab -H ec2 backup.list
     """
-    words = sh(settings.require_bucket(), settings.artifact_prefix)
-    script = "\n".join(
-        (
-            as_the_server(settings),
-            f'{python} "$here/migrate.py" {folder}',
-            f'{python} "$here/try_server.py" {folder} {words}',
-        )
+    server = c.server
+    seen = ask(server, "backup.list", listing(server.settings))
+    now = datetime.fromisoformat(seen["now"])
+    if cut_off := seen["incomplete"]:
+        server.warn(f"never finished, and no backups: {', '.join(cut_off)}")
+    return [
+        {**row, "age_seconds": int((now - datetime.fromisoformat(row["made"])).total_seconds())}
+        for row in seen["sets"]
+    ]
+
+
+def ask(server: Server, task: str, step: Change) -> Any:
+    """Have a step look at the bucket, in one exec; returns what it reports."""
+    step = replace(step, script=f"{refusing_absent(server)}\n{step.script}")
+    return serialised.loads(server.look(task, [step], LOOK_TIMEOUT)[-1])
+
+
+def refusing_absent(server: Server) -> str:
+    """Spell what says so where no server is, without a look at the host before."""
+    return f'[ -x "$root/venv/bin/python" ] || fail {sh(ABSENT.format(host=server.name))}'
+
+
+@remote(help={"yes": "do it; without, only say what would go"})
+def prune(c: Host, yes: bool = False) -> None:
+    """Delete the backups that `keep` no longer asks for.
+
+    It stands in the settings. Only says which, without --yes. The newest one, the newest that has
+    runs and the newest that was verified always stay. What a cut-off backup left goes after a day.
+
+    Example: fab -H ec2 backup.prune
+    """
+    server = c.server
+    if yes:
+        if not server.confirm(f"Delete backups of {server.place}?", yes):
+            raise Exit("Nothing was deleted.")
+        change = pruning(server.settings, "delete")
+        seen = serialised.loads(server.apply("backup.prune", [change], decided=False)[-1])
+    else:
+        seen = ask(server, "backup.prune", pruning(server.settings, "look"))
+    if damaged := seen["damaged"]:
+        server.warn(f"not what was sent, and left alone: {', '.join(damaged)}")
+    gone = [*seen["pruned"], *(f"{id} (never finished)" for id in seen["incomplete"])]
+    if not gone:
+        server.say(f"backup.prune: nothing to delete, {seen['kept']} backups stay")
+        return
+    for line in gone:
+        server.say(f"  {line}")
+    what = f"{len(gone)} of {len(gone) + seen['kept']} ({seen['bytes'] / 1e6:.1f} MB)"
+    if yes:
+        server.say(f"✓ deleted {what}", "green")
+    else:
+        again = server.fab("backup.prune --yes")
+        server.say(f"would delete {what}; nothing was deleted. Do it: {again}")
+
+
+@remote(
+    help={
+        "id": "which backup, as backup.list names it (default: the newest)",
+        "to": "folder that gets a folder with its name (default: this one)",
+    }
+)
+def download(c: Host, id: str = "", to: str = ".") -> None:
+    """Download a backup to this machine, whole and compared.
+
+    Through the host, so that nothing here needs access to the bucket. Every file is compared with
+    the manifest; the folder is there whole or not at all. It holds secrets, and only you may
+    read it.
+
+    Example: fab -H ec2 backup.download --to /mnt/offsite
+    """
+    server = c.server
+    folder = Path(to).expanduser()
+    if not folder.is_dir():
+        raise Exit(f"There is no folder {folder}. Make it, or give another --to.")
+    if id and (folder / id).exists():
+        raise Exit(already(folder / id))
+    script = program(server.settings, "send_set.py", id)
+    step = Change("send a backup", f"{refusing_absent(server)}\n{script}", programs("send_set.py"))
+    try:
+        # On the same file system, so that it becomes its name by one rename.
+        with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as part:
+            with console.waiting(f"backup.download from {server.name}", server.name):
+                server.draw("backup.download", [step], lambda stream: unpack(stream, Path(part)))
+            (whole,) = Path(part).iterdir()
+            size = sum(file.stat().st_size for file in whole.iterdir())
+            place = put(whole, folder)
+    except OSError as error:
+        raise Exit(
+            f"{folder} does not take it: {error.strerror}. Nothing is kept; give another --to."
+        ) from None
+    server.say(f"✓ {size / 1e6:.1f} MB, every file as it was sent: {place}", "green")
+    server.warn(
+        "it holds secrets: the server's key, the hashes of all passwords, and all that was logged"
     )
-    what = "bring them to this release's schema and serve them on the side"
-    return Change(what, script, programs("migrate.py", "try_server.py"))
-
-
-def program(settings: Settings, name: str, *words: str, python: str = PYTHON) -> str:
-    """Spell a script that runs one of the programs that know the bucket's backups."""
-    place = sh(
-        settings.require_bucket(), settings.backup_prefix, settings.environment or "default",
-        settings.endpoint_url or "", *words,
-    )  # fmt: skip
-    return f'{as_the_server(settings)}\n{python} "$here/{name}" "$root" {place}'
-
-
-def programs(*names: str) -> dict[str, str | bytes]:
-    """Return programs with what they import."""
-    common = ("sets.py", "databases.py", "postgres.py")
-    return {file: read(f"host/{file}") for file in (*names, *common)}

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials, paths, tunnel
-from tasks.console import console
-from tasks.kinds import Host, remote
-from tasks.site import faces
+from tasks.changes.site import faces
+from tasks.engine import credentials, paths
+from tasks.engine import login as login_engine
+from tasks.engine.console import console
+from tasks.engine.task import remote
+from tasks.laptop import tunnels
 
 if TYPE_CHECKING:
-    from tasks.server import Server
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 SNIPPET = """\
 import mlflow
@@ -44,8 +47,8 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     if export:
         for name, value in (
             ("MLFLOW_TRACKING_URI", uri),
-            (credentials.USERNAME, login.username),
-            (credentials.PASSWORD, login.password),
+            (login_engine.USERNAME, login.username),
+            (login_engine.PASSWORD, login.password),
         ):
             console.answer(f"export {name}={shlex.quote(value)}")
         return
@@ -60,7 +63,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
         )
         return
     first: tuple[str, ...] = ("# 1. Open the tunnel:", server.fab("tunnel --background"))
-    if server.settings.balancers and not tunnel.opened(server):
+    if server.settings.balancers and not tunnels.opened(server):
         first = ("# 1. No tunnel is needed: a balancer stands in front.",)
     elif uri.startswith("https:"):
         first = ("# 1. No tunnel is needed; only a certificate of a private authority, so:",
@@ -75,8 +78,8 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
                 f'eval "$({server.fab("client --export")})"',
                 "# which sets:",
                 f"export MLFLOW_TRACKING_URI={uri}",
-                f"export {credentials.USERNAME}={shlex.quote(login.username)}",
-                f"export {credentials.PASSWORD}=...",
+                f"export {login_engine.USERNAME}={shlex.quote(login.username)}",
+                f"export {login_engine.PASSWORD}=...",
                 "",
                 "# 3. In Python:",
                 SNIPPET.format(uri=uri),
@@ -91,9 +94,9 @@ def address(server: Server) -> str:
     The tunnel that is open, else the public name or the balancer, else the tunnel that would be
     opened.
     """
-    there, name = tunnel.opened(server), server.settings.public_name
+    there, name = tunnels.opened(server), server.settings.public_name
     if there is None and name:
         return f"https://{name.lower()}"
     if there is None and (face := next(iter(faces(server.settings)), None)):
         return f"http://{face}:{server.settings.port}"
-    return tunnel.url(there.local_port if there else server.settings.local_port)
+    return tunnels.url(there.local_port if there else server.settings.local_port)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials, paths, stores
-from tasks.commands import sh, when
-from tasks.credentials import Keys, Login
-from tasks.facts import Facts
-from tasks.install import refuse_unlike_guide, refuse_without_sudo
-from tasks.kinds import Host, remote
-from tasks.releases import release_of
-from tasks.server import Change, Server
-from tasks.templates import read, render
+from tasks.changes.bucket import aws_changes
+from tasks.changes.configure import auth_changes, making_env, share_changes, store_changes
+from tasks.changes.guide import refuse_unlike_guide
+from tasks.engine import credentials, paths, stores
+from tasks.engine.change import Change
+from tasks.engine.facts import Facts, refuse_without_sudo
+from tasks.engine.login import Keys, Login
+from tasks.engine.task import remote
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from tasks.engine.server import Server
+    from tasks.engine.settings import Settings
+    from tasks.engine.task import Host
 
-
-SHARERS = ("share.py", "postgres.py", "databases.py")
 Half = Callable[["Settings", Facts, Keys | None, Login | None], list[Change]]
 
 
@@ -119,192 +116,6 @@ def _join(server: Server, task: str) -> Facts:
     return server.facts
 
 
-def aws_changes(
-    settings: Settings, facts: Facts, keys: Keys | None, _: Login | None = None
-) -> list[Change]:
-    """Decide which AWS files the host needs, and whether the bucket must be proved again."""
-    needed = []
-    wanted = {
-        key: value
-        for key, value in (
-            ("region", settings.region),
-            ("endpoint_url", settings.endpoint_url),
-        )
-        if value
-    }
-    new_keys = keys is not None and keys.digest != facts.credentials
-    new_config = not wanted.items() <= facts.aws_config.items()
-    if keys is None and facts.credentials and len(facts.credential_keys) < 2:
-        raise Exit(
-            f"Partial AWS credentials: profile {settings.profile} in ~/.aws/credentials on the "
-            f"host lacks one of its two keys. Set {credentials.KEY_ID} and {credentials.KEY} and "
-            "type configure again."
-        )
-    if new_keys or new_config:
-        profile = {
-            "profile": settings.profile,
-            "credentials": keys.profile() if keys and new_keys else {},
-            "config": wanted if new_config else {},
-        }
-        script = f'python3 "$here/write_aws.py" "$here/aws.json"\n{UNPROVE}'
-        files = {
-            "write_aws.py": read("host/write_aws.py"),
-            "aws.json": json.dumps(profile),
-        }
-        names = " and ".join(
-            name for name, new in (("credentials", new_keys), ("config", new_config)) if new
-        )
-        needed.append(Change(f"write ~/.aws {names} (profile {settings.profile})", script, files))
-    if facts.credentials and facts.credentials_mode != "600" and not new_keys:
-        needed.append(Change("close ~/.aws/credentials to others", "chmod 0600 ~/.aws/credentials"))
-    stamp = proof(settings, keys.digest if keys else facts.credentials)
-    if needed or facts.proved != stamp:
-        needed.append(proving(settings, stamp, python_of(settings, facts)))
-    return needed
-
-
-UNPROVE = 'rm -f "$root/.proved"'
-
-
-def python_of(settings: Settings, facts: Facts) -> str:
-    """Spell the Python of MLflow's environment: the new one's beside a server of the guide's."""
-    folder = f"releases/{release_of(settings)}" if facts.guide else "venv"
-    return f'"$root/{folder}/bin/python"'
-
-
-def proving(settings: Settings, stamp: str, python: str = '"$root/venv/bin/python"') -> Change:
-    """Prove from the host that the bucket can be listed, written, read and deleted from."""
-    bucket = settings.require_bucket()
-    command = sh(
-        "python", bucket, settings.artifact_prefix, settings.region or "",
-        settings.endpoint_url or "",
-    ).removeprefix("python ")  # fmt: skip
-    script = (
-        f"{environment(settings)}\n"
-        f'{python} "$here/prove_bucket.py" {command}\n'
-        f'echo {stamp} > "$root/.proved"'
-    )
-    return Change(
-        f"prove access to s3://{bucket}/{settings.artifact_prefix}/",
-        script,
-        {name: read(f"host/{name}") for name in ("prove_bucket.py", "bucket.py")},
-    )
-
-
-def environment(settings: Settings) -> str:
-    """Spell the AWS profile for a script on the host; a profile in no file hides the role."""
-    header = sh(rf"^\[\(profile \)\?{settings.profile}\]")
-    named = f"grep -qs {header} ~/.aws/credentials ~/.aws/config"
-    return when(named, f"export AWS_PROFILE={sh(settings.profile)}")
-
-
-def proof(settings: Settings, keys_digest: str | None) -> str:
-    """Digest what the proof of the bucket covers: it holds until one of these changes."""
-    parts = (
-        settings.bucket, settings.artifact_prefix, settings.region, settings.endpoint_url,
-        settings.profile, keys_digest,
-    )  # fmt: skip
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def auth_changes(
-    settings: Settings, facts: Facts, _: Keys | None, login: Login | None
-) -> list[Change]:
-    """Decide what a server without users needs for its first start."""
-    needed = []
-    if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in facts.server_env:
-        needed.append(making_env(settings, facts))
-    if not facts.has_users and login is not None:
-        users = stores.current(settings, facts).users
-        text = auth_config(settings, users, login.username, login.password)
-        if not is_there(facts, f"{facts.root}/.mlflow_auth_config", text, "600"):
-            needed.append(
-                Change(
-                    f"write .mlflow_auth_config for {login.username}",
-                    'place "$here/auth_config" "$root/.mlflow_auth_config" 0600',
-                    {"auth_config": text},
-                )
-            )
-    return needed
-
-
-def making_env(settings: Settings, facts: Facts) -> Change:
-    """Build the change that makes server.env, or the key that it lost."""
-    return Change(
-        "make server.env with a secret key",
-        read("host/make_server_env.sh"),
-        {"stores": stores.lines(stores.wanted(settings, facts), facts.root)},
-    )
-
-
-def store_changes(settings: Settings, facts: Facts, password: str | None) -> list[Change]:
-    """Decide what a server on PostgreSQL needs beside server.env: its password, and a proof.
-
-    Raises Exit where the settings name another database than the one that holds the runs.
-    """
-    stores.refuse_other(settings, facts)
-    named = stores.current(settings, facts)
-    if not named.postgres:
-        return []
-    needed = []
-    path = f"{facts.root}/{stores.PASS_FILE}"
-    line = named.pass_line(password) if password else None
-    if line and not is_there(facts, path, line, "600"):
-        script = f'place "$here/pass" "$root/{stores.PASS_FILE}" 0600'
-        needed.append(Change(f"write {stores.PASS_FILE} for {named.role}", script, {"pass": line}))
-    if needed or facts.schema is None:
-        needed.append(proving_stores(settings, facts))
-    return needed
-
-
-def share_changes(settings: Settings, facts: Facts) -> list[Change]:
-    """Have all servers of the database be one: with one secret key, and one id in the bucket."""
-    if facts.shared or not stores.current(settings, facts).apart:
-        return []
-    python = python_of(settings, facts)
-    script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" "$root")'
-    files: dict[str, str | bytes] = {name: read(f"host/{name}") for name in SHARERS}
-    files["stores"] = stores.lines(stores.current(settings, facts), facts.root)
-    what = "agree on secret key and id with the database's other servers"
-    return [Change(what, script, files)]
-
-
-def proving_stores(settings: Settings, facts: Facts) -> Change:
-    """Prove from the host that both PostgreSQL databases take the server's role and its tables."""
-    # In a shell of its own: for the steps that follow, a database is where server.env says.
-    python = python_of(settings, facts)
-    script = f'(set -a; . "$here/stores"; exec {python} "$here/prove_stores.py")'
-    named = stores.current(settings, facts)
-    place = named.host or "this host"
-    files: dict[str, str | bytes] = {
-        name: read(f"host/{name}") for name in ("prove_stores.py", "postgres.py", "databases.py")
-    }
-    files["stores"] = stores.lines(named, facts.root)
-    return Change(f"prove access to PostgreSQL on {place}", script, files)
-
-
-def auth_config(settings: Settings, users: str, username: str, password: str = "") -> str:
-    """Render the file that MLFLOW_AUTH_CONFIG_PATH names; deploy takes the password away again.
-
-    `users` is the address of the database of users.
-    """
-    return render(
-        "mlflow_auth_config.ini",
-        default_permission=settings.default_permission,
-        # MLflow reads the file with interpolation, where a lone % is an error.
-        database_uri=users.replace("%", "%%"),
-        username=username,
-        password=password and f" {password.replace('%', '%%')}",
-    )
-
-
-def is_there(facts: Facts, path: str, text: str, mode: str) -> bool:
-    """Tell whether the host has this file with this content and mode."""
-    found = facts.files.get(path)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return found is not None and found.digest == digest and found.mode == mode
-
-
 def _accept_supplied_login(server: Server) -> None:
     """Check a login that was given for a server with users, and keep it if it is right."""
     given = credentials.supplied_login(server.settings, server.variables)
@@ -315,7 +126,7 @@ def _accept_supplied_login(server: Server) -> None:
     if server.facts.unit(f"{server.settings.unit}.service").active != "active":
         server.warn(f"the login of {given.username} cannot be checked while the server is stopped")
         return
-    from tasks.deploy import login_check
+    from tasks.changes.proofs import login_check
 
     server.apply("check a login", [login_check(server.settings, given)])
     server.say(f"the login of {given.username} is right, and kept in "

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import configure, credentials, deploy, install, keeper, service, tunnel
-from tasks.backup import backup
-from tasks.console import console
-from tasks.deploy import is_deployed
-from tasks.findings import AREAS, PARTS, Case, Finding, Here, diagnose, unseen, well
-from tasks.kinds import Host, remote
-from tasks.releases import version_of
-from tasks.server import Change
-from tasks.symptoms import looking, parse
+from tasks import configure, deploy, install, service
+from tasks.backup import backup as backup_task
+from tasks.changes.presence import refuse_nothing
+from tasks.changes.releases import version_of
+from tasks.engine import credentials
+from tasks.engine import login as login_engine
+from tasks.engine.change import Change
+from tasks.engine.console import console
+from tasks.engine.task import remote
+from tasks.findings.bucket import backup, bucket
+from tasks.findings.case import Case, Finding, Here
+from tasks.findings.client import client
+from tasks.findings.database import database, users
+from tasks.findings.host import host
+from tasks.findings.proxy import nginx
+from tasks.findings.report import tell_findings, verdict
+from tasks.findings.server import environment, server, settings
+from tasks.findings.symptoms import looking, parse
+from tasks.laptop import keeper, tunnels
 
 if TYPE_CHECKING:
-    from tasks.credentials import Login
-    from tasks.facts import Facts
-    from tasks.server import Server
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from tasks.engine.login import Login
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 # What `--fix` may run, in the order of the chain; each says what it does and can be typed again.
 TASKS = {
@@ -33,23 +46,10 @@ TASKS = {
     "deploy": deploy.deploy,
     "start": service.start,
     "restart": service.restart,
-    "backup": backup,
+    "backup": backup_task,
 }
+
 _asking = threading.Lock()
-
-
-def verdict(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say why the exit code is 1, or None where nothing but notes was found."""
-    problems = [row for row in rows if row["severity"] == "problem"]
-    if not problems:
-        return None
-    first = problems[0]
-    number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{number}: {first['what']} {_next(first)}"
-
-
-def _next(row: Mapping[str, Any]) -> str:
-    return f"Type: {row['type'][0]}" if row["type"] else str(row["remedy"])
 
 
 @remote(
@@ -100,20 +100,12 @@ def examined(server: Server) -> Case:
         return Case(server.name, server.settings, facts, parse(reports), here.result())
 
 
-def refuse_nothing(server: Server) -> Facts:
-    """Return the facts; raises Exit where there is no server to look at."""
-    facts = server.facts
-    if not (is_deployed(server.settings, facts) or facts.server_env or facts.release):
-        raise Exit(service.absent(server))
-    return facts
-
-
 def known_logins(server: Server) -> dict[str, Login]:
     """Collect every login that a client on this machine might use for this server."""
     variables = server.variables
-    username, password = variables.get(credentials.USERNAME), variables.get(credentials.PASSWORD)
+    username, password = variables.get(login_engine.USERNAME), variables.get(login_engine.PASSWORD)
     found = {
-        "variables": credentials.Login(username, password) if username and password else None,
+        "variables": login_engine.Login(username, password) if username and password else None,
         "copy": credentials.kept(server),
         "file": None if server.rehearsal else credentials.mlflow_file(),
     }
@@ -125,12 +117,13 @@ def known_logins(server: Server) -> dict[str, Login]:
 def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Here:
     """See what concerns this machine alone: its tunnel and its variables."""
     variables = server.variables
-    there = tunnel.opened(server)
+    there = tunnels.opened(server)
     return Here(
         now=now,
         uri=variables.get("MLFLOW_TRACKING_URI"),
         sources=frozenset(logins),
-        half=bool(variables.get(credentials.USERNAME)) != bool(variables.get(credentials.PASSWORD)),
+        half=bool(variables.get(login_engine.USERNAME))
+        != bool(variables.get(login_engine.PASSWORD)),
         file_is_anothers="file" in logins and credentials.is_anothers(server, logins["file"]),
         shell=not server.rehearsal,
         tunnel_port=there.local_port if there else None,
@@ -148,18 +141,6 @@ def tell(case: Case, found: Sequence[Finding]) -> None:
             console.say(f"  not looked at: {area}{_why(case, area)}", case.host)
     if good := well(case, list(found)):
         console.say(f"✓ well: {', '.join(good)}{_size(case)}", case.host, "green")
-
-
-def tell_findings(host: str, found: Sequence[Finding]) -> None:
-    """Print each with how it was seen and what to do."""
-    for finding in found:
-        mark, style = ("✗", "red") if finding.severity == "problem" else ("·", "yellow")
-        console.say(f"{mark} {finding.what}", host, style)
-        console.say(f"    seen: {finding.seen}", host)
-        if finding.remedy:
-            console.say(f"    {finding.remedy}", host)
-        for command in finding.type:
-            console.say(f"    type: {command}", host)
 
 
 def _why(case: Case, area: str) -> str:
@@ -196,3 +177,51 @@ def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:
         if task.prepare:
             task.prepare([server])
         task(c)
+
+
+Look = Callable[[Case], Iterator[Finding]]
+
+# In the order in which an operator would look: what others follow from comes first.
+AREAS: dict[str, Look] = {
+    "host": host,
+    "environment": environment,
+    "database": database,
+    "nginx": nginx,
+    "server": server,
+    "users": users,
+    "bucket": bucket,
+    "backup": backup,
+    "settings": settings,
+    "client": client,
+}
+
+# Which part of the look an area needs; the others need none.
+PARTS = {
+    "host": "system",
+    "environment": "environment",
+    "database": "databases",
+    "nginx": "nginx",
+    "server": "service",
+    "users": "databases",
+    "bucket": "bucket",
+    "backup": "bucket",
+}
+
+
+def diagnose(case: Case) -> list[Finding]:
+    """List all that is wrong, problems first; within them what other things may follow from."""
+    found = [finding for area, look in AREAS.items() for finding in look(replace(case, area=area))]
+    return sorted(found, key=lambda finding: finding.severity == "note")
+
+
+def well(case: Case, found: list[Finding]) -> list[str]:
+    """Name the areas that were looked at and have no finding."""
+    ill = {finding.area for finding in found}
+    return [area for area in AREAS if area not in ill and not unseen(case, area)]
+
+
+def unseen(case: Case, area: str) -> bool:
+    """Tell whether an area could not be looked at."""
+    if area == "database" and not case.sqlite:
+        return case.facts.schema is None and case.facts.schema_error is None
+    return area in PARTS and PARTS[area] not in case.symptoms.looked

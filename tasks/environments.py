@@ -5,15 +5,18 @@ from __future__ import annotations
 import json as serialised
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from invoke import Context
-
-from tasks.console import UNNAMED, console
-from tasks.kinds import choosing, local
+from tasks.engine.console import console
+from tasks.engine.settings import UNNAMED
+from tasks.engine.task import choosing, local
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from typing import Any
+
+    from invoke import Context
+
+    from tasks.engine.settings import Settings
 
 
 @choosing(help={"name": "one of `environments:` in fabric.yaml; `default` is the unnamed server"})
@@ -37,8 +40,7 @@ def environments(c: Context, json: bool = False) -> None:
 
     Example: fab environments
     """
-    from tasks.executor import configured
-    from tasks.settings import has_default, refuse_shared, settle, settle_all
+    from tasks.engine.settings import configured, has_default, refuse_shared, settle, settle_all
 
     file = configured(c.config)
     chosen = settle(file, os.environ)[0].label

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import json as serialised
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import owner
-from tasks.backup import backing_up
-from tasks.commands import sh
-from tasks.configure import environment
-from tasks.console import console
-from tasks.kinds import Host, remote
-from tasks.server import Change, Server
-from tasks.service import ABSENT
-from tasks.templates import read
+from tasks.changes.backup import backing_up
+from tasks.changes.gc import AGE, age, collecting, on_orphans
+from tasks.engine.console import console
+from tasks.engine.task import remote
 
-AGE = "30d"
-UNITS = {"h": 3600, "d": 86400, "w": 604800}  # seconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from tasks.engine.change import Change
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
+
 TIMEOUT = 1800  # seconds; a million objects are listed in some minutes
+
 SHOWN = 20  # lines of each kind; --json tells all
-COLLECTING = ("collect.py", "artifacts.py", "objects.py", "grants.py", "bucket.py")
-ORPHANS = ("orphans.py", *owner.PROGRAMS, "artifacts.py", "objects.py")
-
-
-def age(text: str) -> int:
-    """Return an age such as 30d in seconds; raises Exit where it is none."""
-    found = re.fullmatch(r"([0-9]{1,5})([hdw])", text)
-    if not found:
-        raise Exit(
-            f"--older-than is {text!r}, which is no age. Give a number with h, d or w for hours, "
-            f"days or weeks, such as {AGE}."
-        )
-    return int(found[1]) * UNITS[found[2]]
 
 
 def refuse_nonsense(older_than: str | None = None, orphans: bool = False, **_: Any) -> None:
@@ -47,9 +34,6 @@ def refuse_nonsense(older_than: str | None = None, orphans: bool = False, **_: A
                 "--older-than is for what was deleted in MLflow. Orphans are older than a day; "
                 "leave it out."
             )
-
-
-# -- what is said ------------------------------------------------------------------------------
 
 
 def show(answers: Mapping[str, Any]) -> None:
@@ -156,9 +140,6 @@ def volume(row: Mapping[str, Any]) -> str:
     return f"{plural(row['objects'], 'object')}, {size:.{0 if unit == 'B' else 1}f} {unit}"
 
 
-# -- the task ----------------------------------------------------------------------------------
-
-
 @remote(
     once=True,
     options=refuse_nonsense,
@@ -231,33 +212,3 @@ def after_backup(task: str, server: Server, check: Change, work: Change) -> Any:
     reports = server.apply(task, [check, backing_up(server.settings), work], decided=False)
     backup, done = map(serialised.loads, (reports[0], reports[-1]))
     return done | {"backup": backup["place"]}
-
-
-def collecting(server: Server, action: str, older_than: str) -> Change:
-    """Build the step that runs files/host/collect.py."""
-    what = {
-        "find": "look for what was deleted",
-        "check": "see that files can be deleted",
-        "remove": f"remove what was deleted more than {older_than} ago",
-    }[action]
-    return running(server, what, COLLECTING, action, str(age(older_than)))
-
-
-def on_orphans(server: Server, action: str, what: str) -> Change:
-    """Build the step that runs files/host/orphans.py."""
-    return running(server, what, ORPHANS, action, server.settings.backup_prefix)
-
-
-def running(server: Server, what: str, programs: Sequence[str], action: str, word: str) -> Change:
-    """Build the step that runs a program in the server's own environment."""
-    settings = server.settings
-    words = sh(*owner.place(settings), word)
-    script = "\n".join(
-        (
-            f'[ -e "$root/server.env" ] || fail {sh(ABSENT.format(host=server.name))}',
-            environment(settings),
-            'set -a; . "$root/server.env"; set +a',
-            f'"$root/venv/bin/python" "$here/{programs[0]}" {action} "$root" {words}',
-        )
-    )
-    return Change(what, script, {name: read(f"host/{name}") for name in programs})

@@ -6,25 +6,33 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.commands import sh
-from tasks.console import console
-from tasks.install import refuse_without_sudo
-from tasks.kinds import Host, remote
-from tasks.server import Server
-from tasks.service import ABSENT
-from tasks.templates import read
+from tasks.changes.presence import ABSENT
+from tasks.engine.console import console
+from tasks.engine.facts import refuse_without_sudo
+from tasks.engine.shell import sh
+from tasks.engine.task import remote
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 LINES = 100  # unless told otherwise, or --since says where to start
+
 LEVELS = ("info", "warning", "error", "critical")
+
 TIMEOUT = 300  # seconds; a month of a busy server is a million lines
+
 # Seconds that an entry waits for older ones of other hosts, and the first ones for their logins.
 HOLD, FIRST_HOLD = 0.5, 2.0
 
@@ -37,10 +45,13 @@ if [ "$(id -u)" != 0 ]; then
 fi
 exec "$@"
 """
+
 LOAD = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), 'read_log.py', 'exec'))"
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
 NAMES = r"(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)"
+
 DURATION = rf"(\d+ ?{NAMES},? ?)+(ago)?"
 
 

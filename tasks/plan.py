@@ -1,13 +1,23 @@
 """Say what the chain would do, without doing it."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from tasks import adopt, configure, credentials, deploy, install, owner
-from tasks.console import console
-from tasks.kinds import Host, remote
-from tasks.releases import release_of
-from tasks.server import Change, Server
+from typing import TYPE_CHECKING
+
+from tasks.changes import adopt, bucket, configure, deploy, files, install, owner, proofs
+from tasks.changes.releases import release_of
+from tasks.engine import credentials
+from tasks.engine import login as login_engine
+from tasks.engine.console import console
+from tasks.engine.task import remote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from tasks.engine.change import Change
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 
 def show(answers: Mapping[str, Any]) -> None:
@@ -39,8 +49,8 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
     settings.require_bucket()
     keys = credentials.supplied_keys(server.variables)
     # Any login stands for the one that configure would ask for or make.
-    login = credentials.known(server) or credentials.Login(settings.username, "")
-    halves = (configure.aws_changes, configure.auth_changes)
+    login = credentials.known(server) or login_engine.Login(settings.username, "")
+    halves = (bucket.aws_changes, configure.auth_changes)
     configuring = [change for half in halves for change in half(settings, facts, keys, login)]
     password = credentials.database_password(server)
     configuring += configure.store_changes(settings, facts, password)
@@ -52,7 +62,7 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _deploying(server: Server, login: credentials.Login) -> list[str]:
+def _deploying(server: Server, login: login_engine.Login) -> list[str]:
     settings, facts = server.settings, server.facts
     if facts.guide and not (release_of(settings) in facts.complete and facts.server_env):
         return ["take over the guide's server, after asking"]
@@ -62,9 +72,9 @@ def _deploying(server: Server, login: credentials.Login) -> list[str]:
         return _sentences(deploy.changes(settings, facts, login))
     # What comes before is not there yet, so every file is new.
     deploy.refuse_taken_port(settings, facts)
-    names = [file.path for file in deploy.files(settings, facts)]
+    names = [file.path for file in files.files(settings, facts)]
     mark = owner.marking(settings).what
-    return [mark, *(f"put {name}" for name in names), "start the server", deploy.CHECK]
+    return [mark, *(f"put {name}" for name in names), "start the server", proofs.CHECK]
 
 
 def _sentences(changes: list[Change]) -> list[str]:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import subprocess
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import configure, credentials, deploy, paths, stores
-from tasks.backup import backing_up
-from tasks.commands import sh
-from tasks.console import console, interactive
-from tasks.install import packages, refuse_without_sudo
-from tasks.kinds import Host, remote
-from tasks.restore import refuse_absent, switching
-from tasks.server import Change, Server
-from tasks.service import absent
-from tasks.templates import read
+from tasks.changes.postgres import addresses, installing, moving, placed, refuse_unfit, served
+from tasks.changes.presence import absent, refuse_absent
+from tasks.engine import credentials, paths, stores
+from tasks.engine.console import console, interactive
+from tasks.engine.facts import refuse_without_sudo
+from tasks.engine.shell import sh
+from tasks.engine.task import remote
 
 if TYPE_CHECKING:
-    from tasks.credentials import Login
-    from tasks.facts import Facts
-    from tasks.settings import Settings
-    from tasks.stores import Stores
-
-MOVERS = (
-    "move_store.py", "target.py", "rows.py", "schemas.py", "databases.py", "postgres.py",
-)  # fmt: skip
-NAMELESS = "Setting `mlflow: backend_store_uri:` names no role. Write {}://ROLE@HOST/DATABASE"
+    from tasks.engine.server import Server
+    from tasks.engine.stores import Stores
+    from tasks.engine.task import Host
 
 
 def options(clients: str = "") -> None:
@@ -144,116 +133,6 @@ def migrate(c: Host, yes: bool = False) -> None:
     server.say(f"  {done['runs']} runs, {done['users']} users; every table's rows and values agree")
     server.say(f"✓ MLflow serves from PostgreSQL; copied and compared in {done['seconds']} s",
                "green")  # fmt: skip
-
-
-def refuse_unfit(settings: Settings, facts: Facts, named: Stores) -> None:
-    """Raise Exit where a server cannot be moved to PostgreSQL."""
-    if facts.store and stores.is_postgres(facts.store) and not stores.serves(facts, named):
-        raise Exit(
-            f"This server is on PostgreSQL already, at {facts.store}. From one PostgreSQL server "
-            "to another go its own tools: ./fab backup, then docs/postgres.md."
-        )
-    if facts.schema is None:
-        raise Exit("The server has no database that can be read. See why: ./fab doctor")
-    if facts.unit(f"{settings.unit}-stream.service").active == "active":
-        raise Exit("A stream sends the SQLite databases. End it first: ./fab backup.stream off")
-
-
-def moving(
-    settings: Settings, facts: Facts, password: str | None, login: Login | None
-) -> list[Change]:
-    """Build the whole of a move to PostgreSQL, a backup first."""
-    assert settings.backend_store_uri
-    named = stores.of(settings.backend_store_uri)
-    after = replace(facts, store=named.tracking, auth_store=named.users)
-    wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
-    staged = deploy.deep_check() | {
-        "stores": stores.lines(named, facts.root),
-        "auth": deploy.auth_file(settings, after).text,
-        **{name: read(f"host/{name}") for name in MOVERS},
-    }
-    words = {"tracking": named.tracking, "users": named.users}
-    script = "\n".join(
-        (
-            f"unit={settings.unit} port={settings.port} current={facts.release}",
-            *(f"{name}={sh(value)}" for name, value in words.items()),
-            f'python="$root/venv/bin/python" well={deploy.wellness(wanted, after)}',
-            f"login={deploy.stage_login(staged, login)}",
-            switching(),
-            read("host/move_to_postgres.sh"),
-        )
-    )
-    return [
-        *packages(facts, postgres=True),
-        *configure.store_changes(settings, after, password),
-        deploy.readying(settings, facts),
-        backing_up(settings),
-        Change(f"move the databases to {named.tracking}", script, staged),
-    ]
-
-
-def addresses(text: str) -> list[str]:
-    """Read a list of addresses and networks; raises Exit naming what is none."""
-    found = [word for word in text.split(",") if word]
-    for word in found:
-        try:
-            ipaddress.ip_network(word)
-        except ValueError:
-            raise Exit(
-                f"--clients: {word!r} is neither an address nor a network. Give what the MLflow "
-                "hosts come from, such as 10.0.1.5 or 10.0.1.0/24."
-            ) from None
-    return found
-
-
-def placed(settings: Settings) -> Stores:
-    """Return the databases to make: those of the settings, else some named for the environment."""
-    if settings.backend_store_uri and stores.is_postgres(settings.backend_store_uri):
-        named = stores.of(settings.backend_store_uri)
-        if not named.role:
-            raise Exit(NAMELESS.format(stores.DRIVER))
-        return named
-    name = "_".join(["mlflow", *(settings.environment or "").split("-")]).rstrip("_")
-    return stores.of(f"{stores.DRIVER}://{name}@/{name}")
-
-
-def installing(
-    named: Stores, user: str, permitted: list[str], password: str | None, known: bool
-) -> Change:
-    """Build the change that makes PostgreSQL serve the role; `user` is who is it on the host.
-
-    A password that is not `known`, but made here, never replaces the one that a role has.
-    """
-    words = {
-        "role": named.role, "database": named.database, "osuser": user,
-        "clients": " ".join(permitted), "known": "yes" if known else "",
-    }  # fmt: skip
-    script = "\n".join(
-        (
-            "packages=postgresql",
-            'if [ -x /usr/bin/pg_lsclusters ] && [ -n "$(pg_lsclusters -h)" ]; then packages=; fi',
-            *(f"{name}={sh(value)}" for name, value in words.items()),
-            "install_packages() {", read("host/install_packages.sh"), "}",
-            read("host/install_postgres.sh"),
-        )
-    )  # fmt: skip
-    files: dict[str, str | bytes] = {"scram.py": read("host/scram.py")}
-    if password:
-        files["password"] = password
-    return Change(f"make PostgreSQL serve {named.database}", script, files)
-
-
-def served(named: Stores, made: dict[str, Any], own: tuple[str, ...], apart: bool) -> str:
-    """Spell the address that the MLflow hosts use; `own` are the database host's addresses."""
-    port = "" if made["port"] == stores.PORT else f":{made['port']}"
-    if named.host:
-        return named.tracking
-    if not apart:
-        query = f"?host={made['socket']}" + (f"&port={made['port']}" if port else "")
-        return f"{stores.DRIVER}://{named.role}@/{named.database}{query}"
-    listening = made["listen"].split(",")
-    host = next(address for address in (*own, *listening) if address in listening[1:])
-    return f"{stores.DRIVER}://{named.role}@{host}{port}/{named.database}?sslmode=require"
 
 
 def _password(server: Server, named: Stores) -> tuple[str, bool]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from invoke import Context
+from tasks import configure, deploy, install, sandbox, verify
+from tasks.engine import credentials, paths
+from tasks.engine.console import console, seconds
+from tasks.engine.task import local, remote
+from tasks.laptop.tunnels import url
 
-from tasks import configure, credentials, deploy, install, paths, sandbox, verify
-from tasks.console import console, seconds
-from tasks.kinds import Host, local, remote
-from tasks.tunnel import url
+if TYPE_CHECKING:
+    from invoke import Context
+
+    from tasks.engine.task import Host
 
 
 @remote
@@ -59,7 +64,7 @@ def rehearse(c: Context, suite: str = "bookworm", yes: bool = False) -> None:
 
     Example: fab rehearse
     """
-    from tasks.executor import run_on
+    from tasks.engine.executor import run_on
 
     started = time.monotonic()
     with console.step("boot a rehearsal host"):

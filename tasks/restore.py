@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import stores, stream
-from tasks.backup import program, programs, serving_aside
-from tasks.deploy import is_deployed, readying
-from tasks.facts import Facts
-from tasks.install import refuse_without_sudo
-from tasks.kinds import Host, remote
-from tasks.server import Change, Server
-from tasks.service import absent, is_one_of_several
-from tasks.templates import read
+from tasks.changes import stream
+from tasks.changes.backup import program, programs
+from tasks.changes.presence import refuse_absent
+from tasks.changes.restore import fetching, fetching_moment, restoring
+from tasks.changes.service import is_one_of_several
+from tasks.engine.change import Change
+from tasks.engine.stores import refuse_other_store
+from tasks.engine.task import remote
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from collections.abc import Mapping
+    from typing import Any
+
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 LOOK_TIMEOUT = 120  # seconds; a bucket with years of backups is listed first
+
 HINT = (
     "The users and passwords are those of the backup. Should the login that is kept here be "
     "refused: ./fab users.reset-admin"
@@ -60,7 +62,7 @@ def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
     server = c.server
     refuse_absent(server)
     if server.lead:
-        from tasks.follow import follow
+        from tasks.changes.follow import follow
 
         follow(server, "restore")
         return
@@ -108,77 +110,12 @@ def ask(server: Server, what: str, consequence: str, yes: bool) -> None:
         raise Exit("Nothing was restored.")
 
 
-def refuse_absent(server: Server) -> None:
-    """Raise Exit where no server is deployed that could be switched."""
-    if not is_deployed(server.settings, server.facts):
-        raise Exit(absent(server))
-    refuse_without_sudo(server.facts)
-
-
-def refuse_other_store(facts: Facts) -> None:
-    """Raise Exit where a server's databases are not of a kind that can be switched, or not its own
-    any more.
-    """
-    stores.refuse_closed(facts)
-    if facts.database not in (None, "sqlite", "postgresql"):
-        raise Exit(
-            f"This server is on {facts.database}, and only SQLite and PostgreSQL databases can be "
-            "switched to others. By hand: docs/upgrade.md, Another database."
-        )
-    if facts.database == "postgresql" and facts.auth_store is None:
-        raise Exit(
-            "This server's runs are in PostgreSQL and its users in SQLite. Name the users' "
-            "database in server.env (AUTH_STORE_URI=...) once they are there: docs/postgres.md"
-        )
-
-
 def choose(server: Server, id: str) -> Any:
     """Ask the host which backup it would be and what is there now; raises Exit where none fits."""
     settings = server.settings
     script = program(settings, "choose_set.py", id)
     step = Change("choose a backup", script, programs("choose_set.py"))
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
-
-
-def restoring(
-    settings: Settings, facts: Facts, fetch: Change, several: bool = False
-) -> list[Change]:
-    """Build what makes the state that `fetch` lays into next.part the server's."""
-    begin = f"unit={settings.unit}\n{switching(several)}\non_failure() {{ give_up_next; }}"
-    return [
-        readying(settings, facts),
-        replace(fetch, script=f"{begin}\n{fetch.script}"),
-        serving_aside(settings, '"$root/next.part"'),
-        Change("put it in place", read("host/restore.sh")),
-    ]
-
-
-def fetching(settings: Settings, id: str) -> Change:
-    """Build what brings a backup."""
-    return Change(
-        f"fetch and check the backup {id}",
-        f'give_up_next\n{program(settings, "fetch_set.py", id)} "$root/next.part"',
-        programs("fetch_set.py", "configuration.py", "beside.py"),
-    )
-
-
-def fetching_moment(settings: Settings, at: str, which: str) -> Change:
-    """Build what brings a moment from one stream, with its server's key and id."""
-    return stream.restoring(settings, at, "$root/next.part", which, own=True)
-
-
-def switching(several: bool = False) -> str:
-    """Spell the words that a switch of the state is written with.
-
-    Where `several` hosts serve, balancers send nothing here meanwhile.
-    """
-    names = ("health", "stream", "tidy", "drain" if several else "alone", "switch")
-    return "".join(read(f"host/{name}.sh") for name in names)
-
-
-def databases_beside(facts: Facts) -> dict[str, str | bytes]:
-    """Return what makes and drops databases beside those of a server on PostgreSQL."""
-    return programs("beside.py") if facts.database == "postgresql" else {}
 
 
 def replaced(chosen: Mapping[str, Any], present: Mapping[str, Any] | None) -> str:

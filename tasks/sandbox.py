@@ -5,17 +5,22 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from invoke import Context, Exit
+from invoke import Exit
 
-from tasks import paths
-from tasks.console import confirm, console, interactive
-from tasks.kinds import local
+from tasks.engine import paths
+from tasks.engine.console import confirm, console, interactive
+from tasks.engine.task import local
+from tasks.laptop import tunnels
+from tasks.rehearsal import ours
 
 if TYPE_CHECKING:
+    from invoke import Context
+
     from tasks.rehearsal import Machine, Rehearsal
 
 # moto takes any keys; these say in every log what they are.
 KEYS = {"AWS_ACCESS_KEY_ID": "rehearsal", "AWS_SECRET_ACCESS_KEY": "rehearsal-no-secret"}
+
 SUITES = ("bookworm", "trixie")
 
 
@@ -47,7 +52,7 @@ def down(c: Context, yes: bool = False) -> None:
 
     Example: fab sandbox.down --yes
     """
-    from tasks import rehearsed, tunnel
+    from tasks.engine import rehearsed
 
     rehearsal = ours()
     machines = rehearsal.machines()
@@ -55,7 +60,7 @@ def down(c: Context, yes: bool = False) -> None:
     if aliases and not confirm(f"Remove {', '.join(aliases)} with all that is on them?", yes):
         raise Exit("Nothing was removed.")
     for machine in machines:
-        tunnel.close_all_to(machine.name)
+        tunnels.close_all_to(machine.name)
     for copy in paths.config().glob(f"{rehearsal.network.bridge}-*"):
         shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
     rehearsal.down()
@@ -77,16 +82,9 @@ def list_(c: Context) -> None:
         console.say(f"{machine.alias}  {machine.address}  {machine.suite}  {running}")
 
 
-def ours() -> Rehearsal:
-    """Return the rehearsal hosts of this clone."""
-    from tasks.rehearsal import Rehearsal
-
-    return Rehearsal(paths.rehearsal(), console.say)
-
-
 def boot(count: int, suite: str, yes: bool) -> list[Machine]:
     """Have that many hosts running, after saying what that changes on this machine."""
-    from tasks import rehearsed
+    from tasks.engine import rehearsed
 
     if suite not in SUITES:
         raise Exit(f"Unknown suite {suite!r}. Give --suite one of: {', '.join(SUITES)}")

@@ -2,70 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tasks import stream, tunnel
-from tasks.console import console
-from tasks.kinds import Host, remote
-from tasks.releases import version_of
-from tasks.server import Server
-from tasks.service import failed_by_timer, state
+from tasks.changes import stream
+from tasks.changes.releases import version_of
+from tasks.changes.service import failed_by_timer, state
+from tasks.engine.console import console
+from tasks.engine.tables import (
+    DAY,
+    GAP,
+    IN_A_FILE,
+    Column,
+    _age,
+    _size,
+    age,
+    needed,
+    packed,
+    plain,
+    size,
+)
+from tasks.engine.task import remote
+from tasks.laptop import tunnels
 
-Row = Mapping[str, Any]
-IN_A_FILE = 500  # columns: a line of the table stays one line for grep
-GAP = 2  # blanks between two columns
-DAY = 86400  # seconds
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
-
-@dataclass(frozen=True)
-class Column:
-    """A heading, what stands below it, and how narrow the text may be folded (0: never)."""
-
-    heading: str
-    cell: Callable[[Row], str]
-    least: int = 0
-
-    def cells(self, rows: Sequence[Row]) -> list[str]:
-        return [self.cell(row) for row in rows]
-
-    def width(self, rows: Sequence[Row]) -> int:
-        """Return how many characters it needs at least."""
-        longest = max(map(len, [self.heading, *self.cells(rows)]))
-        return min(longest, self.least) if self.least else longest
-
-    def says_nothing(self, rows: Sequence[Row]) -> bool:
-        return set(self.cells(rows)) <= {"-"}
-
-
-def plain(key: str) -> Callable[[Row], str]:
-    """Show a value as it is."""
-    return lambda row: "-" if row[key] is None else str(row[key])
-
-
-def size(key: str) -> Callable[[Row], str]:
-    """Show a number of bytes."""
-    return lambda row: "-" if row[key] is None else _size(row[key])
-
-
-def age(key: str) -> Callable[[Row], str]:
-    """Show a number of seconds."""
-    return lambda row: "-" if row[key] is None else _age(row[key])
-
-
-def _size(count: int) -> str:
-    if count < 1024**3:
-        return f"{count / 1024**2:.{1 if count < 10 * 1024**2 else 0}f} MB"
-    return f"{count / 1024**3:.1f} GB"
-
-
-def _age(seconds: int) -> str:
-    for length, name in ((DAY, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {name}"
-    return f"{max(seconds, 0)} s"
+    from tasks.engine.server import Server
+    from tasks.engine.tables import Row
+    from tasks.engine.task import Host
 
 
 def _database(row: Row) -> str:
@@ -106,6 +72,7 @@ def _certificate(row: Row) -> str:
 
 
 WHO = (Column("host", plain("host")), Column("environment", plain("environment")))
+
 WHAT = (
     Column("version", plain("version")),
     Column("state", plain("state"), least=20),
@@ -137,23 +104,6 @@ def layout(rows: Sequence[Row], width: int | None) -> list[list[Column]]:
     # As few parts as fit, and these as even as can be: no last one with a single column.
     narrower = (packed(who, what, rows, fewer) for fewer in range(width))
     return next((even for even in narrower if len(even) == len(parts)), parts)
-
-
-def needed(columns: Sequence[Column], rows: Sequence[Row]) -> int:
-    """Return how many characters the columns need side by side."""
-    return sum(column.width(rows) + GAP for column in columns) - GAP
-
-
-def packed(
-    who: Sequence[Column], what: Sequence[Column], rows: Sequence[Row], width: int
-) -> list[list[Column]]:
-    """Fill one part after the other with columns."""
-    parts = [list(who)]
-    for column in what:
-        if len(parts[-1]) > len(who) and needed([*parts[-1], column], rows) > width:
-            parts.append(list(who))
-        parts[-1].append(column)
-    return parts
 
 
 def show(answers: Mapping[str, Sequence[Row]]) -> None:
@@ -224,5 +174,5 @@ def row(server: Server) -> dict[str, Any]:
 
 def tunnel_column(server: Server) -> tuple[int | None, bool | None]:
     """Return the local port of this machine's tunnel to the server, and whether it is open."""
-    there = tunnel.opened(server)
+    there = tunnels.opened(server)
     return (there.local_port, there.condition == "open") if there else (None, None)

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import json as serialised
 import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import install
-from tasks.backup import backing_up, program, programs, serving_aside
-from tasks.configure import is_there
-from tasks.console import seconds
-from tasks.deploy import is_deployed
-from tasks.facts import Facts
-from tasks.install import refuse_without_sudo
-from tasks.kinds import Host, remote
-from tasks.releases import digest
-from tasks.server import Change, Server
-from tasks.service import absent
-from tasks.templates import confined, read, render
+from tasks.changes.backup import program, programs, serving_aside
+from tasks.changes.presence import absent
+from tasks.changes.stream import (
+    EVERY,
+    LONGEST,
+    SCRATCH,
+    TIDY,
+    aside,
+    changes,
+    files,
+    installing,
+    lag,
+    moment,
+    place,
+    proven,
+    state,
+    trouble,
+    words,
+)
+from tasks.engine.change import Change
+from tasks.engine.console import seconds
+from tasks.engine.facts import is_deployed, refuse_without_sudo
+from tasks.engine.task import remote
+from tasks.engine.templates import read
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from collections.abc import Mapping
+    from typing import Any
 
-EVERY = 1  # seconds between two looks at the databases, where nobody says otherwise
-LONGEST = 3600
-DAYS = 7  # how far back a stream leads
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
+
 # $ a month, of a server that logs runs without a pause: 1.7 objects a look, and what Litestream
 # lists and joins every half minute. Counted at 20 to 70 runs a second; S3 takes 0.005 $ a thousand.
 LOOKING, TIDYING, IDLE = 22, 2, 0.3
-LATE = 60  # seconds without a success that nobody need hear of: S3 has its moments
+
 WORDS = ("on", "off", "status", "verify")
 
 
@@ -109,9 +120,6 @@ def refuse_unfit(server: Server) -> None:
     refuse_without_sudo(facts)
 
 
-# -- on and off --------------------------------------------------------------------------------
-
-
 def turn_on(server: Server, every: int) -> None:
     refuse_unfit(server)
     settings, facts = server.settings, server.facts
@@ -129,98 +137,6 @@ def turn_on(server: Server, every: int) -> None:
     server.say(f"✓ every change goes to s3://{settings.bucket}/{place(settings)}/", "green")
 
 
-def changes(settings: Settings, facts: Facts, every: int) -> list[Change]:
-    """Decide what turning it on would do."""
-    unit = facts.unit(f"{settings.unit}-stream.service")
-    same = all(is_there(facts, *file) for file in files(settings, facts, every))
-    runs = unit.active == "active" and unit.file == "enabled"
-    installed = installing(facts)
-    if same and runs and not installed:
-        return []
-    # The key that sessions hang on lies in backups alone.
-    first = [] if facts.backup else [backing_up(settings)]
-    fetch, tidy = aside(settings, which="present")
-    return [*installed, *first, streaming(settings, facts, every), fetch, tidy, pruning(settings)]
-
-
-def installing(facts: Facts) -> list[Change]:
-    """Build what brings Litestream to a host that lacks it."""
-    if facts.stream == digest(read("stream.txt")):
-        return []
-    return [install.environment("stream", "install Litestream")]
-
-
-def files(settings: Settings, facts: Facts, every: int) -> list[tuple[str, str, str]]:
-    """Render the stream's files: path, text, mode."""
-    unit, root = settings.unit, facts.root
-    store = f"endpoint: {settings.endpoint_url}\nforce-path-style: true"
-    texts = {
-        "start_stream.sh": render(
-            "start_stream.sh",
-            unit=unit,
-            settle=read("host/settle.sh").strip(),
-            bucket=settings.require_bucket(),
-            profile=settings.profile,
-            # Another store wants any, and is asked for none.
-            region=settings.region or ("us-east-1" if settings.endpoint_url else ""),
-        ),
-        "stream.yml": render(
-            "stream.yml",
-            unit=unit,
-            root=root,
-            bucket=settings.require_bucket(),
-            store=store if settings.endpoint_url else "# endpoint: AWS's own",
-            place=place(settings),
-            every=every,
-            hours=24 * DAYS,
-        ),
-    }
-    service = render(
-        "mlflow-stream.service",
-        unit=unit,
-        user=facts.user,
-        root=root,
-        confined=confined(root, facts.home),
-    )
-    return [
-        (f"{root}/start_stream.sh", texts["start_stream.sh"], "700"),
-        (f"{root}/stream.yml", texts["stream.yml"], "600"),
-        (f"/etc/systemd/system/{unit}-stream.service", service, "644"),
-    ]
-
-
-def managed_files(settings: Settings) -> list[str]:
-    """Name the files whose content decides whether something must be shipped."""
-    unit, root = settings.unit, settings.root_path
-    return [
-        f"{root}/start_stream.sh",
-        f"{root}/stream.yml",
-        f"/etc/systemd/system/{unit}-stream.service",
-    ]
-
-
-def place(settings: Settings) -> str:
-    """Name the streams' place in the bucket."""
-    return f"{settings.backup_prefix}/{settings.label}/stream"
-
-
-def streaming(settings: Settings, facts: Facts, every: int) -> Change:
-    """Build the change that starts a stream and waits until both databases are in the bucket."""
-    start, configuration, service = (text for _, text, _ in files(settings, facts, every))
-    script = "\n".join((words(settings), read("host/stream_errors.sh"), read("host/stream_on.sh")))
-    staged: dict[str, str | bytes] = {
-        "start_stream.sh": start,
-        "stream.yml": configuration,
-        "stream.service": service,
-    }
-    return Change(f"stream both databases, with a look every {every} s", script, staged)
-
-
-def words(settings: Settings) -> str:
-    """Spell what scripts that stop the stream are written with."""
-    return f"unit={settings.unit}\n{read('host/stream.sh')}"
-
-
 def turn_off(server: Server) -> None:
     settings, facts = server.settings, server.facts
     if not any(path in facts.files for path, _, _ in files(settings, facts, EVERY)):
@@ -231,76 +147,6 @@ def turn_off(server: Server) -> None:
     server.say(
         f"✓ the stream has ended; what lies in s3://{settings.bucket}/{place(settings)}/ stays",
         "green",
-    )
-
-
-# -- bringing back -----------------------------------------------------------------------------
-
-
-def restoring(
-    settings: Settings, at: str, folder: str, which: str = "", own: bool = False
-) -> Change:
-    """Build the change that brings both databases as they were at a moment into a folder.
-
-    `at` is what `moment` returns; `folder` is a path for the host's shell, such as $root/next.part;
-    `which` is a stream as <server id>/<begin>, "present" for the one that the host sends now, else
-    the last that fits; `own` says that the key and id of its server shall come too. It reports a
-    JSON object; the host must have Litestream (`installing`).
-    """
-    script = f'{program(settings, "restore_stream.py", at, which)} "{folder}"'
-    if own:
-        script += " own"
-    what = f"fetch and check the databases as they were at {at}"
-    if at == "latest":
-        what = "fetch and check the last that was streamed"
-    return Change(what, script, programs("restore_stream.py", "streams.py", "configuration.py"))
-
-
-def choosing(settings: Settings, facts: Facts, at: str) -> Change:
-    """Build the look that tells which stream brings a moment back, and what it would replace."""
-    on = ["on"] if state(settings, facts) == "active" else []
-    script = program(settings, "choose_stream.py", at, *on)
-    return Change("choose a stream", script, programs("choose_stream.py", "streams.py"))
-
-
-def moment(text: str) -> str:
-    """Read the moment that an operator names; raises Exit where it is none, or still to come."""
-    if text == "latest":
-        return text
-    example = "Give it as 2026-11-24T15:30:00Z, or latest."
-    try:
-        when = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    except ValueError:
-        raise Exit(f"{text} is no moment. {example}") from None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
-    if when > datetime.now(timezone.utc):
-        raise Exit(f"{text} is still to come. {example}")
-    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-SCRATCH = "$root/backups/stream"
-TIDY = f'rm -rf "{SCRATCH}"'
-
-
-def aside(settings: Settings, at: str = "latest", which: str = "") -> list[Change]:
-    """Build what restores the stream on the side; the second change takes it away again."""
-    restore = restoring(settings, at, SCRATCH, which)
-    script = f'mkdir -p -m 0700 "$root/backups"\n{restore.script}'
-    return [
-        Change("restore it on the side and check what comes", script, restore.files),
-        Change("take it away", TIDY, announce=False),
-    ]
-
-
-def pruning(settings: Settings, *how: str) -> Change:
-    """Build the change that deletes what ended longer ago than a stream leads back.
-
-    `how` is "timer" where nobody watches.
-    """
-    script = program(settings, "prune_streams.py", str(DAYS), *how)
-    return Change(
-        "look for streams that are over", script, programs("prune_streams.py", "streams.py"), False
     )
 
 
@@ -320,48 +166,9 @@ def verify(server: Server, at: str) -> None:
     server.say(f"✓ restored and served on the side in {took}: {held(proof)}", "green")
 
 
-def proven(reports: Sequence[str]) -> Mapping[str, Any]:
-    """Find what restore_stream.py reported."""
-    return next(row for row in map(serialised.loads, reports) if "stream" in row)
-
-
 def held(proof: Mapping[str, Any]) -> str:
     """Spell what a restored stream holds."""
     return f"{proof['runs']} runs, {proof['users']} users, the last change of {proof['at']}"
-
-
-# -- how it stands -----------------------------------------------------------------------------
-
-
-def trouble(settings: Settings, facts: Facts) -> str | None:
-    """Say what is wrong with the stream; None where it is well, or off."""
-    unit = facts.unit(f"{settings.unit}-stream.service")
-    if unit.load != "loaded":
-        return None
-    if unit.active != "active":
-        failing = f", after {unit.restarts} starts" if unit.restarts else ""
-        return f"The stream is on and does not run ({unit.active}{failing})."
-    late = lag(settings, facts) or 0
-    if late > LATE + 2 * (facts.stream_every or EVERY):
-        return f"The databases were last streamed {late} s ago."
-    return None
-
-
-def state(settings: Settings, facts: Facts) -> str | None:
-    """Return the state of the stream's unit; None where it is off."""
-    unit = facts.unit(f"{settings.unit}-stream.service")
-    return unit.active if unit.load == "loaded" else None
-
-
-def lag(settings: Settings, facts: Facts) -> int | None:
-    """Return for how many seconds nothing was sent, None where it does not run.
-
-    Since its start where nothing ever was.
-    """
-    unit = facts.unit(f"{settings.unit}-stream.service")
-    if unit.active != "active":
-        return None
-    return max(0, round(facts.now - unit.since if facts.stream_lag is None else facts.stream_lag))
 
 
 def standing(server: Server) -> dict[str, Any]:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import adopt, deploy, stores
-from tasks.backup import backing_up, serving_aside
-from tasks.commands import sh
-from tasks.facts import Facts
-from tasks.follow import follow
-from tasks.install import NEEDED_KB
-from tasks.kinds import Host, remote
-from tasks.releases import find, installing, version_of
-from tasks.restore import databases_beside, refuse_absent, refuse_other_store, switching
-from tasks.server import Change, Server
-from tasks.service import is_one_of_several
-from tasks.settings import Settings
-from tasks.templates import read
+from tasks.changes import adopt
+from tasks.changes.follow import follow
+from tasks.changes.install import NEEDED_KB
+from tasks.changes.presence import refuse_absent
+from tasks.changes.releases import version_of
+from tasks.changes.resolve import find
+from tasks.changes.service import is_one_of_several
+from tasks.changes.upgrade import looking, rolling_back, upgrading
+from tasks.engine import stores
+from tasks.engine.stores import refuse_other_store
+from tasks.engine.task import remote
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tasks.engine.facts import Facts
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 
 @remote(
@@ -101,45 +105,6 @@ def tell(server: Server, release: str) -> None:
     )
 
 
-def upgrading(
-    settings: Settings, facts: Facts, release: str, lock: str | None, several: bool = False
-) -> list[Change]:
-    """Build the whole of an upgrade; `lock` is None where the release is installed."""
-    after = replace(facts, release=release)
-    wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
-    python = f'"$root/releases/{release}/bin/python"'
-    aside = serving_aside(settings, '"$root/next.part"', python)
-    words = "\n".join(
-        (
-            f"unit={settings.unit} release={release} current={facts.release}",
-            f"store={facts.database or 'sqlite'}",
-            f"well={deploy.wellness(wanted, after)} python={python}",
-            "aside() {",
-            aside.script,
-            "}",
-            switching(several),
-        )
-    )
-    return [
-        *([] if lock is None else [installing(release, lock)]),
-        deploy.readying(settings, facts),
-        Change(
-            "rehearse the upgrade on a copy of the databases",
-            f"{words}\n{read('host/rehearse_upgrade.sh')}",
-            {**aside.files, **databases_beside(facts)},
-        ),
-        backing_up(settings),
-        Change(
-            f"switch from {facts.release} to {release}",
-            read("host/upgrade.sh"),
-            {"start": deploy.start_script(settings, after).text},
-        ),
-    ]
-
-
-# -- back -------------------------------------------------------------------------------------
-
-
 @remote(
     in_turn=True, help={"id": "which former state, as it is named on the host", "yes": "do not ask"}
 )
@@ -177,17 +142,6 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     say_version(server, version)
 
 
-def looking(id: str) -> Change:
-    """Build the look at the state that would be given back."""
-    # The server's own Python knows PostgreSQL; the guide's server needs the host's alone.
-    script = (
-        'python=$root/venv/bin/python; [ -x "$python" ] || python=python3\n'
-        f'PGPASSFILE=$root/.pgpass "$python" "$here/look_at_former.py" "$root" {sh(id)}'
-    )
-    names = ("look_at_former.py", "databases.py", "postgres.py")
-    return Change("look", script, {name: read(f"host/{name}") for name in names})
-
-
 def say_given_back(server: Server, version: str) -> None:
     """Say that the guide's server is there again."""
     server.say(f"✓ the guide's server serves again, with MLflow {version}", "green")
@@ -203,24 +157,3 @@ def lost(former: Any) -> str:
     if former["lost"] is None:
         return f"{what}: {former['runs']} runs. What is there now cannot be read; it is put aside."
     return f"{what}: {former['runs']} runs. {former['lost']} runs made since are put aside."
-
-
-def rolling_back(
-    settings: Settings, facts: Facts, former: Any, several: bool = False
-) -> list[Change]:
-    """Build the way back to one former state."""
-    after = replace(facts, release=former["release"])
-    wanted = [*deploy.files(settings, after), deploy.auth_file(settings, after)]
-    script = "\n".join(
-        (
-            f"unit={settings.unit} current={facts.release}",
-            f"former={sh(former['name'])} was={former['task']} release={former['release']}",
-            f"well={deploy.wellness(wanted, after)}",
-            switching(several),
-            read("host/rollback.sh"),
-        )
-    )
-    return [
-        deploy.readying(settings, facts),
-        Change(f"go back to {former['name']}", script, databases_beside(facts)),
-    ]

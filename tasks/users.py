@@ -13,39 +13,33 @@ import json as serialised
 import re
 import shlex
 import threading
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials, paths
-from tasks.commands import sh, systemctl
-from tasks.console import console, interactive
-from tasks.credentials import Login
-from tasks.deploy import is_deployed, stage_login, workers
-from tasks.kinds import Host, remote
-from tasks.server import Change, Server
-from tasks.service import absent, awaiting
-from tasks.templates import read
+from tasks.changes.files import workers
+from tasks.changes.presence import absent
+from tasks.changes.team import NAME, PERMISSIONS, _permission, _plain, team
+from tasks.changes.users import asking, forgetting, forgetting_one, resetting
+from tasks.engine import credentials, paths
+from tasks.engine import login as login_engine
+from tasks.engine.console import console, interactive
+from tasks.engine.facts import is_deployed
+from tasks.engine.login import Login
+from tasks.engine.task import remote
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
-# MLflow grants no NO_PERMISSIONS: without a grant there is default_permission, and DENY shuts out.
-PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "DENY")
-# What works in a login header, a shell, a file's name and MLflow's pages alike.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-COLUMNS = ("name", "admin", "experiment", "model", "permission")
-TRUE, FALSE = ("yes", "true", "1"), ("no", "false", "0", "")
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
+
 _asking = threading.Lock()
 
 MODEL = "the name is a registered model's, not an experiment's"
-
-
-# -- looking -----------------------------------------------------------------------------------
 
 
 def show(answers: Mapping[str, Any]) -> None:
@@ -78,9 +72,6 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
     server = c.server
     step = asking(server, "list", {})
     return list(serialised.loads(server.look("users.list", [step])[-1]))
-
-
-# -- users -------------------------------------------------------------------------------------
 
 
 @remote(
@@ -187,43 +178,6 @@ def reset_admin(c: Host, name: str | None = None, yes: bool = False) -> None:
         server.say("the old one may work for a minute more on some workers; restart ends that")
 
 
-def resetting(server: Server, login: Login) -> Change:
-    """Build the change that writes a new password to the database of users.
-
-    A server that lost that database under it holds on to the deleted file: it is restarted.
-    """
-    files: dict[str, str | bytes] = {
-        "reset_admin.py": read("host/reset_admin.py"),
-        "password.json": serialised.dumps(login.password),
-    }
-    service = f"{server.settings.unit}.service"
-    script = "\n".join(
-        (
-            'gone=no; [ -e "$root/basic_auth.db" ] || gone=yes',
-            f'"$root/venv/bin/python" "$here/reset_admin.py" "$root" {sh(login.username)}',
-            f"if [ $gone = yes ] && systemctl is-active --quiet {service}; then",
-            awaiting(server.settings, systemctl.restart(service)),
-            "fi",
-        )
-    )
-    return Change(f"write a new password of {login.username}", script, files)
-
-
-def forgetting_one(server: Server, login: Login) -> Change:
-    """Build the request that has the server forget an old password: it changes nothing else.
-
-    A stopped server remembers none, and must not be woken.
-    """
-    step = asking(server, "forget", {"name": login.username}, login)
-    script = (
-        f"if systemctl is-active --quiet {server.settings.unit}.service; then\n{step.script}\nfi"
-    )
-    return replace(step, script=script)
-
-
-# -- grants ------------------------------------------------------------------------------------
-
-
 @remote(
     once=True,
     help={
@@ -276,15 +230,6 @@ def revoke(c: Host, name: str, experiment: str, model: bool = False) -> None:
     server.say(f"✓ {name} has on {done['on']} what everybody has: {left}", "green")
 
 
-def _permission(text: str) -> str:
-    if text.upper() not in PERMISSIONS:
-        raise Exit(f"{text!r} cannot be granted. Give one of: {', '.join(PERMISSIONS)}")
-    return text.upper()
-
-
-# -- a team ------------------------------------------------------------------------------------
-
-
 @remote(
     name="import",
     once=True,
@@ -319,52 +264,6 @@ def import_(c: Host, file: str) -> None:
         place.unlink()
 
 
-def team(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Read a team's file into users and grants; raises Exit that names the first wrong line."""
-    users: dict[str, dict[str, Any]] = {}
-    grants = []
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.DictReader(stream, skipinitialspace=True)
-            columns = [column.strip() for column in rows.fieldnames or []]
-            if "name" not in columns or not set(columns) <= set(COLUMNS):
-                raise Exit(
-                    f"{file}: the first line must name the columns: name, and where wanted "
-                    f"{', '.join(COLUMNS[1:])}. It names: {', '.join(columns) or 'none'}."
-                )
-            for line in rows:
-                row = {key.strip(): (text or "").strip() for key, text in line.items() if key}
-                where = f"{file}, line {rows.line_num}"
-                user, granted = _team_row(row, where)
-                former = users.setdefault(user["name"], user)
-                former["admin"] = former["admin"] or user["admin"]
-                grants += granted
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Exit(f"{file} cannot be read: {error}. Give a CSV file.") from None
-    if not users:
-        raise Exit(f"{file} names nobody. Write one user a line below: name,admin")
-    return list(users.values()), grants
-
-
-def _team_row(row: Mapping[str, str], where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    try:
-        name = _plain(row["name"])
-        permission = _permission(row["permission"]) if row.get("permission") else ""
-    except Exit as error:
-        raise Exit(f"{where}: {error.message}") from None
-    admin = row.get("admin", "").lower()
-    if admin not in (*TRUE, *FALSE):
-        raise Exit(f"{where}: admin is {row['admin']!r}. Write yes or no.")
-    named = [kind for kind in ("experiment", "model") if row.get(kind)]
-    if bool(named) != bool(permission) or len(named) > 1:
-        raise Exit(f"{where}: a grant needs an experiment or a model, and a permission.")
-    grants = [
-        {"name": name, "on": row[kind], "model": kind == "model", "permission": permission}
-        for kind in named
-    ]
-    return {"name": name, "admin": admin in TRUE}, grants
-
-
 def _kept_passwords(place: Path) -> dict[str, str]:
     if not place.exists():
         return {}
@@ -377,20 +276,6 @@ def _write_passwords(place: Path, users: list[dict[str, Any]]) -> None:
     credentials.write_privately(place, "\n".join(lines) + "\n")
 
 
-# -- what they share ---------------------------------------------------------------------------
-
-
-def asking(server: Server, action: str, request: Any, login: Login | None = None) -> Change:
-    """Build the step that runs files/host/users.py on the host."""
-    files: dict[str, str | bytes] = {
-        name: read(f"host/{name}") for name in ("users.py", "tracking.py")
-    }
-    stage_login(files, login or credentials.required(server))
-    files["request.json"] = serialised.dumps(request)
-    return Change("ask for users", f'python3 "$here/users.py" {server.settings.port} {action}',
-                  files, announce=False)  # fmt: skip
-
-
 def _change(server: Server, task: str, action: str, request: Any, at_once: bool = False) -> Any:
     """Change something under the lock; `at_once` has workers forget what they remember of it."""
     steps = [asking(server, action, request)]
@@ -398,12 +283,6 @@ def _change(server: Server, task: str, action: str, request: Any, at_once: bool 
         steps.append(forgetting(server.settings))
     reports = server.apply(_one_line(task), steps, decided=False)
     return serialised.loads(reports[0])
-
-
-def forgetting(settings: Settings) -> Change:
-    """Build the restart that ends the memory of logins: each worker has its own, for a minute."""
-    script = awaiting(settings, systemctl.restart(f"{settings.unit}.service"))
-    return Change("restart, so that every worker knows (no request is lost)", script)
 
 
 def _one_line(task: str) -> str:
@@ -415,16 +294,6 @@ def _deployed(server: Server) -> Server:
     if not is_deployed(server.settings, server.facts):
         raise Exit(absent(server))
     return server
-
-
-def _plain(name: str) -> str:
-    """Return a new user's name if it can be used everywhere; raises Exit otherwise."""
-    if not NAME.fullmatch(name):
-        raise Exit(
-            f"{name!r} cannot be a user's name: give letters, digits and . _ @ + - (64 at most), "
-            "beginning with a letter or digit."
-        )
-    return name
 
 
 def folder_of(server: Server) -> Path:
@@ -466,8 +335,8 @@ def _shell(server: Server, login: Login) -> str:
         (
             f"# {login.username} at the MLflow server {server.name} ({server.settings.label}).\n"
             "# In a shell: source this file, and set MLFLOW_TRACKING_URI.\n",
-            f"export {credentials.USERNAME}={shlex.quote(login.username)}\n",
-            f"export {credentials.PASSWORD}={shlex.quote(login.password)}\n",
+            f"export {login_engine.USERNAME}={shlex.quote(login.username)}\n",
+            f"export {login_engine.PASSWORD}={shlex.quote(login.password)}\n",
         )
     )
 
@@ -477,7 +346,7 @@ def _read(file: Path) -> str | None:
         return None
     words = shlex.split(file.read_text(), comments=True)
     values = dict(word.partition("=")[::2] for word in words)
-    return values.get(credentials.PASSWORD)
+    return values.get(login_engine.PASSWORD)
 
 
 def _keep(server: Server, login: Login) -> None:
@@ -485,8 +354,8 @@ def _keep(server: Server, login: Login) -> None:
     copy = credentials.keep(server, login)
     file_of(server, login.username).unlink(missing_ok=True)
     server.say(f"the login is kept in {paths.shown(copy)}")
-    if server.variables.get(credentials.PASSWORD) not in (None, "", login.password):
+    if server.variables.get(login_engine.PASSWORD) not in (None, "", login.password):
         server.warn(
-            f"{credentials.PASSWORD} of this shell is the old one: "
+            f"{login_engine.PASSWORD} of this shell is the old one: "
             f'eval "$({server.fab("client --export")})"'
         )

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import credentials, paths
-from tasks.commands import sh
-from tasks.configure import environment, proof, proving
-from tasks.console import console
-from tasks.kinds import Host, remote
-from tasks.server import Change, Server
-from tasks.service import absent, is_up, state
-from tasks.templates import read
-from tasks.tunnel import forwarded, free_port, url
+from tasks.changes.presence import absent, is_up
+from tasks.changes.service import state
+from tasks.changes.verify import _cleaning, proof_again
+from tasks.engine import credentials
+from tasks.engine.console import console
+from tasks.engine.task import remote
+from tasks.laptop.play import client_environment, play
+from tasks.laptop.tunnels import forwarded, free_port, url
 
 if TYPE_CHECKING:
-    from tasks.credentials import Login
+    from typing import Any
 
-# What must not leak from the operator's shell into a client that is to be like any other's.
-FOREIGN = ("MLFLOW_", "AWS_", "DATABRICKS_")
+    from tasks.engine.login import Login
+    from tasks.engine.server import Server
+    from tasks.engine.task import Host
 
 
 @remote(then="client")
@@ -71,7 +66,7 @@ def verify(c: Host) -> None:
 
 def _trial(server: Server, login: Login, uri: str, made: dict[str, str]) -> str | None:
     """Run the trial as a program of its own; return why it failed, or None."""
-    words = [sys.executable, "-m", "tasks.trial"]
+    words = [sys.executable, "-m", "tasks.laptop.trial"]
     if server.settings.artifact_access == "proxied":
         words.append("--proxied")
 
@@ -81,79 +76,3 @@ def _trial(server: Server, login: Login, uri: str, made: dict[str, str]) -> str 
         made.update(said.get("made", {}))
 
     return play(words, client_environment(login, uri), heard)
-
-
-def play(
-    words: list[str],
-    environment: dict[str, str],
-    heard: Callable[[dict[str, Any]], None],
-    told: str | None = None,
-) -> str | None:
-    """Run a client as a program of its own; return why it failed, or None.
-
-    It prints one JSON object a line, which `heard` gets; {"failed": ...} says why. `told` is the
-    one line on its standard input, which then stays open for as long as this process lives.
-    """
-    failure = None
-    # Its errors go to a file: nobody reads a pipe while its steps are read, and a full one blocks.
-    with tempfile.TemporaryFile("w+") as stderr:
-        process = subprocess.Popen(
-            words, env=environment, cwd="/", text=True,
-            stdin=subprocess.DEVNULL if told is None else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=stderr,
-        )  # fmt: skip
-        if told is not None:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it died at once; its errors say why
-                process.stdin.write(f"{told}\n")
-                process.stdin.flush()
-        assert process.stdout is not None
-        for line in process.stdout:
-            said: dict[str, Any] = json.loads(line)
-            heard(said)
-            failure = said.get("failed", failure)
-        if process.wait() == 0:
-            return None
-        stderr.seek(0)
-        errors = stderr.read()
-    return failure or (errors.strip().splitlines() or ["it ended without a word"])[-1]
-
-
-def client_environment(login: Login, uri: str) -> dict[str, str]:
-    """Return an environment with nothing of the operator's but what a client needs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    return kept | {
-        "PYTHONPATH": str(paths.PROJECT),
-        "NO_PROXY": "localhost,127.0.0.1",
-        "no_proxy": "localhost,127.0.0.1",
-        "MLFLOW_TRACKING_URI": uri,
-        credentials.USERNAME: login.username,
-        credentials.PASSWORD: login.password,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    }
-
-
-def proof_again(server: Server) -> Change:
-    """Prove the bucket whatever was proved before: permissions change behind our back."""
-    keys = server.facts.credentials
-    return proving(server.settings, proof(server.settings, keys))
-
-
-def _cleaning(server: Server, made: dict[str, str]) -> Change:
-    settings = server.settings
-    arguments = sh(
-        settings.require_bucket(), settings.artifact_prefix, settings.endpoint_url or "",
-        made.get("experiment", ""), made.get("model", ""),
-    )  # fmt: skip
-    script = "\n".join(
-        (
-            environment(settings),
-            'set -a; . "$root/server.env"; set +a',
-            f'"$root/venv/bin/python" "$here/clean_trial.py" {arguments} "$root"',
-        )
-    )
-    files = {name: read(f"host/{name}") for name in ("clean_trial.py", "grants.py")}
-    return Change("look for the objects in the bucket, and remove what was made", script, files)

@@ -15,14 +15,16 @@ import pytest
 from scripts import look_through
 from stand_ins import Network
 
-from tasks import paths, server
-from tasks.console import console
+from tasks.engine import change, paths, server
+from tasks.engine.console import console
 
 if TYPE_CHECKING:
     from host_side import Machine, Place, Store
 
 OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_", "XDG_", "BOTO_")
 
+# Who asks whether somebody is there.
+ASKING = ("engine.console", "engine.connection", "engine.credentials", "sandbox", "users")
 
 numbers = itertools.count(1)
 
@@ -75,9 +77,9 @@ def _looked_through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     """Look through every script that a task would send."""
     if request.node.get_closest_marker("e2e"):
         return  # there they run
-    packed = server.bundle
+    packed = change.bundle
 
-    def bundle(changes: Sequence[server.Change], runner: str = "change.sh") -> bytes:
+    def bundle(changes: Sequence[change.Change], runner: str = "change.sh") -> bytes:
         sent = packed(changes, runner)
         look_through(sent)
         return sent
@@ -181,10 +183,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             raise AssertionError(f"nobody expected to be asked {question!r}")
         return answers.pop(0)
 
-    for module in ("console", "connection", "credentials", "sandbox", "users"):
+    for module in ASKING:
         monkeypatch.setattr(f"tasks.{module}.interactive", lambda: True)
     monkeypatch.setattr("builtins.input", answer)
-    monkeypatch.setattr("tasks.credentials.getpass", answer)
+    monkeypatch.setattr("tasks.engine.credentials.getpass", answer)
     yield answers
     assert not answers, f"asked only {asked}"
 
@@ -194,7 +196,7 @@ def _nobody(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Without `terminal` nobody is there, wherever the tests are started from."""
     if "terminal" in request.fixturenames or request.node.get_closest_marker("e2e"):
         return
-    for module in ("console", "connection", "credentials", "sandbox", "users"):
+    for module in ASKING:
         monkeypatch.setattr(f"tasks.{module}.interactive", lambda: False)
 
 

@@ -25,12 +25,12 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from stand_ins import SETTINGS, blank
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tasks import paths
-from tasks.deploy import start_script
-from tasks.server import Change, bundle
-from tasks.templates import read
+from tasks.changes.files import start_script
+from tasks.engine import templates
+from tasks.engine.change import Change, bundle
+from tasks.engine.templates import read
 
-HOST = paths.FILES / "host"
+HOST = templates.FILES / "host"
 
 
 def program(

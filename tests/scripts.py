@@ -12,11 +12,11 @@ import sys
 import tarfile
 from pathlib import Path
 
-from tasks import paths
+from tasks.engine import templates
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 UNSET = "SC2154"  # "… is referenced but not assigned"
-PARTS = {path.name: path.read_text() for path in (paths.FILES / "host").glob("*.sh")}
+PARTS = {path.name: path.read_text() for path in (templates.FILES / "host").glob("*.sh")}
 RUN_TOGETHER = ("words.sh", "settle.sh", "change.sh", "look.sh", "steps.sh")
 _seen: set[frozenset[str]] = set()
 

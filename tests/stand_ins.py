@@ -15,12 +15,16 @@ from typing import Any
 import paramiko
 from invoke import Context, Result
 
-from tasks import deploy, owner, releases, stores
-from tasks.configure import auth_config, proof
-from tasks.facts import PACKAGES, Facts, Managed, Unit
-from tasks.server import Server
-from tasks.settings import Settings
-from tasks.ssh import Client, Target
+from tasks.changes import files as files_changes
+from tasks.changes import owner, releases
+from tasks.changes.bucket import proof
+from tasks.changes.files import auth_config
+from tasks.engine import change, stores
+from tasks.engine.facts import PACKAGES, Facts, Managed, Unit
+from tasks.engine.server import Server
+from tasks.engine.settings import Settings
+from tasks.engine.ssh import Client, Target
+from tasks.engine.templates import FILES
 
 SETTINGS = Settings(bucket="my-bucket")
 ROOT = "/home/ubuntu/mlflow-server"
@@ -181,11 +185,11 @@ def blank(**values: Any) -> Facts:
 
 def installed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     """That host after `install`."""
-    lock = (releases.paths.FILES / "tools.txt").read_text()
+    lock = (FILES / "tools.txt").read_text()
     release = releases.release_of(settings)
     given: dict[str, Any] = {
         "packages": frozenset(PACKAGES),
-        "tools": releases.digest(lock),
+        "tools": change.digest(lock),
         "release": release,
         "complete": frozenset({release}),
     }
@@ -206,9 +210,9 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     """That host after `deploy`: nothing is left to do."""
     before = configured(settings)
     before = replace(before, **{key: value for key, value in values.items() if key != "well"})
-    shipped = deploy.files(settings, before)
+    shipped = files_changes.files(settings, before)
     text = auth_config(settings, stores.sqlite(before, "basic_auth.db"), settings.username)
-    shipped.append(deploy.File(f"{before.root}/.mlflow_auth_config", "600", text))
+    shipped.append(files_changes.File(f"{before.root}/.mlflow_auth_config", "600", text))
     unit = Unit("loaded", "active", "running", "enabled", since=1_799_999_000, memory=431 << 20)
     names = (f"{settings.unit}.service", f"{settings.unit}.socket", "nginx.service")
     given: dict[str, Any] = {
@@ -224,7 +228,7 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
         "workers": 1,
         "files": {file.path: Managed(sha256(file.text), file.mode) for file in shipped},
         "units": dict.fromkeys(names, unit),
-        "well": deploy.wellness(shipped, before),
+        "well": files_changes.wellness(shipped, before),
     }
     return replace(before, **(given | values))
 

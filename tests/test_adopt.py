@@ -10,23 +10,15 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, blank, configured, context
 
-from tasks import (
-    adopt,
-    backup,
-    configure,
-    credentials,
-    deploy,
-    doctor,
-    install,
-    owner,
-    paths,
-    plan,
-    service,
-    upgrade,
-)
-from tasks.facts import Facts, Guide, Listener
-from tasks.releases import release_of
-from tasks.settings import Settings
+from tasks import backup, deploy, doctor, plan, service, upgrade
+from tasks.changes import adopt, bucket, owner
+from tasks.changes import configure as configure_changes
+from tasks.changes import install as install_changes
+from tasks.changes import service as service_changes
+from tasks.changes.releases import release_of
+from tasks.engine import credentials, templates
+from tasks.engine.facts import Facts, Guide, Listener
+from tasks.engine.settings import Settings
 
 GUIDE = Guide(
     version="2.22.1",
@@ -72,25 +64,25 @@ def guide(**values: object) -> Guide:
     ],
 )  # fmt: skip
 def test_one_that_would_lose_something_is_refused_before_anything_is_sent(values, wanted):
-    for changes in (install.changes, lambda s, f: adopt.changes(s, f, None)):
+    for changes in (install_changes.changes, lambda s, f: adopt.changes(s, f, None)):
         with pytest.raises(Exit, match=re.escape(wanted)):
             changes(SETTINGS, ready(**values))
 
 
 def test_install_puts_the_release_beside_it_and_leaves_its_venv_alone():
     facts = replace(blank(), **HOLDS)  # type: ignore[arg-type]
-    whats = [change.what for change in install.changes(SETTINGS, facts)]
+    whats = [change.what for change in install_changes.changes(SETTINGS, facts)]
     assert "install MLflow 3.17.2 in an environment of its own" in whats
     assert not [what for what in whats if "current" in what]
-    assert install.changes(SETTINGS, ready()) == []
+    assert install_changes.changes(SETTINGS, ready()) == []
 
 
 def test_configure_proves_the_bucket_with_the_new_release_and_makes_server_env_alone():
     facts = ready(server_env=frozenset(), proved=None)
-    (proof,) = configure.aws_changes(SETTINGS, facts, None)
+    (proof,) = bucket.aws_changes(SETTINGS, facts, None)
     release = release_of(SETTINGS)
     assert f'"$root/releases/{release}/bin/python" "$here/prove_bucket.py"' in proof.script
-    whats = [change.what for change in configure.auth_changes(SETTINGS, facts, None, None)]
+    whats = [change.what for change in configure_changes.auth_changes(SETTINGS, facts, None, None)]
     assert whats == ["make server.env with a secret key"]
 
 
@@ -189,7 +181,7 @@ def test_rollback_to_it_gives_the_guide_s_server_back(capsys):
 def test_the_users_of_mlflow_before_3_6_are_of_the_first_revision(tmp_path, monkeypatch):
     import sqlite3
 
-    monkeypatch.syspath_prepend(str(paths.FILES / "host"))
+    monkeypatch.syspath_prepend(str(templates.FILES / "host"))
     import databases
 
     with sqlite3.connect(tmp_path / "basic_auth.db") as base:
@@ -252,4 +244,4 @@ def test_what_needs_our_server_says_that_it_is_the_guide_s_yet(task):
 
 
 def test_status_says_whose_it_is():
-    assert service.state(SETTINGS, ready()) == "the guide's (./fab deploy takes it over)"
+    assert service_changes.state(SETTINGS, ready()) == "the guide's (./fab deploy takes it over)"

@@ -14,14 +14,16 @@ from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, Task, context, deployed
 from test_findings import HERE, WELL
 
-from tasks import advisories as known
 from tasks import audit as module
-from tasks.advisories import Advisories, Advisory
-from tasks.audited import Audited, auditing, parse
-from tasks.facts import Facts, Listener
-from tasks.findings.audit import AREAS, PARTS, Audit, examine, unseen, well
-from tasks.settings import Settings
-from tasks.symptoms import Certificate
+from tasks.audit import AREAS, PARTS, examine, unseen, well
+from tasks.engine.facts import Facts, Listener
+from tasks.engine.settings import Settings
+from tasks.findings import advisories as known
+from tasks.findings.advisories import Advisories, Advisory
+from tasks.findings.audit.case import Audit
+from tasks.findings.report import verdict
+from tasks.findings.safety import Audited, auditing, parse
+from tasks.findings.symptoms import Certificate
 
 SAFE = Audited(
     looked=frozenset(("doors", "site", "units", "secrets", "packages", "passwords", "users")),
@@ -267,7 +269,7 @@ def test_an_audit_is_one_look_without_lock_or_login(capsys):
     assert "✗ Others than root may change" in out or "✗ Others than its owner may change /x" in out
     assert "  not looked at: secrets: secrets (no answer), system (no answer)" in out
     assert "no database of advisories was reached (no way out)" in err
-    assert "problems" in str(module.doctor.verdict(found))
+    assert "problems" in str(verdict(found))
 
 
 def test_a_host_without_a_server_says_what_to_type():
@@ -314,7 +316,7 @@ def test_below_a_floor_its_advisory_holds(version, wanted):
 
 
 def test_what_is_installed_here_by_default_is_below_no_floor():
-    from tasks.settings import TESTED_VERSION
+    from tasks.engine.settings import TESTED_VERSION
 
     assert known.below_floors({"mlflow": TESTED_VERSION}) == []
 

@@ -8,8 +8,9 @@ import pytest
 from invoke import Exit
 from stand_ins import RUNNER, SETTINGS, Reply, blank, configured, context, deployed
 
-from tasks.backup import backing_up, backup
-from tasks.settings import Settings
+from tasks.backup import backup
+from tasks.changes.backup import backing_up
+from tasks.engine.settings import Settings
 
 DONE = {"place": "s3://my-bucket/mlflow-backups/default/x/", "runs": 3, "users": 1, "bytes": 2e6}
 

@@ -15,10 +15,11 @@ from fabric import Config
 from invoke import Exit
 from stand_ins import SETTINGS, Client, Network, Reply, Session, Task, context, deployed
 
-from tasks.backups import download, list_, prune, show, unpack
-from tasks.connection import Connection
-from tasks.server import Server
-from tasks.settings import Settings
+from tasks.backup import download, list_, prune, show
+from tasks.engine.connection import Connection
+from tasks.engine.server import Server
+from tasks.engine.settings import Settings
+from tasks.laptop.downloads import unpack
 
 ID = "20261122T214724Z-926c1729"
 SET = {

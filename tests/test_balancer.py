@@ -15,9 +15,10 @@ from invoke import Exit
 from stand_ins import Reply, Task, blank, context
 
 from tasks import balancer
-from tasks.balancer import Found, block, digest, installing, options, refuse_unreachable, row
-from tasks.settings import Settings
-from tasks.tunnel import free_port
+from tasks.balancer import options
+from tasks.changes.balancer import Found, block, digest, installing, refuse_unreachable, row
+from tasks.engine.settings import Settings
+from tasks.laptop.tunnels import free_port
 
 SETTINGS = Settings(bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10")
 NAMED = Settings(

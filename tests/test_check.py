@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from invoke import Context, Exit
 
-from tasks import check, paths
+from tasks import selftest as check
+from tasks.engine import paths
 
 LINT = ["ruff check .", "ruff format --check .", "mypy"]
 UNIT = "pytest -m not e2e -n 3"

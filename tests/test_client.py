@@ -8,12 +8,12 @@ import pytest
 from invoke import Exit
 from stand_ins import Task, blank, context
 
-from tasks import credentials
 from tasks.client import client
-from tasks.credentials import Login
-from tasks.keeper import State
-from tasks.settings import Settings
-from tasks.tunnel import place_of
+from tasks.engine import credentials
+from tasks.engine.login import Login
+from tasks.engine.settings import Settings
+from tasks.laptop.keeper import State
+from tasks.laptop.tunnels import place_of
 
 NASTY = 'it\'s $HOME `id` "x" \\ ; rm -rf / # é'
 

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tasks.commands import into, option, pipe, sh, systemctl, then, when
+from tasks.engine import shell as systemctl
+from tasks.engine.shell import into, option, pipe, sh, then, when
 
 
 @pytest.mark.parametrize(

@@ -23,24 +23,15 @@ from stand_ins import (
     sha256,
 )
 
-from tasks import credentials, paths, stores
-from tasks.configure import (
-    auth_changes,
-    auth_config,
-    aws_changes,
-    check,
-    configure,
-    configure_auth,
-    configure_aws,
-    environment,
-    is_there,
-    proof,
-    share_changes,
-    store_changes,
-)
-from tasks.credentials import KEY, KEY_ID, PASSWORD, USERNAME, Keys, Login
-from tasks.facts import Facts, Managed
-from tasks.settings import Settings
+from tasks.changes.bucket import aws_changes, proof
+from tasks.changes.configure import auth_changes, share_changes, store_changes
+from tasks.changes.files import auth_config
+from tasks.changes.surroundings import environment
+from tasks.configure import check, configure, configure_auth, configure_aws
+from tasks.engine import credentials, paths, stores
+from tasks.engine.facts import Facts, Managed, is_there
+from tasks.engine.login import KEY, KEY_ID, PASSWORD, USERNAME, Keys, Login
+from tasks.engine.settings import Settings
 
 KEYS = Keys("AKIA", "hidden-key")
 LOGIN = Login("admin", "correct horse battery")

@@ -15,9 +15,9 @@ from fabric import Config
 from invoke import Exit
 from stand_ins import Host, Network, target
 
-from tasks import connection as module
-from tasks.connection import Connection, explained, kind
-from tasks.ssh import Target
+from tasks.engine import connection as module
+from tasks.engine.connection import Connection, explained, kind
+from tasks.engine.ssh import Target
 
 
 def connect(found: Target) -> Connection:

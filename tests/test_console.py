@@ -8,7 +8,8 @@ import threading
 import pytest
 from invoke import Exit
 
-from tasks.console import Console, completed, confirm, console, painted, seconds, typed
+from tasks.engine.console import Console, confirm, console, painted, seconds
+from tasks.engine.typed import completed, typed
 
 
 class Terminal(io.StringIO):

@@ -13,10 +13,10 @@ import pytest
 from invoke import Exit
 from stand_ins import Task, blank, context, deployed
 
-from tasks import credentials, paths, stores
-from tasks.console import console
-from tasks.credentials import KEY, KEY_ID, PASSWORD, TOKEN, USERNAME, Keys, Login
-from tasks.settings import Settings
+from tasks.engine import credentials, login, paths, stores
+from tasks.engine.console import console
+from tasks.engine.login import KEY, KEY_ID, PASSWORD, TOKEN, USERNAME, Keys, Login
+from tasks.engine.settings import Settings
 
 GOOD = "correct horse battery"
 LOGIN = Login("admin", GOOD)
@@ -103,7 +103,7 @@ def test_a_supplied_password_is_never_printed():
 def test_generated_passwords_are_long_and_different():
     passwords = {credentials.generated() for _ in range(100)}
     assert len(passwords) == 100
-    assert all(credentials.long_enough(password, "x") for password in passwords)
+    assert all(login.long_enough(password, "x") for password in passwords)
 
 
 # -- AWS keys ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from host_side import HOST, RELEASE, execute, rows
 
-from tasks.templates import read
+from tasks.engine.templates import read
 
 
 @pytest.fixture

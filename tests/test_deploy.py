@@ -21,23 +21,17 @@ from stand_ins import (
     installed,
 )
 
-from tasks import credentials
-from tasks.credentials import Login
-from tasks.deploy import (
-    CHECK,
-    aws_variables,
-    changes,
-    deploy,
-    files,
-    login_check,
-    managed_files,
-    serves,
-    workers,
-)
-from tasks.facts import Facts, Listener, Managed, Tls, Unit
-from tasks.schedule import Plan, units
-from tasks.settings import Settings
-from tasks.site import allowed_hosts, listeners, pair
+from tasks.changes.deploy import changes
+from tasks.changes.files import files, workers
+from tasks.changes.proofs import CHECK, login_check
+from tasks.changes.schedule import Plan, units
+from tasks.changes.site import allowed_hosts, listeners, pair
+from tasks.changes.surroundings import aws_variables
+from tasks.deploy import deploy, serves
+from tasks.engine import credentials
+from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit, managed_files
+from tasks.engine.login import Login
+from tasks.engine.settings import Settings
 
 LOGIN = Login("admin", "correct horse battery")
 # A balancer stands in front of this one.
@@ -282,7 +276,7 @@ def test_the_start_script_is_bash():
 
 def test_a_new_release_changes_the_start_script(monkeypatch):
     before = files(SETTINGS, blank())[-1]
-    monkeypatch.setattr("tasks.deploy.release_of", lambda settings: "3.17.2-other")
+    monkeypatch.setattr("tasks.changes.files.release_of", lambda settings: "3.17.2-other")
     after = files(SETTINGS, blank())[-1]
     assert before.path == after.path == START
     assert before.text != after.text

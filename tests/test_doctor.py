@@ -11,9 +11,11 @@ from invoke import Exit
 from stand_ins import SETTINGS, Reply, Task, blank, context, deployed
 from test_findings import NGINX, SERVICE, SOCKET, unit
 
-from tasks import credentials, doctor, tunnel
-from tasks.credentials import Login
-from tasks.kinds import RemoteTask
+from tasks import doctor, tunnel
+from tasks.engine import credentials
+from tasks.engine.login import Login
+from tasks.engine.task import RemoteTask
+from tasks.findings import case, report
 
 LOOKED = "".join(
     f"@report looked\t{part}\n"
@@ -39,7 +41,7 @@ CLIENT = {
 
 @pytest.fixture(autouse=True)
 def _no_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "this_machine", lambda server, now, logins: doctor.Here(
+    monkeypatch.setattr(doctor, "this_machine", lambda server, now, logins: case.Here(
         now=server.facts.now, uri=CLIENT["MLFLOW_TRACKING_URI"], tunnel_port=5001,
         sources=frozenset(logins), tunnel_answers=True,
     ))  # fmt: skip
@@ -118,7 +120,7 @@ def test_what_could_not_be_seen_is_said(c, capsys):
     ],
 )  # fmt: skip
 def test_only_problems_fail_and_the_last_line_names_the_first(rows, reason):
-    assert doctor.verdict(rows) == reason
+    assert report.verdict(rows) == reason
 
 
 def test_a_host_without_a_server_says_what_to_type():
@@ -179,4 +181,4 @@ def test_this_machine_is_asked_for_tunnel_and_variables(monkeypatch):
     c = context(deployed(), SETTINGS, MLFLOW_TRACKING_USERNAME="admin")
     monkeypatch.setattr(tunnel, "opened", lambda server: None)
     here = doctor.this_machine(c.server, 1.0, {})
-    assert here == doctor.Here(now=1.0, half=True)
+    assert here == case.Here(now=1.0, half=True)

@@ -13,9 +13,9 @@ import yaml
 from invoke import Collection, Task
 
 import fabfile
-from tasks import paths
-from tasks.kinds import LocalTask, RemoteTask
-from tasks.settings import Settings, refuse_shared, settle
+from tasks.engine import paths, templates
+from tasks.engine.settings import Settings, refuse_shared, settle
+from tasks.engine.task import LocalTask, RemoteTask
 
 README = paths.PROJECT / "README.md"
 YAML = paths.PROJECT / "fabric.yaml"
@@ -210,7 +210,7 @@ def test_every_finding_stands_in_doctor_s_page_and_no_other():
     code = [file.read_text() for file in (paths.PROJECT / "tasks/findings").glob("*.py")]
     found = set(re.findall(r'case\.finding\(\s*"([a-z-]+)"', "\n".join(code)))
     found |= {"disk-full", "disk-nearly-full"}  # one finding, two degrees
-    bucket = [paths.FILES / "host" / name for name in ("bucket.py", "look_at_bucket.py")]
+    bucket = [templates.FILES / "host" / name for name in ("bucket.py", "look_at_bucket.py")]
     kinds = re.findall(r'Trouble\(\s*"([a-z-]+)"', "\n".join(file.read_text() for file in bucket))
     page = (paths.PROJECT / "docs/doctor.md").read_text().partition("## What it finds")[2]
     cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]

@@ -12,7 +12,7 @@ import pytest
 from invoke import Context, Exit
 
 from tasks import environments as module
-from tasks import paths
+from tasks.engine import paths
 
 THREE = """
 hosts: [ec2]

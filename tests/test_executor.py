@@ -16,10 +16,10 @@ from fabric.main import program as plain
 from invoke import Collection, Exit
 from stand_ins import Network, Session
 
-from tasks import paths, rehearsed
+from tasks.engine import paths, rehearsed
+from tasks.engine.executor import NO_HOST, Executor, adopt, run_on
+from tasks.engine.task import local, remote
 from tasks.environments import use
-from tasks.executor import NO_HOST, Executor, adopt, run_on
-from tasks.kinds import local, remote
 
 Noted = list[tuple[str, ...]]
 # What the tasks below did, and on which host; emptied for every test.
@@ -96,7 +96,7 @@ def here(c):
 
 @remote
 def leak(c):
-    from tasks.console import console
+    from tasks.engine.console import console
 
     console.protect("hunter2hunter2")
     raise Exit("it said hunter2hunter2")

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.credentials import Keys
-from tasks.facts import (
+from tasks.engine.facts import (
     PACKAGES,
     POSTGRES_CLIENT,
     Facts,
@@ -32,7 +31,8 @@ from tasks.facts import (
     probe,
     with_guide,
 )
-from tasks.settings import Settings
+from tasks.engine.login import Keys
+from tasks.engine.settings import Settings
 
 
 def read(*lines: str) -> Facts:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from stand_ins import ROOT, SETTINGS, deployed
 
-from tasks.facts import Facts, Listener, Managed, Tls, Unit
-from tasks.findings import AREAS, Case, Here, diagnose, unseen, well
-from tasks.settings import Settings
-from tasks.symptoms import Certificate, Mount, Symptoms
+from tasks.doctor import AREAS, diagnose, unseen, well
+from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit
+from tasks.engine.settings import Settings
+from tasks.findings.case import Case, Here
+from tasks.findings.symptoms import Certificate, Mount, Symptoms
 
 NOW = 1_800_000_000
 LETS = Tls("m.example.org", "https://acme.example/dir")

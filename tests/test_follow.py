@@ -6,11 +6,11 @@ import pytest
 from invoke import Exit
 from stand_ins import context, deployed
 
-from tasks import stores
-from tasks.follow import follow
-from tasks.releases import release_of
+from tasks.changes.follow import follow
+from tasks.changes.releases import release_of
+from tasks.engine import stores
+from tasks.engine.settings import Settings
 from tasks.restore import restore
-from tasks.settings import Settings
 from tasks.upgrade import rollback, upgrade
 
 SETTINGS = Settings(bucket="my-bucket", backend_store_uri="postgresql://u@db/d")

@@ -9,8 +9,9 @@ import pytest
 from invoke import Exit
 from stand_ins import SETTINGS, Reply, Task, context, deployed
 
-from tasks.gc import age, gc, on_orphans, refuse_nonsense, show
-from tasks.settings import Settings
+from tasks.changes.gc import age, on_orphans
+from tasks.engine.settings import Settings
+from tasks.gc import gc, refuse_nonsense, show
 
 RUN = {
     "kind": "run", "id": "3f" * 16, "name": "a run", "experiment": "7",

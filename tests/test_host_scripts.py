@@ -23,9 +23,9 @@ import pytest
 from host_side import HOST, Machine, Quiet, Store, execute, program
 from werkzeug.serving import make_server
 
-from tasks.credentials import Keys
-from tasks.server import Change, bundle
-from tasks.templates import read
+from tasks.engine.change import Change, bundle
+from tasks.engine.login import Keys
+from tasks.engine.templates import read
 
 # -- shell -------------------------------------------------------------------------------------
 

@@ -17,11 +17,11 @@ import pytest
 from host_side import PARTS, Place, execute, rows, tracking_database, wholly
 from stand_ins import SETTINGS, blank, deployed
 
-from tasks.backup import verifying
-from tasks.deploy import start_script
-from tasks.restore import switching
-from tasks.templates import read
-from tasks.upgrade import rolling_back
+from tasks.changes.backup import verifying
+from tasks.changes.files import start_script
+from tasks.changes.switch import switching
+from tasks.changes.upgrade import rolling_back
+from tasks.engine.templates import read
 
 # Starts what the unit would start, notes what that serves, and counts restarts of what is bad.
 SYSTEMCTL = """

@@ -8,11 +8,14 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, RUNNER, SETTINGS, Reply, blank, context, deployed, installed
 
-from tasks import install as module
-from tasks import paths, releases
-from tasks.facts import PACKAGES, Facts
-from tasks.install import changes, install
-from tasks.settings import Settings
+from tasks.changes import install as install_changes
+from tasks.changes import releases
+from tasks.changes.install import changes
+from tasks.engine import change as change_engine
+from tasks.engine import templates
+from tasks.engine.facts import PACKAGES, Facts
+from tasks.engine.settings import Settings
+from tasks.install import install
 
 RELEASE = releases.release_of(SETTINGS)
 
@@ -80,7 +83,7 @@ def test_a_host_that_cannot_become_a_server_is_refused_in_one_line(facts, wanted
         blank(os="debian"),
         blank(python=()),
         blank(python=(3, 10, 0)),
-        blank(free_kb=module.NEEDED_KB),
+        blank(free_kb=install_changes.NEEDED_KB),
     ],
 )
 def test_a_host_that_can_become_a_server_is_taken(facts):
@@ -94,7 +97,7 @@ def test_a_version_without_a_lock_names_those_there_are():
 
 def test_a_release_is_named_by_version_and_content_of_its_lock(monkeypatch, tmp_path):
     assert re.fullmatch(r"3\.17\.2-[0-9a-f]{8}", RELEASE)
-    monkeypatch.setattr(paths, "RELEASES", tmp_path)
+    monkeypatch.setattr(releases, "RELEASES", tmp_path)
     (tmp_path / "3.17.2.txt").write_text("other")
     assert releases.release_of(SETTINGS) != RELEASE
 
@@ -132,9 +135,9 @@ def test_a_server_of_another_release_is_told_of_the_upgrade(capsys):
 def test_the_scripts_get_what_they_need():
     apt, tools, environment, current = changes(SETTINGS, blank())
     assert apt.script.startswith(f"packages='{' '.join(PACKAGES)}'\n")
-    assert tools.files["tools.txt"] == (paths.FILES / "tools.txt").read_text()
+    assert tools.files["tools.txt"] == (templates.FILES / "tools.txt").read_text()
     assert tools.script.startswith(
-        f"folder=tools digest={releases.digest(str(tools.files['tools.txt']))}\n"
+        f"folder=tools digest={change_engine.digest(str(tools.files['tools.txt']))}\n"
     )
     assert environment.files["release.txt"] == releases.lock_of(SETTINGS)
     assert environment.script.startswith(f"release={RELEASE}\n")
@@ -144,7 +147,10 @@ def test_the_scripts_get_what_they_need():
 
 
 def test_the_locks_are_whole_and_hashed():
-    for file in (paths.RELEASES / f"{SETTINGS.version}.txt", paths.FILES / "tools.txt"):
+    for file in (
+        releases.RELEASES / f"{SETTINGS.version}.txt",
+        templates.FILES / "tools.txt",
+    ):
         pins = re.findall(r"^[a-z0-9][a-z0-9._\[\],-]*==.*$", file.read_text(), re.M)
         assert pins
         assert all(pin.endswith("\\") for pin in pins), "a pin without a hash"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import keeper
+from tasks.laptop import keeper
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from invoke import Exit
 from stand_ins import Reply, Task, blank, context
 
 from tasks import logs as module
-from tasks.connection import Alive
-from tasks.console import console
+from tasks.engine.console import console
+from tasks.engine.streams import Alive
 from tasks.logs import Entry, Log, Merger, logs, merged, question, start
 
 NOW = datetime(2026, 11, 24, 11, 26, 56, 500_000, tzinfo=timezone.utc)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import machine
+from tasks.laptop import machine
 
 
 @pytest.fixture

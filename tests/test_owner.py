@@ -15,9 +15,9 @@ from host_side import Store, program
 from invoke import Exit
 from stand_ins import SETTINGS, Reply, Task, configured, context, deployed
 
-from tasks import owner
+from tasks.changes import owner
 from tasks.deploy import deploy
-from tasks.settings import Settings
+from tasks.engine.settings import Settings
 
 OTHER = {"server": "0badcafe", "host": "ip-10-0-0-9", "since": "2026-01-02T03:04:05+00:00"}
 KEY = "mlflow-artifacts/.remote-mlflow-owner.json"

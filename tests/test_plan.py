@@ -6,11 +6,14 @@ import pytest
 from invoke import Exit
 from stand_ins import SETTINGS, blank, configured, context, deployed, installed
 
-from tasks import configure, deploy, install
-from tasks.credentials import KEY, KEY_ID, PASSWORD, Login
-from tasks.facts import Listener
+from tasks.changes import bucket
+from tasks.changes import configure as configure_changes
+from tasks.changes import deploy as deploy_changes
+from tasks.changes import install as install_changes
+from tasks.engine.facts import Listener
+from tasks.engine.login import KEY, KEY_ID, PASSWORD, Login
+from tasks.engine.settings import Settings
 from tasks.plan import plan, show, steps
-from tasks.settings import Settings
 
 
 def counts(facts, **variables) -> dict[str, int]:
@@ -35,13 +38,13 @@ def test_the_plan_is_what_the_tasks_decide():
     facts = blank()
     login = Login("admin", "correct horse battery")
     found = dict(steps(context(facts, **{PASSWORD: login.password}).server))
-    assert found["install"] == [change.what for change in install.changes(SETTINGS, facts)]
+    assert found["install"] == [change.what for change in install_changes.changes(SETTINGS, facts)]
     assert found["configure"] == [
         change.what
-        for half in (configure.aws_changes, configure.auth_changes)
+        for half in (bucket.aws_changes, configure_changes.auth_changes)
         for change in half(SETTINGS, facts, None, login)
     ]
-    after = deploy.changes(SETTINGS, configured(), login)
+    after = deploy_changes.changes(SETTINGS, configured(), login)
     shipped = {line for change in after for line in change.sentences if line.startswith("put")}
     assert {line for line in found["deploy"] if line.startswith("put")} == shipped
 

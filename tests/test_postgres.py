@@ -12,19 +12,11 @@ import pytest
 from invoke import Exit
 from stand_ins import blank, context, deployed
 
-from tasks import paths, stores
-from tasks.facts import Unit
-from tasks.postgres import (
-    addresses,
-    installing,
-    migrate,
-    moving,
-    placed,
-    psql,
-    refuse_unfit,
-    served,
-)
-from tasks.settings import Settings
+from tasks.changes.postgres import addresses, installing, moving, placed, refuse_unfit, served
+from tasks.engine import stores, templates
+from tasks.engine.facts import Unit
+from tasks.engine.settings import Settings
+from tasks.postgres import migrate, psql
 
 URI = "postgresql+psycopg2://mlflow@db/mlflow"
 SETTINGS = Settings(bucket="my-bucket", backend_store_uri=URI)
@@ -124,7 +116,7 @@ def test_a_password_travels_as_a_file_and_may_replace_another_only_where_it_is_k
 def scram(password: str, present: str, tmp_path) -> str:
     file = tmp_path / "password"
     file.write_text(password)
-    words = [sys.executable, str(paths.FILES / "host/scram.py"), str(file)]
+    words = [sys.executable, str(templates.FILES / "host/scram.py"), str(file)]
     return subprocess.run(words, input=present, text=True, capture_output=True).stdout.strip()
 
 

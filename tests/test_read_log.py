@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tasks import paths
+from tasks.engine import templates
 
-PROGRAM = paths.FILES / "host/read_log.py"
+PROGRAM = templates.FILES / "host/read_log.py"
 NOW = 1_795_519_616
 ASKED = {
     "unit": "mlflow-server", "access": False, "follow": False,

@@ -20,13 +20,15 @@ import pytest
 from invoke import Exit
 from stand_ins import SETTINGS, Recorder, Reply, Task, context, deployed
 
-from tasks import credentials, paths
 from tasks import registry as module
-from tasks.credentials import Login
-from tasks.registry import aliases, demote, list_, promote, show, there
-from tasks.server import Server
-from tasks.settings import Settings
-from tasks.ssh import Client
+from tasks.engine import credentials, templates
+from tasks.engine.login import Login
+from tasks.engine.server import Server
+from tasks.engine.settings import Settings
+from tasks.engine.ssh import Client
+from tasks.laptop import copies
+from tasks.laptop.copies import there
+from tasks.registry import aliases, demote, list_, promote, show
 
 LOGIN = Login("admin", "correct horse battery")
 MOMENT = 1_795_519_175_479  # ms; 2026-11-24T11:19:35Z
@@ -127,7 +129,7 @@ class Program:
     def __init__(self, folder: Path, registry: Registry, capsys: Any) -> None:
         self.folder, self.capsys = folder, capsys
         for name in ("registry.py", "tracking.py"):
-            shutil.copy(paths.FILES / "host" / name, folder)
+            shutil.copy(templates.FILES / "host" / name, folder)
         self.stage("login", {"username": LOGIN.username, "password": LOGIN.password})
         pair = base64.b64encode(f"{LOGIN.username}:{LOGIN.password}".encode()).decode()
 
@@ -582,7 +584,7 @@ class Transfer:
         self.broken = ""
 
     def __call__(self, words: Any, environment: Any, heard: Any, told: str) -> str | None:
-        assert words[1:] == ["-m", "tasks.transfer"]
+        assert words[1:] == ["-m", "tasks.laptop.transfer"]
         self.errand, self.environment = json.loads(told), environment
         heard({"step": "fetched 2 files, 10 bytes"})
         if not self.failure:
@@ -601,8 +603,8 @@ def transfer(monkeypatch: pytest.MonkeyPatch) -> Transfer:
         transfer.tunnels.append(name)
         yield SimpleNamespace(poll=lambda: 255 if name == transfer.broken else None)
 
-    monkeypatch.setattr(module, "forwarded", forwarded)
-    monkeypatch.setattr(module, "play", transfer)
+    monkeypatch.setattr(copies, "forwarded", forwarded)
+    monkeypatch.setattr(copies, "play", transfer)
     return transfer
 
 
@@ -623,7 +625,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> dict[str, Server]:
         credentials.keep(server, Login("ann", "another horse battery"))
         return server
 
-    monkeypatch.setattr(module, "server_on", server_on)
+    monkeypatch.setattr(copies, "server_on", server_on)
     return made
 
 
@@ -679,14 +681,14 @@ def test_a_copy_goes_to_every_host_that_the_environment_names(transfer, others):
 
 
 def test_a_copy_that_is_there_is_named_and_nothing_done(transfer, others, monkeypatch, capsys):
-    made = module.server_on
+    made = copies.server_on
 
     def with_a_copy(*words: Any) -> Server:
         server = made(*words)
         server.connection.replies = [Reply('@report "4"\n@exit 0\n')]
         return server
 
-    monkeypatch.setattr(module, "server_on", with_a_copy)
+    monkeypatch.setattr(copies, "server_on", with_a_copy)
     module.copy(source(), "iris", "2", to="staging")
     assert "nothing to change, version 2 of iris is version 4 of iris on staging (ec2)" in (
         capsys.readouterr().out
@@ -710,7 +712,7 @@ def test_a_tunnel_that_broke_is_named(transfer, others):
 def test_the_identity_of_a_copy_is_the_version_and_its_name_there_not_the_operator_s_alias():
     def identity(alias: str = "ec2", name: str = "iris", **values: Any) -> str:
         server = context(alias=alias).server
-        return module.origin_of(server, "iris", VERSION | values, name)["copied_from.id"]
+        return copies.origin_of(server, "iris", VERSION | values, name)["copied_from.id"]
 
     assert identity() == identity("my-host")
     others = {identity(name="x"), identity(run=None), identity(created="x"), identity(version="3")}
@@ -731,7 +733,7 @@ def test_a_name_that_mlflow_would_refuse_is_refused_before_anything_is_carried(t
 
 
 def test_what_is_wrong_with_the_other_server_names_it(transfer, others, monkeypatch):
-    made = module.server_on
+    made = copies.server_on
 
     def broken(reply: str) -> Any:
         def server_on(*words: Any) -> Server:
@@ -741,10 +743,10 @@ def test_what_is_wrong_with_the_other_server_names_it(transfer, others, monkeypa
 
         return server_on
 
-    monkeypatch.setattr(module, "server_on", broken("The server is down"))
+    monkeypatch.setattr(copies, "server_on", broken("The server is down"))
     with pytest.raises(Exit, match=r"^staging \(ec2\): The server is down$"):
         module.copy(source(), "iris", "2", to="staging")
-    monkeypatch.setattr(module, "server_on", broken("The server refuses the password of ann."))
+    monkeypatch.setattr(copies, "server_on", broken("The server refuses the password of ann."))
     because = (
         r"is refused\. Have it kept: MLFLOW_TRACKING_USERNAME=… MLFLOW_TRACKING_PASSWORD=… "
         r"\./fab -H ec2 use staging configure"
@@ -759,7 +761,7 @@ def test_without_a_login_for_the_other_server_it_says_how_to_keep_one(transfer, 
     module.copy(c, "iris", "2", to="staging")
     credentials.copy_of(made["ec2"]).unlink()
     with pytest.raises(Exit, match=r"No login for staging \(ec2\) is known here. Have it kept"):
-        module.login_there(made["ec2"])
+        copies.login_there(made["ec2"])
 
 
 # A login in the variables is the source's: the other server's kept one comes first.
@@ -767,6 +769,6 @@ def test_the_other_server_s_kept_login_comes_before_the_variables(transfer, othe
     module.copy(source(), "iris", "2", to="staging")
     server = others["ec2"]
     server.variables = {"MLFLOW_TRACKING_PASSWORD": "the password of the source"}
-    assert module.login_there(server).username == "ann"
+    assert copies.login_there(server).username == "ann"
     credentials.copy_of(server).unlink()
-    assert module.login_there(server).password == "the password of the source"
+    assert copies.login_there(server).password == "the password of the source"

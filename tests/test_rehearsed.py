@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from invoke import Exit
 
-from tasks import paths, rehearsed
-from tasks.settings import Settings
+from tasks.engine import paths, rehearsed
+from tasks.engine.settings import Settings
 
 TOLD = {
     "sandbox": {

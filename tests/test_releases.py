@@ -19,11 +19,14 @@ from invoke import Exit
 from stand_ins import SETTINGS, Reply, context, deployed
 from werkzeug.serving import make_server
 
-from tasks import install, releases
-from tasks.facts import Facts
-from tasks.releases import find, is_behind, release_of, wanted_release
-from tasks.settings import Settings
-from tasks.templates import read
+from tasks.changes import install as install_changes
+from tasks.changes import releases
+from tasks.changes.releases import is_behind, release_of, wanted_release
+from tasks.changes.resolve import find
+from tasks.engine import change as change_engine
+from tasks.engine.facts import Facts
+from tasks.engine.settings import Settings
+from tasks.engine.templates import read
 
 RELEASE = release_of(SETTINGS)
 OLD, RENEWED = "3.16.0-00000000", "3.17.2-00000000"
@@ -52,7 +55,7 @@ def test_another_version_is_resolved_on_the_host():
     c.recorder.replies = [Reply('@report {"lock": "mlflow==3.15.0"}\n@exit 0\n')]
     release, lock = find(c.server, "3.15.0")
     assert lock == "mlflow==3.15.0"
-    assert release == f"3.15.0-{releases.digest(lock)}"
+    assert release == f"3.15.0-{change_engine.digest(lock)}"
     (run,) = c.recorder.runs
     assert set(run.files) == {"look.sh", "words.sh", "steps.sh", "resolve_release.py"}
     assert '"$root" 3.15.0\n' in run.steps
@@ -95,12 +98,12 @@ def test_a_host_with_databases_keeps_the_release_that_reads_them(facts, wanted):
 
 def test_a_broken_release_that_was_resolved_is_made_anew_by_the_lock_that_was_kept():
     facts = deployed(release=OLD, complete=frozenset({RELEASE}), locked=frozenset({OLD, RELEASE}))
-    (change,) = install.changes(SETTINGS, facts)
+    (change,) = install_changes.changes(SETTINGS, facts)
     assert change.what == "make the environment of MLflow 3.16.0 anew"
     assert change.files == {}, "the host's own lock is taken"
     lost = deployed(release=OLD, complete=frozenset({RELEASE}))
     with pytest.raises(Exit, match="The environment of 3"):
-        install.changes(SETTINGS, lost)
+        install_changes.changes(SETTINGS, lost)
 
 
 @pytest.mark.parametrize(("text", "code"), [("mlflow==3.16.0\n", 0), ("mlflow==6.6.6\n", 1)])

@@ -10,13 +10,15 @@ import pytest
 from invoke import Exit
 from stand_ins import RUNNER, SETTINGS, Reply, Task, blank, configured, context, deployed
 
-from tasks import stream
-from tasks.backup import verify, verifying
-from tasks.facts import Unit
-from tasks.releases import digest
-from tasks.restore import HINT, LOOK_TIMEOUT, fetching, options, replaced, restore, restoring
-from tasks.settings import Settings
-from tasks.templates import read
+from tasks.backup import verify
+from tasks.changes import stream as stream_changes
+from tasks.changes.backup import verifying
+from tasks.changes.restore import fetching, restoring
+from tasks.engine.change import digest
+from tasks.engine.facts import Unit
+from tasks.engine.settings import Settings
+from tasks.engine.templates import read
+from tasks.restore import HINT, LOOK_TIMEOUT, options, replaced, restore
 
 ID = "20261122T214724Z-926c1729"
 SET = {
@@ -178,7 +180,7 @@ def late(monkeypatch):
         def now(cls, tz=None):
             return cls(2026, 11, 24, 16, tzinfo=tz)
 
-    monkeypatch.setattr("tasks.stream.datetime", Late)
+    monkeypatch.setattr("tasks.changes.stream.datetime", Late)
 
 
 def streamed(chosen: Any = CHOSEN, **values: Any) -> Task:
@@ -281,7 +283,7 @@ def test_a_moment_that_is_none_is_refused_before_any_connection(words, said):
 @pytest.mark.parametrize("at", ["2026-11-24T15:30:00Z", "2026-11-24T16:30:00+01:00",
                                 "2026-11-24 15:30:00"])  # fmt: skip
 def test_a_moment_is_of_utc_unless_it_says_otherwise(late, at):
-    assert stream.moment(at) == MOMENT
+    assert stream_changes.moment(at) == MOMENT
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from fabric import Config
 from invoke import Result
 from stand_ins import Answer, Network, Session
 
-from tasks.connection import Alive, Connection, Runner
+from tasks.engine.connection import Connection, Runner
+from tasks.engine.streams import Alive
 
 Connect = Callable[[Answer], Connection]
 
@@ -134,7 +135,9 @@ def test_a_command_costs_no_polling(connect, monkeypatch):
         lambda seconds: slept.append(sys._getframe(1).f_globals["__name__"]),
     )
     run(connection, stdin=b"x" * 100_000)
-    assert not [name for name in slept if name.startswith(("invoke", "fabric", "tasks.connection"))]
+    assert not [
+        name for name in slept if name.startswith(("invoke", "fabric", "tasks.engine.connection"))
+    ]
 
 
 def test_many_commands_use_one_login(connect, network):
@@ -227,7 +230,7 @@ def test_output_is_handed_on_as_it_comes(connect):
 
 
 def test_input_that_stays_open_shows_signs_of_life_until_the_command_ends(connect, monkeypatch):
-    monkeypatch.setattr("tasks.connection.BEAT", 0.01)
+    monkeypatch.setattr("tasks.engine.connection.BEAT", 0.01)
     read: list[bytes] = []
 
     def follow(session: Session) -> int:

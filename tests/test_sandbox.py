@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from invoke import Context, Exit
 
-from tasks import paths, rehearsed, sandbox
+from tasks import sandbox
+from tasks.engine import paths, rehearsed
 
 
 @dataclass

@@ -11,14 +11,14 @@ import pytest
 from invoke import Exit
 from stand_ins import SETTINGS, blank, context, deployed, sha256
 
-from tasks import schedule as module
-from tasks import stream
-from tasks.backup import backing_up
-from tasks.backups import pruning
-from tasks.facts import Facts, Managed, Unit
-from tasks.schedule import Plan, calendar, changes, refuse_nonsense, schedule, stamp, units
-from tasks.server import bundle
-from tasks.settings import Keep, Settings
+from tasks.changes import schedule as schedule_changes
+from tasks.changes import stream as stream_changes
+from tasks.changes.backup import backing_up, pruning
+from tasks.changes.schedule import Plan, calendar, changes, stamp, units
+from tasks.engine.change import bundle
+from tasks.engine.facts import Facts, Managed, Unit
+from tasks.engine.settings import Keep, Settings
+from tasks.schedule import refuse_nonsense, schedule
 
 PLAN = Plan()
 TIMER = Unit("loaded", "active", "waiting", "enabled")
@@ -86,7 +86,7 @@ def test_what_makes_no_sense_is_refused_before_any_connection(words, reason):
 
 def test_the_timers_run_exactly_what_the_tasks_would_send():
     (change,) = changes(SETTINGS, deployed(), Plan())
-    prunings = [pruning(SETTINGS, "timer"), stream.pruning(SETTINGS, "timer")]
+    prunings = [pruning(SETTINGS, "timer"), stream_changes.pruning(SETTINGS, "timer")]
     assert change.files["backup.tar"] == bundle([backing_up(SETTINGS), *prunings])
     with tarfile.open(fileobj=io.BytesIO(change.files["verify.tar"])) as archive:  # type: ignore[arg-type]
         assert {"change.sh", "words.sh", "settle.sh", "steps.sh"} <= set(archive.getnames())
@@ -158,15 +158,15 @@ def test_what_is_not_as_it_should_be_is_laid_down_anew(facts):
 )
 def test_changed_settings_reach_the_timers(settings):
     facts = scheduled()
-    assert not module.is_current(settings, facts, Plan())
-    assert module.is_current(SETTINGS, facts, Plan())
+    assert not schedule_changes.is_current(settings, facts, Plan())
+    assert schedule_changes.is_current(SETTINGS, facts, Plan())
 
 
 def test_what_is_not_given_stays_as_it_is():
     facts = scheduled(Plan("15m", "off"))
-    assert module.chosen(facts, "", "") == Plan("15m", "off")
-    assert module.chosen(facts, "1d", "") == Plan("1d", "off")
-    assert module.chosen(deployed(), "", "daily") == Plan("1h", "daily")
+    assert schedule_changes.chosen(facts, "", "") == Plan("15m", "off")
+    assert schedule_changes.chosen(facts, "1d", "") == Plan("1d", "off")
+    assert schedule_changes.chosen(deployed(), "", "daily") == Plan("1h", "daily")
 
 
 def test_without_verification_its_timer_goes():

@@ -15,11 +15,13 @@ from invoke.util import ExceptionWrapper
 from paramiko import SSHException
 from stand_ins import ROOT, Reply, Task, blank, context, sha256
 
-from tasks import server as module
-from tasks.console import console
-from tasks.server import Change, Lines, Talk, bundle, operator
-from tasks.settings import Settings
-from tasks.templates import read
+from tasks.engine import server as module
+from tasks.engine.change import Change, bundle
+from tasks.engine.console import console
+from tasks.engine.server import Talk, operator
+from tasks.engine.settings import Settings
+from tasks.engine.streams import Lines
+from tasks.engine.templates import read
 
 SECRET = "correct horse battery"
 

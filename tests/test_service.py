@@ -9,8 +9,9 @@ from invoke import Exit
 from stand_ins import SETTINGS, Task, blank, context, deployed
 
 from tasks import service
-from tasks.facts import Facts, Unit
-from tasks.settings import Settings
+from tasks.changes import service as service_changes
+from tasks.engine.facts import Facts, Unit
+from tasks.engine.settings import Settings
 
 SERVICE, SOCKET, NGINX = "mlflow-server.service", "mlflow-server.socket", "nginx.service"
 
@@ -116,14 +117,16 @@ def test_an_environment_has_a_unit_of_its_own():
     ],
 )
 def test_every_state_has_words_that_say_what_comes_next(facts, wanted):
-    assert service.state(SETTINGS, facts).startswith(wanted)
+    assert service_changes.state(SETTINGS, facts).startswith(wanted)
 
 
 def test_a_crash_loop_is_counted():
     facts = replace(
         units(), units={**units().units, SERVICE: Unit(active="activating", restarts=7)}
     )
-    assert service.state(SETTINGS, facts) == "restarting after a failure (7 times; ./fab logs)"
+    assert (
+        service_changes.state(SETTINGS, facts) == "restarting after a failure (7 times; ./fab logs)"
+    )
 
 
 # -- several with one database -----------------------------------------------------------------
@@ -164,4 +167,4 @@ def test_one_that_is_stopped_lets_balancers_know_first():
 
 def test_a_drained_server_says_so():
     facts = replace(units(), drained=True)
-    assert "drained: balancers send nothing here" in service.state(SETTINGS, facts)
+    assert "drained: balancers send nothing here" in service_changes.state(SETTINGS, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from invoke import Exit
 
-from tasks.settings import (
+from tasks.engine.settings import (
     SCALARS,
     Settings,
     checked,

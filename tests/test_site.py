@@ -7,9 +7,9 @@ import re
 import pytest
 from stand_ins import SETTINGS, blank
 
-from tasks.facts import Facts, Tls
-from tasks.settings import Settings
-from tasks.site import allowed_hosts, allowed_origins, challenge, pair, site
+from tasks.changes.site import allowed_hosts, allowed_origins, challenge, pair, site
+from tasks.engine.facts import Facts, Tls
+from tasks.engine.settings import Settings
 
 NAME = "mlflow.example.org"
 TLS = Tls(NAME, "https://acme.example/dir")

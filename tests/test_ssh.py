@@ -11,8 +11,8 @@ import pytest
 from invoke import Exit
 from stand_ins import target
 
-from tasks import paths
-from tasks.ssh import Client, understood
+from tasks.engine import paths
+from tasks.engine.ssh import Client, understood
 
 WORDS = ["ssh"]
 

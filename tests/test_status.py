@@ -10,11 +10,12 @@ import pytest
 from stand_ins import SETTINGS, Reply, blank, context, deployed
 
 from tasks import status as module
-from tasks import tunnel
-from tasks.console import console
-from tasks.facts import Unit
-from tasks.settings import Settings
-from tasks.status import Row, layout, row, show, status
+from tasks.engine.console import console
+from tasks.engine.facts import Unit
+from tasks.engine.settings import Settings
+from tasks.engine.tables import Row
+from tasks.laptop import tunnels
+from tasks.status import layout, row, show, status
 
 NOW = 1_800_000_000
 STAGING = Settings(bucket="my-bucket", environment="staging", port=5005)
@@ -93,10 +94,10 @@ def test_a_tunnel_is_open_or_dead(monkeypatch):
     monkeypatch.undo()
     server = context(deployed()).server
     assert module.tunnel_column(server) == (None, None)
-    there = tunnel.Tunnel("ec2", None, 5007, 5000, "open", 1, (2,), 0.0, 0, None)
+    there = tunnels.Tunnel("ec2", None, 5007, 5000, "open", 1, (2,), 0.0, 0, None)
     for condition, alive in (("open", True), ("dead", False), ("stale", False)):
         monkeypatch.setattr(
-            tunnel, "opened", lambda server, now=condition: replace(there, condition=now)
+            tunnels, "opened", lambda server, now=condition: replace(there, condition=now)
         )
         assert module.tunnel_column(server) == (5007, alive)
 

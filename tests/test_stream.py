@@ -10,15 +10,16 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, RUNNER, SETTINGS, Reply, Task, blank, context, deployed, sha256
 
-from tasks import facts as facts_module
-from tasks.facts import Facts, Managed, Unit
-from tasks.findings import Case
+from tasks.changes.stream import changes, files, lag, place, restoring, state, trouble
+from tasks.engine import facts as facts_module
+from tasks.engine.change import digest
+from tasks.engine.facts import Facts, Managed, Unit
+from tasks.engine.settings import Settings
+from tasks.engine.templates import read
+from tasks.findings.case import Case
 from tasks.findings.stream import stream as findings
-from tasks.releases import digest
-from tasks.settings import Settings
-from tasks.stream import changes, files, lag, options, place, restoring, state, stream, trouble
-from tasks.symptoms import Symptoms
-from tasks.templates import read
+from tasks.findings.symptoms import Symptoms
+from tasks.stream import options, stream
 
 UNIT = "mlflow-server-stream.service"
 RUNS = Unit("loaded", "active", "running", "enabled", since=1_799_999_000)

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from host_side import NAME, PARTS, wholly
 
-from tasks.templates import read
+from tasks.engine.templates import read
 
 
 def test_a_switch_makes_the_new_state_the_one_that_is_served(place):

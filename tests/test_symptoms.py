@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tasks.facts import Listener
-from tasks.settings import Settings
-from tasks.symptoms import Certificate, Mount, Symptoms, looking, parse
+from tasks.engine.facts import Listener
+from tasks.engine.settings import Settings
+from tasks.findings.symptoms import Certificate, Mount, Symptoms, looking, parse
 
 REPORTS = [
     "mount\t1000 900 rw 2000 1500 /",

@@ -9,15 +9,15 @@ import pytest
 from jinja2 import UndefinedError
 from stand_ins import SETTINGS, blank
 
-from tasks import deploy
-from tasks.settings import Settings
-from tasks.templates import read, render
+from tasks.changes import files
+from tasks.engine.settings import Settings
+from tasks.engine.templates import read, render
 
 UNIT = {"unit": "mlflow-server", "user": "ubuntu"}
 
 
 def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
-    return {file.path: file.text for file in deploy.files(settings, blank())}
+    return {file.path: file.text for file in files.files(settings, blank())}
 
 
 def test_a_missing_value_is_an_error():
@@ -97,7 +97,7 @@ def test_proxied_clients_are_not_told_of_a_way_past_the_server(access, hidden):
 def test_a_second_environment_shares_no_path_port_or_prefix_with_the_first():
     settings = Settings(bucket="my-bucket", environment="staging", port=5010)
     root = f"/home/ubuntu/{settings.unit}"
-    second = {file.path: file.text for file in deploy.files(settings, blank(root=root))}
+    second = {file.path: file.text for file in files.files(settings, blank(root=root))}
     assert not rendered().keys() & second.keys()
     for path, text in second.items():
         assert "staging" in path, path

@@ -15,13 +15,16 @@ from cryptography.x509.oid import NameOID
 from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, blank, configured, context, deployed, sha256
 
-from tasks import deploy, tls
-from tasks.credentials import Login
-from tasks.facts import Facts, Managed, Tls
-from tasks.settings import Settings
+from tasks import tls
+from tasks.changes import certificates
+from tasks.changes import deploy as deploy_changes
+from tasks.changes import tls as tls_changes
+from tasks.engine.facts import Facts, Managed, Tls
+from tasks.engine.login import Login
+from tasks.engine.settings import Settings
 
 NAME = "mlflow.example.org"
-ACME = Tls(NAME, tls.LETS_ENCRYPT)
+ACME = Tls(NAME, tls_changes.LETS_ENCRYPT)
 OWN = Tls(NAME, "own")
 LOGIN = Login("admin", "a long password")
 NOW = datetime.now(timezone.utc)
@@ -138,7 +141,7 @@ def test_a_dns_name_and_an_address_for_warnings_are_enough(name):
 def test_a_pair_that_fits_is_taken(files):
     certificate, secret = files(GOOD + ROOT_OF_ALL, pem(SERVER))
     tls.refuse_nonsense(NAME, certificate=certificate, key=secret)
-    chain, read = tls.own_pair(NAME, certificate, secret)
+    chain, read = certificates.own_pair(NAME, certificate, secret)
     assert (chain.encode(), read.encode()) == (GOOD + ROOT_OF_ALL, pem(SERVER))
 
 
@@ -165,7 +168,7 @@ OTHER = key()
 )  # fmt: skip
 def test_a_pair_that_does_not_fit_is_named(files, certificate, secret, reason):
     with pytest.raises(Exit, match=reason):
-        tls.own_pair(NAME, *files(certificate, secret))
+        certificates.own_pair(NAME, *files(certificate, secret))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_a_pair_that_does_not_fit_is_named(files, certificate, secret, reason):
     ],
 )
 def test_a_star_stands_for_one_label(known, name, wanted):
-    assert tls.covers(known, name) is wanted
+    assert certificates.covers(known, name) is wanted
 
 
 def test_one_name_is_not_given_to_two_hosts():
@@ -198,7 +201,7 @@ def test_the_authority_is_asked_before_anything_is_shipped(capsys):
     (run,) = c.recorder.changes
     assert run.steps.index("certbot certonly") < run.steps.index('say "put $path"')
     assert f"name={NAME} email=me@example.org\n" in run.steps
-    assert f"authority={tls.LETS_ENCRYPT} addresses=" in run.steps
+    assert f"authority={tls_changes.LETS_ENCRYPT} addresses=" in run.steps
     assert f"server_name {NAME};" in run.files["challenge.conf"]
     places = run.files["places"].splitlines()
     assert [line.split("\t")[2] for line in places] == [
@@ -206,7 +209,7 @@ def test_the_authority_is_asked_before_anything_is_shipped(capsys):
         f"{ROOT}/start_mlflow_server.sh",
         f"{ROOT}/.tls",
     ]
-    assert run.files["file2"] == f"{NAME} {tls.LETS_ENCRYPT}\n"
+    assert run.files["file2"] == f"{NAME} {tls_changes.LETS_ENCRYPT}\n"
     assert " restart=yes\n" in run.steps
     assert f"tls_name={NAME} certificate=/etc/letsencrypt/live/{NAME}/fullchain.pem" in run.steps
     out = capsys.readouterr().out
@@ -229,28 +232,28 @@ def test_the_same_again_is_nothing(capsys):
         (served(certificate_until=1_799_999_999), True),
         (served(Tls(NAME, "https://trial.example/dir")), True),
         (served(OWN), True),
-        (served(Tls("former.example.org", tls.LETS_ENCRYPT)), True),
+        (served(Tls("former.example.org", tls_changes.LETS_ENCRYPT)), True),
         # Its certificate is good: only the server is put right.
         (served(well=None), False),
     ],
 )
 def test_a_certificate_is_asked_for_only_where_there_is_none_that_will_do(facts, asked):
-    changes = tls.enabling(SETTINGS, facts, LOGIN, ACME, email="me@example.org")
+    changes = tls_changes.enabling(SETTINGS, facts, LOGIN, ACME, email="me@example.org")
     assert changes
     assert ("certbot certonly" in changes[0].script) is asked
 
 
 def test_what_the_former_name_needed_is_taken_away():
-    former = served(Tls("former.example.org", tls.LETS_ENCRYPT))
+    former = served(Tls("former.example.org", tls_changes.LETS_ENCRYPT))
     assert "uncertified=former.example.org unused=''" in (
-        tls.enabling(SETTINGS, former, LOGIN, ACME)[-1].script
+        tls_changes.enabling(SETTINGS, former, LOGIN, ACME)[-1].script
     )
-    (change,) = tls.forgetting(SETTINGS, served(OWN), ACME)
+    (change,) = tls_changes.forgetting(SETTINGS, served(OWN), ACME)
     assert f"unused='{CERTIFICATE} {KEY}'" in change.script
-    (change,) = tls.forgetting(SETTINGS, served(), OWN)
+    (change,) = tls_changes.forgetting(SETTINGS, served(), OWN)
     assert f"uncertified={NAME} " in change.script
-    assert tls.forgetting(SETTINGS, served(OWN), OWN) == []
-    assert tls.forgetting(SETTINGS, deployed(), ACME) == []
+    assert tls_changes.forgetting(SETTINGS, served(OWN), OWN) == []
+    assert tls_changes.forgetting(SETTINGS, deployed(), ACME) == []
 
 
 def test_an_authority_s_own_ca_travels_with_it(tmp_path):
@@ -305,15 +308,15 @@ def test_a_host_without_a_server_gets_no_name(facts):
 
 def test_a_deploy_keeps_the_name_whatever_the_settings_say():
     facts = served()
-    assert deploy.changes(SETTINGS, facts, LOGIN) == []
+    assert deploy_changes.changes(SETTINGS, facts, LOGIN) == []
     gone = replace(facts, files={k: v for k, v in facts.files.items() if "nginx" not in k})
-    (change,) = deploy.changes(SETTINGS, gone, LOGIN)
+    (change,) = deploy_changes.changes(SETTINGS, gone, LOGIN)
     assert f"server_name {NAME};" in str(change.files["file0"])
     assert f"tls_name={NAME} " in change.script
 
 
 def test_without_a_name_nobody_looks_for_one():
-    (change,) = deploy.changes(SETTINGS, replace(deployed(), well=None), LOGIN)
+    (change,) = deploy_changes.changes(SETTINGS, replace(deployed(), well=None), LOGIN)
     assert "\ntls_name= certificate=\n" in change.script
 
 
@@ -334,7 +337,7 @@ def test_disable_closes_the_doors_first_and_forgets_last(capsys):
     assert "listen 443" not in run.files["file0"]
     assert "tls_name= certificate=\n" in run.steps
     assert f"uncertified={NAME} " in run.steps
-    assert f"unused='{tls.authority_path(SETTINGS)} {ROOT}/.tls'" in run.steps
+    assert f"unused='{tls_changes.authority_path(SETTINGS)} {ROOT}/.tls'" in run.steps
     assert run.steps.index("nginx -t") < run.steps.index("uncertified=")
     assert "the way in is the tunnel: ./fab -H ec2 tunnel" in capsys.readouterr().out
 
@@ -399,12 +402,12 @@ FOUND = {
     ],
 )
 def test_show_says_what_is_and_what_is_wrong(found, line):
-    row = tls.row_of(ACME, 1_800_000_000, FOUND | found)
+    row = tls_changes.row_of(ACME, 1_800_000_000, FOUND | found)
     assert any(said.startswith(line) for said in tls.lines(row)), tls.lines(row)
 
 
 def test_a_certificate_that_is_gone_is_said(capsys):
-    row = tls.row_of(OWN, 1_800_000_000, {"served": ""})
+    row = tls_changes.row_of(OWN, 1_800_000_000, {"served": ""})
     assert row["days_left"] is None
     tls.show_tls({"ec2": row, "b": {"name": None}})
     out = capsys.readouterr().out

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tasks import paths, transfer
-from tasks.transfer import Disappointed, Errand, fetch, run_for, send
+from tasks.engine import paths
+from tasks.laptop import transfer
+from tasks.laptop.transfer import Disappointed, Errand, fetch, run_for, send
 
 Entry = namedtuple("Entry", "path is_dir file_size")
 CONTENT = {"MLmodel": b"flavors", "data/model.pkl": b"\x00\x01", "data/a b/empty": b""}

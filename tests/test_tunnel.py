@@ -18,9 +18,9 @@ import pytest
 from invoke import Exit
 from stand_ins import Task, blank, context
 
-from tasks import keeper, machine
 from tasks import tunnel as module
-from tasks.settings import Settings
+from tasks.engine.settings import Settings
+from tasks.laptop import keeper, machine, tunnels
 
 # Plays ssh: notes its words, and does what the files in its folder say.
 SSH = """#!@PYTHON@
@@ -118,13 +118,13 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ssh]:
     ssh.mode("healthy")
     yield ssh
     ssh.mode("healthy")
-    for lock in module._folder().glob("*.lock"):
-        module._end(keeper.Place(str(lock.with_suffix(""))))
+    for lock in tunnels._folder().glob("*.lock"):
+        tunnels._end(keeper.Place(str(lock.with_suffix(""))))
 
 
 @pytest.fixture
 def port() -> int:
-    return module.free_port()
+    return tunnels.free_port()
 
 
 @pytest.fixture
@@ -137,14 +137,14 @@ def another(local_port: int, alias: str = "beta", **values: Any) -> Task:
     return context(blank(), settings, alias)
 
 
-def there(c: Task) -> module.Tunnel:
-    found = module.opened(c.server)
+def there(c: Task) -> tunnels.Tunnel:
+    found = tunnels.opened(c.server)
     assert found is not None
     return found
 
 
 def there_is_none(c: Task) -> bool:
-    return module.opened(c.server) is None and left(c) == []
+    return tunnels.opened(c.server) is None and left(c) == []
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
@@ -155,7 +155,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
 
 
 def left(c: Task) -> list[machine.Process]:
-    return module._running(module.place_of(c.server))
+    return tunnels._running(tunnels.place_of(c.server))
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def healthy() -> Iterator[int]:
 
 def test_the_connection_is_unattended_and_does_nothing_else(c, ssh):
     module.tunnel(c, background=True)
-    path = module.place_of(c.server).socket
+    path = tunnels.place_of(c.server).socket
     assert ssh.words[0] == (
         f"-N -M -S {path} -o ClearAllForwardings=yes -o RemoteCommand=none "
         "-o PermitLocalCommand=no -o ControlPath=none -o ControlPersist=no -o BatchMode=yes "
@@ -191,7 +191,7 @@ def test_the_connection_is_unattended_and_does_nothing_else(c, ssh):
 def test_the_forward_is_for_loopback_alone_and_no_configuration_adds_to_it(ssh, port):
     c = another(port, "ec2", port=6000)
     module.tunnel(c, background=True)
-    path = module.place_of(c.server).socket
+    path = tunnels.place_of(c.server).socket
     assert ssh.words[1] == (
         f"-F /dev/null -S {path} -O forward -L 127.0.0.1:{port}:127.0.0.1:6000 -- ec2"
     )
@@ -199,7 +199,7 @@ def test_the_forward_is_for_loopback_alone_and_no_configuration_adds_to_it(ssh, 
 
 def test_the_forward_of_a_single_task_is_spelt_for_loopback_alone():
     c = context(blank(), Settings(bucket="my-bucket", port=6000))
-    assert module.forward(c.server, 5001) == [
+    assert tunnels.forward(c.server, 5001) == [
         "-N", "-o", "ExitOnForwardFailure=yes",
         "-o", "ServerAliveInterval=4", "-o", "ServerAliveCountMax=3",
         "-L", "127.0.0.1:5001:127.0.0.1:6000",
@@ -273,7 +273,7 @@ def test_two_that_open_it_at_once_open_one(c, ssh, capsys):
 def test_one_that_is_open_on_another_port_is_not_called_the_same(c, ssh):
     module.tunnel(c, background=True)
     with pytest.raises(Exit, match=r"is open already, from port .* tunnel\.close"):
-        module.tunnel(c, background=True, local_port=module.free_port())
+        module.tunnel(c, background=True, local_port=tunnels.free_port())
 
 
 def test_a_refusal_is_openssh_s_last_line_and_leaves_nothing(c, ssh):
@@ -285,7 +285,7 @@ def test_a_refusal_is_openssh_s_last_line_and_leaves_nothing(c, ssh):
             "ssh cannot open the tunnel to ec2: Permission denied (publickey). "
             "If its key has a passphrase, type: ssh-add. Try: ssh ec2 true"
         )
-    assert module.opened(c.server) is None
+    assert tunnels.opened(c.server) is None
     assert left(c) == []
 
 
@@ -298,8 +298,8 @@ def test_with_a_terminal_ssh_may_ask_once_before_nobody_is_there(c, ssh, monkeyp
         ssh.mode("healthy")
         return True
 
-    monkeypatch.setattr(module, "interactive", lambda: True)
-    monkeypatch.setattr(module, "_acquaint", acquaint)
+    monkeypatch.setattr(tunnels, "interactive", lambda: True)
+    monkeypatch.setattr(tunnels, "_acquaint", acquaint)
     module.tunnel(c, background=True)
     assert asked == [c.server]
     assert there(c).condition == "open"
@@ -307,18 +307,18 @@ def test_with_a_terminal_ssh_may_ask_once_before_nobody_is_there(c, ssh, monkeyp
 
 def test_a_key_that_always_asks_cannot_keep_a_tunnel(c, ssh, monkeypatch):
     ssh.mode("refuse")
-    monkeypatch.setattr(module, "interactive", lambda: True)
-    monkeypatch.setattr(module, "_acquaint", lambda server: True)
+    monkeypatch.setattr(tunnels, "interactive", lambda: True)
+    monkeypatch.setattr(tunnels, "_acquaint", lambda server: True)
     with pytest.raises(Exit, match="Type ssh-add first, or leave --background away"):
         module.tunnel(c, background=True)
 
 
 def test_ssh_asks_without_anything_that_the_configuration_adds(c, ssh):
-    assert module._acquaint(c.server)
-    assert ssh.words == [f"-T {' '.join(module.ALONE)} -- ec2 true"]
+    assert tunnels._acquaint(c.server)
+    assert ssh.words == [f"-T {' '.join(tunnels.ALONE)} -- ec2 true"]
     ssh.mode("stranger")
     with pytest.raises(Exit, match="ssh cannot log in to ec2"):
-        module._acquaint(c.server)
+        tunnels._acquaint(c.server)
 
 
 @pytest.mark.parametrize("number", [80, 65536, -1])
@@ -328,7 +328,7 @@ def test_a_port_that_cannot_be_is_refused(c, ssh, number):
 
 
 def test_a_port_given_by_hand_wins(c, ssh):
-    other = module.free_port()
+    other = tunnels.free_port()
     module.tunnel(c, background=True, local_port=other)
     assert there(c).local_port == other
 
@@ -353,7 +353,7 @@ def test_a_listener_on_the_other_localhost_is_in_the_way_too(port):
     except OSError:
         pytest.skip("no IPv6 here")
     with listening, pytest.raises(Exit, match=f"Port {port} of this machine is taken"):
-        module.refuse_taken(port)
+        tunnels.refuse_taken(port)
 
 
 def test_a_port_that_is_taken_by_a_tunnel_of_ours_says_how_to_close_that(c, ssh, port):
@@ -390,11 +390,11 @@ def test_a_port_that_somebody_takes_while_ssh_connects_is_passed_over(c, ssh, po
 def test_no_free_port_is_said(c, monkeypatch):
     monkeypatch.setattr(module.machine, "next_free", lambda port: None)
     with pytest.raises(Exit, match="No port of this machine is free from"):
-        module._free(5001, any_port=True)
+        tunnels._free(5001, any_port=True)
 
 
 def test_a_free_port_can_be_bound():
-    with socket.create_server(("127.0.0.1", module.free_port())):
+    with socket.create_server(("127.0.0.1", tunnels.free_port())):
         pass
 
 
@@ -407,7 +407,7 @@ def test_a_lost_connection_comes_back_by_itself(c, ssh, port):
     os.kill(former, signal.SIGKILL)
     until(lambda: there(c).losses == 1 and there(c).condition == "open", "connected again")
     assert there(c).ssh != (former,)
-    assert module.answers(port)
+    assert tunnels.answers(port)
 
 
 def test_while_it_does_not_come_back_the_reason_is_known(c, ssh):
@@ -478,7 +478,7 @@ def test_what_a_killed_keeper_left_is_ended_before_it_is_opened_anew(c, ssh):
 
 def test_files_that_are_taken_away_end_it(c, ssh):
     module.tunnel(c, background=True)
-    module.place_of(c.server).state.unlink()
+    tunnels.place_of(c.server).state.unlink()
     until(lambda: not left(c), "it ended by itself")
 
 
@@ -489,10 +489,10 @@ def test_close_closes_it_and_leaves_nothing(c, ssh, port, capsys):
     module.tunnel(c, background=True)
     module.close(c)
     assert "tunnel closed" in capsys.readouterr().out
-    assert module.opened(c.server) is None
+    assert tunnels.opened(c.server) is None
     assert left(c) == []
     assert not machine.is_taken(port)
-    assert [file.suffix for file in module._folder().iterdir()] == [".lock"]
+    assert [file.suffix for file in tunnels._folder().iterdir()] == [".lock"]
 
 
 def test_closing_what_is_not_open_is_no_error(c, ssh, capsys):
@@ -501,7 +501,7 @@ def test_closing_what_is_not_open_is_no_error(c, ssh, capsys):
 
 
 def test_a_process_is_ours_only_by_its_command_line(c):
-    place = module.place_of(c.server)
+    place = tunnels.place_of(c.server)
     assert place.is_mark_of(f"ssh -N -M -S {place.socket} -- ec2")
     assert place.is_mark_of(f"python -I -S /x/keeper.py {place.base} 3 background")
     assert not place.is_mark_of(f"tail -f {place.log}")
@@ -511,9 +511,9 @@ def test_a_process_is_ours_only_by_its_command_line(c):
 
 def test_a_host_that_goes_away_takes_its_tunnel_along(c, ssh):
     module.tunnel(c, background=True)
-    module.close_all_to("somebody else")
+    tunnels.close_all_to("somebody else")
     assert there(c).condition == "open"
-    module.close_all_to(c.server.identity)
+    tunnels.close_all_to(c.server.identity)
     assert left(c) == []
 
 
@@ -525,7 +525,7 @@ def in_the_foreground(c: Task, then: Callable[[], None]) -> None:
 
     def later() -> None:
         try:
-            until(lambda: module.opened(c.server) and there(c).condition == "open", "open")
+            until(lambda: tunnels.opened(c.server) and there(c).condition == "open", "open")
             then()
         finally:
             c.server.interrupted.set()
@@ -542,7 +542,7 @@ def test_in_the_foreground_ctrl_c_closes_it(c, ssh, capsys):
     assert "Ctrl-C closes it" in out
     assert out.endswith("tunnel closed\n")
     assert left(c) == []
-    assert module.opened(c.server) is None
+    assert tunnels.opened(c.server) is None
 
 
 def test_in_the_foreground_a_loss_is_said_and_mended(c, ssh, monkeypatch, capsys):
@@ -612,7 +612,7 @@ def test_status_says_what_to_type(c, ssh, capsys):
 def test_status_shows_the_tunnels_of_other_environments_and_hosts_too(c, ssh, port, capsys):
     module.tunnel(another(port, "ec2", environment="staging"), background=True)
     assert [row["state"] for row in module.status(c)] == ["closed", "open"]
-    module.tunnel(another(module.free_port(), "gamma"), background=True)
+    module.tunnel(another(tunnels.free_port(), "gamma"), background=True)
     capsys.readouterr()
     module.show({"ec2": module.status(c)})
     out = capsys.readouterr().out
@@ -621,7 +621,7 @@ def test_status_shows_the_tunnels_of_other_environments_and_hosts_too(c, ssh, po
 
 
 def test_a_state_that_nobody_keeps_is_stale(c, ssh):
-    place = module.place_of(c.server)
+    place = tunnels.place_of(c.server)
     keeper.State("ec2", None, 5001, 5000, ["ssh"], connected=1.0).write(place)
     (row,) = module.status(c)
     assert row["state"] == "stale"
@@ -632,31 +632,31 @@ def test_a_state_that_nobody_keeps_is_stale(c, ssh):
 
 @pytest.mark.parametrize("text", ["", "{", '{"host": "ec2"}', "[]"])
 def test_a_state_of_another_version_is_as_good_as_none(c, text):
-    module.place_of(c.server).state.write_text(text)
-    assert module.opened(c.server) is None
+    tunnels.place_of(c.server).state.write_text(text)
+    assert tunnels.opened(c.server) is None
 
 
 def test_health_is_asked_past_any_proxy(healthy, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert module.answers(healthy)
+    assert tunnels.answers(healthy)
 
 
 def test_nobody_who_listens_is_no_answer(port):
-    assert not module.answers(port)
+    assert not tunnels.answers(port)
 
 
 # -- places ------------------------------------------------------------------------------------
 
 
 def test_its_files_are_in_a_folder_of_ours_alone(c):
-    path = module.place_of(c.server).socket
+    path = tunnels.place_of(c.server).socket
     assert len(path.stem) == 16
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_every_server_has_a_place_of_its_own():
     places = {
-        module.place_of(context(blank(), Settings(**values), alias).server)
+        tunnels.place_of(context(blank(), Settings(**values), alias).server)
         for alias in ("alpha", "beta")
         for values in ({}, {"environment": "staging"})
     }
@@ -677,7 +677,7 @@ def test_a_folder_that_others_may_enter_is_refused(c, mode):
     folder.mkdir(parents=True)
     folder.chmod(mode)
     with pytest.raises(Exit, match="belongs to somebody else"):
-        module.place_of(c.server)
+        tunnels.place_of(c.server)
 
 
 def test_a_folder_with_too_long_a_name_is_refused_before_ssh_dies_of_it(c, ssh, monkeypatch, home):
@@ -690,7 +690,7 @@ def test_a_folder_with_too_long_a_name_is_refused_before_ssh_dies_of_it(c, ssh, 
 
 
 def test_the_process_ends_with_the_block_whatever_happens_in_it(c, ssh, port):
-    with pytest.raises(ValueError, match="inside"), module.forwarded(c.server, port) as process:
+    with pytest.raises(ValueError, match="inside"), tunnels.forwarded(c.server, port) as process:
         raise ValueError("inside")
     assert process.poll() is not None
 
@@ -699,6 +699,6 @@ def test_a_refusal_there_is_openssh_s_last_line_too(c, ssh, port):
     ssh.mode("refuse")
     with (
         pytest.raises(Exit, match=r"Permission denied \(publickey\)"),
-        module.forwarded(c.server, port),
+        tunnels.forwarded(c.server, port),
     ):
         pass

@@ -9,13 +9,14 @@ import pytest
 from invoke import Exit
 from stand_ins import RUNNER, SETTINGS, Reply, Task, blank, configured, context, deployed
 
-from tasks import releases
-from tasks.deploy import wellness
-from tasks.facts import Facts
-from tasks.install import NEEDED_KB
-from tasks.releases import release_of
-from tasks.settings import Settings
-from tasks.upgrade import lost, rollback, rolling_back, upgrade, upgrading
+from tasks.changes import releases
+from tasks.changes.files import wellness
+from tasks.changes.install import NEEDED_KB
+from tasks.changes.releases import release_of
+from tasks.changes.upgrade import rolling_back, upgrading
+from tasks.engine.facts import Facts
+from tasks.engine.settings import Settings
+from tasks.upgrade import lost, rollback, upgrade
 
 RELEASE = release_of(SETTINGS)
 OLD = "3.16.0-00000000"
@@ -72,7 +73,7 @@ def test_the_new_release_tries_its_own_databases():
 
 def test_after_an_upgrade_nothing_is_left_for_deploy():
     """What is written down as well is what deploy would write down on the new release."""
-    from tasks.deploy import auth_file, files
+    from tasks.changes.files import auth_file, files
 
     facts = running()
     after = running(RELEASE)

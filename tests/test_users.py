@@ -10,10 +10,12 @@ import pytest
 from invoke import Exit
 from stand_ins import SETTINGS, Reply, Task, blank, context, deployed
 
-from tasks import credentials, users
-from tasks.console import console
-from tasks.credentials import Login
-from tasks.settings import Settings
+from tasks import users
+from tasks.changes import team
+from tasks.engine import credentials
+from tasks.engine.console import console
+from tasks.engine.login import Login
+from tasks.engine.settings import Settings
 
 OWN = Login("admin", "the-password-kept-here")
 DONE = Reply("@report {}\n@exit 0\n")
@@ -227,7 +229,7 @@ def written(folder: Path, text: str) -> Path:
 def test_a_team_is_read_one_user_with_all_grants(tmp_path):
     file = written(tmp_path, "\ufeffname, admin, experiment, model, permission\n"
                    "al,,iris,,edit\nal,yes,,m,READ\nbo,no,,,\n")  # fmt: skip
-    assert users.team(file) == (
+    assert team.team(file) == (
         [{"name": "al", "admin": True}, {"name": "bo", "admin": False}],
         [{"name": "al", "on": "iris", "model": False, "permission": "EDIT"},
          {"name": "al", "on": "m", "model": True, "permission": "READ"}],

@@ -14,11 +14,12 @@ import pytest
 from invoke import Exit
 from stand_ins import SETTINGS, Reply, Task, blank, context, deployed
 
-from tasks import credentials, paths
 from tasks import verify as module
-from tasks.credentials import Login
-from tasks.facts import Unit
-from tasks.settings import Settings
+from tasks.engine import credentials, paths
+from tasks.engine.facts import Unit
+from tasks.engine.login import Login
+from tasks.engine.settings import Settings
+from tasks.laptop import play
 
 LOGIN = Login("admin", "correct horse battery")
 
@@ -37,7 +38,7 @@ def test_nothing_of_the_operator_s_leaks_into_the_client(monkeypatch):
         "DATABRICKS_HOST",
     ):
         monkeypatch.setenv(name, "the operator's")
-    environment = module.client_environment(LOGIN, "http://localhost:5001")
+    environment = play.client_environment(LOGIN, "http://localhost:5001")
     assert "the operator's" not in environment.values()
     assert not any(name.startswith("AWS_") for name in environment)
     assert environment["MLFLOW_TRACKING_URI"] == "http://localhost:5001"
@@ -47,14 +48,14 @@ def test_nothing_of_the_operator_s_leaks_into_the_client(monkeypatch):
 
 def test_a_proxy_of_the_operator_s_does_not_hide_the_tunnel(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
-    environment = module.client_environment(LOGIN, "x")
+    environment = play.client_environment(LOGIN, "x")
     assert environment["HTTP_PROXY"] == "http://proxy:3128"
     assert "localhost" in environment["NO_PROXY"]
     assert environment["no_proxy"] == environment["NO_PROXY"]
 
 
 def test_the_trial_finds_this_project_from_any_folder():
-    assert module.client_environment(LOGIN, "x")["PYTHONPATH"] == str(paths.PROJECT)
+    assert play.client_environment(LOGIN, "x")["PYTHONPATH"] == str(paths.PROJECT)
 
 
 # -- running it --------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Trial:
         yield None
 
     monkeypatch.setattr(module, "forwarded", forwarded)
-    monkeypatch.setattr(module.subprocess, "Popen", trial)
+    monkeypatch.setattr(subprocess, "Popen", trial)
     return trial
 
 
@@ -191,7 +192,7 @@ def test_a_trial_that_complains_at_length_does_not_block(monkeypatch):
     script = "import sys; sys.stderr.write('x' * 10**6); print('{\"step\": \"done\"}')"
     popen = subprocess.Popen
     monkeypatch.setattr(
-        module.subprocess,
+        subprocess,
         "Popen",
         lambda words, **options: popen([sys.executable, "-c", script], **options),
     )
@@ -217,5 +218,5 @@ def test_without_a_login_it_says_how_to_give_one(trial):
 def test_a_program_is_told_one_line_and_heard_line_by_line(script, failure, heard):
     said: list[dict[str, Any]] = []
     words = [sys.executable, "-c", f"import json, os, sys; {script}"]
-    assert module.play(words, {}, said.append, "a line") == failure
+    assert play.play(words, {}, said.append, "a line") == failure
     assert said == heard

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks import schedule
-from tasks.findings.case import Case, Finding
+from tasks.changes import schedule
+from tasks.changes.service import failed_by_timer
 from tasks.findings.stream import stream
-from tasks.service import failed_by_timer
-from tasks.symptoms import Symptoms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.case import Case, Finding
+    from tasks.findings.symptoms import Symptoms
 
 UNSCHEDULED = 7 * 86400  # seconds after which a backup that is made by hand is an old one
 

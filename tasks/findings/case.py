@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from tasks.console import completed, typed
-from tasks.facts import Facts
-from tasks.symptoms import Symptoms
+from tasks.engine.typed import completed, typed
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from typing import Literal
+
+    from tasks.engine.facts import Facts
+    from tasks.engine.settings import Settings
+    from tasks.findings.symptoms import Symptoms
 
 STARTING = 120  # seconds that a start may take; await_health of files/host/health.sh waits as long
 

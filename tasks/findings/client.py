@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tasks.findings.case import Case, Finding
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.case import Case, Finding
 
 SOURCES = {
     "variables": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of this shell",

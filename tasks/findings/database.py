@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tasks import stores
-from tasks.findings.case import Case, Finding
-from tasks.releases import version_of
+from tasks.changes.releases import version_of
+from tasks.engine import stores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from tasks.findings.case import Case, Finding
 
 
 def database(case: Case) -> Iterator[Finding]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks.findings.case import Case, Finding
-from tasks.service import TIMED
-from tasks.symptoms import Mount
+from tasks.changes.service import TIMED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.case import Case, Finding
+    from tasks.findings.symptoms import Mount
 
 # A disk with less than this is full for SQLite, nginx and the journal alike.
 FULL_KB = 100 * 1024
+
 NEARLY = 0.10  # of a file system's room; below, and below NEARLY_KB, it is nearly full
+
 NEARLY_KB = 5 * 1024 * 1024
+
 # AWS's documentation of RequestTimeTooSkewed: S3 takes 15 minutes; other AWS services take 5.
 SKEW = 300
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks.facts import Listener
-from tasks.findings.case import Case, Finding
-from tasks.site import pair
+from tasks.changes.site import pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.engine.facts import Listener
+    from tasks.findings.case import Case, Finding
 
 RENEW = 21  # days; certbot renews 30 days before the end, so that then something is wrong
+
 LOOPBACK = ("127.", "[::1]", "localhost")
+
 SERVERS = ("mlflow", "uvicorn", "gunicorn")
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks import configure, deploy
-from tasks.findings.case import STARTING, Case, Finding
+from tasks.changes import files
+from tasks.engine import facts as facts_engine
+from tasks.findings.case import STARTING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.case import Case, Finding
 
 RESTARTS = 3  # of themselves nobody's fault: a kill, a reboot of the database
 
@@ -114,7 +120,7 @@ def _memory(case: Case) -> Iterator[Finding]:
     workers = case.facts.workers
     have = case.facts.memory_kb / 1024
     if workers:
-        need = deploy.FIRST_WORKER_MB + (workers - 1) * deploy.MORE_WORKER_MB
+        need = files.FIRST_WORKER_MB + (workers - 1) * files.MORE_WORKER_MB
         if need > 0.9 * have:
             yield case.finding(
                 "memory-small",
@@ -178,12 +184,12 @@ def settings(case: Case) -> Iterator[Finding]:
     """Compare the host's files with what the settings say they should be."""
     if not case.settings.bucket or case.facts.release is None:
         return
-    wanted = deploy.files(case.settings, case.facts)
+    wanted = files.files(case.settings, case.facts)
     differing = [
         file.path
         for file in wanted
         if file.path in case.facts.files
-        and not configure.is_there(case.facts, file.path, file.text, file.mode)
+        and not facts_engine.is_there(case.facts, file.path, file.text, file.mode)
     ]
     if differing:
         yield case.finding(

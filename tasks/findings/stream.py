@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks import configure
-from tasks import stream as streaming
-from tasks.findings.case import Case, Finding
+from tasks.changes import stream as stream_changes
+from tasks.engine import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.case import Case, Finding
 
 
 def stream(case: Case) -> Iterator[Finding]:
@@ -17,7 +21,7 @@ def stream(case: Case) -> Iterator[Finding]:
     error = case.symptoms.stream_error
     why = f"It says: {error}." if error else f"journalctl -u {name} says why."
     restart = f"sudo systemctl restart {name}"
-    if wrong := streaming.trouble(case.settings, case.facts):
+    if wrong := stream_changes.trouble(case.settings, case.facts):
         seen = f"systemctl: {name}.service {unit.active}; Litestream's own list"
         if unit.active != "active":
             yield case.finding("stream-stopped", wrong, seen, why, script=restart)
@@ -43,10 +47,10 @@ def stream(case: Case) -> Iterator[Finding]:
         yield case.finding("stream-errors", "The stream runs, and has had errors of late.",
                            f"journalctl -u {name}", why, severity="note",
                            type=(case.fab("backup.stream", "verify"),))  # fmt: skip
-    every = case.facts.stream_every or streaming.EVERY
+    every = case.facts.stream_every or stream_changes.EVERY
     if case.settings.bucket and not all(
-        configure.is_there(case.facts, *file)
-        for file in streaming.files(case.settings, case.facts, every)
+        facts.is_there(case.facts, *file)
+        for file in stream_changes.files(case.settings, case.facts, every)
     ):
         yield case.finding(
             "stream-due",

@@ -5,6 +5,8 @@ name (machine, bridge, table, mark of a process) comes from the state folder's p
 clones and tests live side by side, and whatever a crash leaves is found again by `up` and `down`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
@@ -12,19 +14,24 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
-from tasks import paths
+from tasks.engine import paths
+from tasks.engine.console import console
 from tasks.rehearsal import host, image, nspawn, processes, store
 from tasks.rehearsal.network import Network, address, firewalls, gateway, others
 from tasks.rehearsal.trees import alone, clear, room
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ipaddress import IPv4Network
+
 BUCKET = "mlflow-rehearsal"
+
 # The program that is looked for, and the Debian package that brings it.
 PROGRAMS = {
     "debootstrap": "debootstrap",
@@ -33,8 +40,11 @@ PROGRAMS = {
     "ip": "iproute2",
     "ssh-keygen": "openssh-client",
 }
+
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
 PATIENCE = 60.0
+
 MOST = 50
 
 
@@ -431,3 +441,10 @@ def _write(path: Path, text: str) -> None:
     part.touch(mode=0o600)
     part.write_text(text)
     part.replace(path)
+
+
+def ours() -> Rehearsal:
+    """Return the rehearsal hosts of this clone."""
+    from tasks.rehearsal import Rehearsal
+
+    return Rehearsal(paths.rehearsal(), console.say)

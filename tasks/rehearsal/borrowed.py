@@ -4,14 +4,22 @@ Package sources, proxies, name servers, private certificates and package indexes
 machine's own configuration, as pure functions of text.
 """
 
+from __future__ import annotations
+
 import configparser
 import re
-from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+
 SUFFIXES = ("", "-updates", "-security")
+
 # Proxies and settings that work from any address; one on the loopback would not.
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
+
 INDEXES = (
     "UV_DEFAULT_INDEX",
     "UV_INDEX",
@@ -21,6 +29,7 @@ INDEXES = (
     "UV_INSECURE_HOST",
     "UV_HTTP_TIMEOUT",
 )
+
 PIP = (
     "index-url",
     "extra-index-url",

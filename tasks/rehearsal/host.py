@@ -1,5 +1,7 @@
 """Make a copy of the base image one certain host: name, keys, address, way to the network."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import socket
@@ -9,7 +11,9 @@ from pathlib import Path
 from tasks.rehearsal import borrowed, image
 
 PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
+
 RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+
 HOST_KEY = Path("etc/ssh/ssh_host_ed25519_key")
 
 

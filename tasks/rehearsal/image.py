@@ -1,5 +1,7 @@
 """Make the base image that rehearsal hosts are copied from: a Debian as a cloud would ship it."""
 
+from __future__ import annotations
+
 import hashlib
 import subprocess
 import time
@@ -14,6 +16,7 @@ from tasks.rehearsal.trees import alone, clear, room
 Say = Callable[[str], None]
 
 SUITES = ("bookworm", "trixie")
+
 # What the image of a cloud surely has. Not nginx, git or python3-venv: `install` has to bring them.
 PACKAGES = (
     "systemd",
@@ -26,6 +29,7 @@ PACKAGES = (
     "ca-certificates",
     "curl",
 )
+
 # Timers would take the apt lock at random; the rest has no meaning without hardware or a console.
 MASKED = (
     "apt-daily.timer",
@@ -36,6 +40,7 @@ MASKED = (
     "fstrim.timer",
     "getty.target",
 )
+
 FINISH = """\
 useradd --uid 1000 --shell /bin/bash --create-home --groups adm,sudo ubuntu
 chmod 0750 /home/ubuntu
@@ -51,7 +56,9 @@ rm -rf /usr/share/doc/* /usr/share/info/* /usr/share/locale/* /usr/share/man/*
 rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* /var/log/bootstrap.log
 : >/etc/machine-id
 """
+
 NEEDED = 3 * 1024**3
+
 CERTIFICATES = "usr/local/share/ca-certificates"
 
 

@@ -4,26 +4,34 @@ What the kernel holds is the record. All names come from the group's, so that an
 finds them again, and everything is gone by itself after a reboot of the machine.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
 
 from tasks.rehearsal.trees import alone
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from ipaddress import IPv4Address
+
 # One object of what `ip -json` or `nft --json` prints.
 Entry = dict[str, Any]
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
 # A table of this name means: forwarding was off before the first rehearsal host came.
 FORWARDING_WAS_OFF = "sandbox_forwarding_was_off"
+
 METADATA = "169.254.169.254"
+
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")  # RFC 1918
 
 

@@ -1,5 +1,7 @@
 """Boot a folder as a host with systemd-nspawn, find its first process, cut its power."""
 
+from __future__ import annotations
+
 import os
 import re
 import subprocess
@@ -10,9 +12,12 @@ from tasks.rehearsal import processes
 from tasks.rehearsal.trees import alone, clear, filesystem, mounted_in, mountinfo
 
 RUN = Path("/run/systemd/nspawn")
+
 # Names the mount as ours, so that no other is ever unmounted.
 OUR_MOUNT = "remote-mlflow"
+
 PATIENCE = 5.0
+
 # systemd-nspawn(1): with --keep-unit it leaves with 133 when the host wants to reboot.
 KEEP_BOOTING = """\
 groups=$1; shift

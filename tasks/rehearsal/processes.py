@@ -4,6 +4,8 @@ Each carries a mark in its environment. What runs is the record: there is no fil
 to go stale when the machine reboots, and no id that could meanwhile belong to somebody else.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "REMOTE_MLFLOW_SANDBOX"
+
 # What the operator's shell must not hand on: real keys, and the sockets of his own service manager.
 PRIVATE = ("AWS_", "MOTO_", "NOTIFY_", "LISTEN_", "SYSTEMD_")
 

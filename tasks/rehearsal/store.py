@@ -1,20 +1,27 @@
 """Stand in for AWS: moto's server answers as S3, STS, IAM, EC2 and the instance's metadata."""
 
+from __future__ import annotations
+
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
 from tasks.rehearsal import processes
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 BUCKET = "REMOTE_MLFLOW_BUCKET"
+
 USUAL_PORT = 9000
+
 PATIENCE = 60.0
+
 VERSIONED = (
     b'<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
     b"<Status>Enabled</Status></VersioningConfiguration>"

@@ -1,12 +1,17 @@
 """Folders that only one process at a time may change, and folders that must go, mounts and all."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @contextmanager

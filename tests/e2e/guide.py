@@ -14,11 +14,11 @@ from pathlib import Path
 
 from lab import ROOT, SEARCH, UNIT, Host, until
 
-from tasks import paths
+from tasks.changes import releases
 
 LOCKS = {
     "2.22.1": Path(__file__).parent / "releases/2.22.1.txt",
-    "3.16.0": paths.RELEASES / "3.16.0.txt",
+    "3.16.0": releases.RELEASES / "3.16.0.txt",
 }
 PROFILE = "basketworld"
 # What MLflow before 3.17 gives its first user by itself; with 3.16 a careful reader's own password.

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks import paths
+from tasks.engine import paths
+from tasks.laptop.tunnels import free_port
 from tasks.rehearsal import Rehearsal, processes
 from tasks.rehearsal.trees import clear
-from tasks.tunnel import free_port
 
 ROOT = "/home/ubuntu/mlflow-server"
 UNIT = "mlflow-server"

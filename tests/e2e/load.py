@@ -23,9 +23,9 @@ from typing import Any
 
 from lab import Host, Working, until
 
-from tasks.credentials import Login
+from tasks.engine.login import Login
+from tasks.laptop.play import client_environment
 from tasks.rehearsal import processes
-from tasks.verify import client_environment
 
 PROCESSES = 8
 BOUND = 3600  # seconds after which writers stop by themselves, whatever became of the test

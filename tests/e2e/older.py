@@ -20,9 +20,9 @@ from typing import Any
 from lab import CHAIN, ROOT, SEARCH, UNIT, Host, until
 from load import ROWS
 
-from tasks import paths
-from tasks.restore import program
-from tasks.settings import Settings
+from tasks.changes.backup import program
+from tasks.engine import templates
+from tasks.engine.settings import Settings
 
 OLDER, NEWER = "3.16.0", "3.17.2"
 KEPT = "/root/older"  # the server's state as each test begins with it
@@ -126,7 +126,7 @@ class Older:
             "cp -a mlflow.db* basic_auth.db* venv server.env .server-id .mlflow_auth_config "
             f"start_mlflow_server.sh {KEPT}/"
         )
-        shutil.copytree(paths.FILES / "host", self.disk(PROGRAMS))
+        shutil.copytree(templates.FILES / "host", self.disk(PROGRAMS))
 
     def reset(self) -> None:
         """Serve the older release with the marks again, whatever the last test left."""

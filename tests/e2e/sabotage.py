@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from lab import ROOT, UNIT
 from older import NEWER, PROGRAMS, Older
 
-from tasks.install import digest
+from tasks.engine.change import digest
 
 VERSION = "3.99.0"
 LACKING = f"mlflow=={VERSION} \\\n    --hash=sha256:{'0' * 64}\n"  # a lock that cannot be installed

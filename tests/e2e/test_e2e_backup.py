@@ -9,7 +9,7 @@ import threading
 
 from lab import Host, until
 
-from tasks.verify import client_environment
+from tasks.laptop.play import client_environment
 
 WRITE = """
 import sys
@@ -29,7 +29,7 @@ def test_a_backup_under_writers_is_served_with_every_run(host: Host) -> None:
     import subprocess
     import sys
 
-    from tasks.credentials import Login
+    from tasks.engine.login import Login
 
     login = Login(*host.login())
     with host.tunnel() as uri:

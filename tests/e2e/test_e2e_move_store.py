@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
-from tasks.paths import FILES
-from tasks.settings import Settings
+from tasks.engine.settings import Settings
+from tasks.engine.templates import FILES
 
 HOST = FILES / "host"
 NAMES = ("mlflow.db", "basic_auth.db")

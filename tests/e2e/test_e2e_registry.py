@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from lab import CHAIN, Host, until
 
-from tasks.credentials import Login
-from tasks.verify import client_environment
+from tasks.engine.login import Login
+from tasks.laptop.play import client_environment
 
 LOG = """
 import sys, tempfile

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab import Lab, copy_of_the_project, processes
 
-from tasks import paths
+from tasks.engine import paths
 from tasks.rehearsal import Rehearsal
 from tasks.rehearsal.trees import mountinfo
 

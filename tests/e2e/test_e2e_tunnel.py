@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from lab import Host, answer, until
 
-from tasks.machine import Process, processes
-from tasks.tunnel import free_port
+from tasks.laptop.machine import Process, processes
+from tasks.laptop.tunnels import free_port
 
 PROMISE = 10  # seconds until service is back
 POLL = 1.0  # seconds, as a client would

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks.facts import Listener
-from tasks.findings.audit.case import Audit
-from tasks.findings.case import Finding
 from tasks.findings.proxy import SERVERS, is_wide, open_doors
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.engine.facts import Listener
+    from tasks.findings.audit.case import Audit
+    from tasks.findings.case import Finding
+
 RELOAD = "sudo systemctl reload ssh"
+
 # In front of what the distribution's own files say: sshd goes by the first word that it reads.
 DROP_IN = "/etc/ssh/sshd_config.d/00-remote-mlflow.conf"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tasks.advisories import Advisories
-from tasks.audited import Audited
+from tasks.findings.advisories import Advisories
 from tasks.findings.case import Case
+from tasks.findings.safety import Audited
 
 
 @dataclass(frozen=True)

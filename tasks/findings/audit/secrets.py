@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks.findings.audit.case import Audit
-from tasks.findings.case import Finding
 from tasks.findings.server import readable_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.audit.case import Audit
+    from tasks.findings.case import Finding
 
 
 def secrets(case: Audit) -> Iterator[Finding]:

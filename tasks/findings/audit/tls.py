@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks.findings.audit.case import Audit
-from tasks.findings.case import Finding
 from tasks.findings.proxy import certificate
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.audit.case import Audit
+    from tasks.findings.case import Finding
+
 OLD = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1")  # RFC 8996
+
 HALF_A_YEAR = 15_768_000  # seconds: what Mozilla's "intermediate" asks of HSTS is four times that
+
 LOOPBACK = re.compile(r"listen\s+(127\.|\[::1\]|localhost|unix:)")
 
 

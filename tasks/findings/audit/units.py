@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks.findings.audit.case import Audit
-from tasks.findings.case import Finding
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.audit.case import Audit
+    from tasks.findings.case import Finding
 
 HIGHEST = 1.5  # of systemd's own scale from 0 to 10, where it says "OK"
 

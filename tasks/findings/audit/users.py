@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tasks.findings.audit.case import Audit
-from tasks.findings.case import Finding
 from tasks.findings.database import users as administrators
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.audit.case import Audit
+    from tasks.findings.case import Finding
 
 LONG = 14  # days: as far back as the distribution's logrotate keeps nginx's logs
 

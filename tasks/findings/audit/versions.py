@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from tasks.findings.audit.case import Audit
-from tasks.findings.case import Finding
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.findings.audit.case import Audit
+    from tasks.findings.case import Finding
 
 
 def versions(case: Audit) -> Iterator[Finding]:

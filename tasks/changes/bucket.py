@@ -1,0 +1,96 @@
+"""bucket: see the move list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks.changes.releases import python_of
+from tasks.changes.surroundings import environment
+from tasks.engine import login
+from tasks.engine.change import Change
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from tasks.engine.facts import Facts
+    from tasks.engine.login import Keys, Login
+    from tasks.engine.settings import Settings
+
+
+def aws_changes(
+    settings: Settings, facts: Facts, keys: Keys | None, _: Login | None = None
+) -> list[Change]:
+    """Decide which AWS files the host needs, and whether the bucket must be proved again."""
+    needed = []
+    wanted = {
+        key: value
+        for key, value in (
+            ("region", settings.region),
+            ("endpoint_url", settings.endpoint_url),
+        )
+        if value
+    }
+    new_keys = keys is not None and keys.digest != facts.credentials
+    new_config = not wanted.items() <= facts.aws_config.items()
+    if keys is None and facts.credentials and len(facts.credential_keys) < 2:
+        raise Exit(
+            f"Partial AWS credentials: profile {settings.profile} in ~/.aws/credentials on the "
+            f"host lacks one of its two keys. Set {login.KEY_ID} and {login.KEY} and "
+            "type configure again."
+        )
+    if new_keys or new_config:
+        profile = {
+            "profile": settings.profile,
+            "credentials": keys.profile() if keys and new_keys else {},
+            "config": wanted if new_config else {},
+        }
+        script = f'python3 "$here/write_aws.py" "$here/aws.json"\n{UNPROVE}'
+        files = {
+            "write_aws.py": read("host/write_aws.py"),
+            "aws.json": json.dumps(profile),
+        }
+        names = " and ".join(
+            name for name, new in (("credentials", new_keys), ("config", new_config)) if new
+        )
+        needed.append(Change(f"write ~/.aws {names} (profile {settings.profile})", script, files))
+    if facts.credentials and facts.credentials_mode != "600" and not new_keys:
+        needed.append(Change("close ~/.aws/credentials to others", "chmod 0600 ~/.aws/credentials"))
+    stamp = proof(settings, keys.digest if keys else facts.credentials)
+    if needed or facts.proved != stamp:
+        needed.append(proving(settings, stamp, python_of(settings, facts)))
+    return needed
+
+
+UNPROVE = 'rm -f "$root/.proved"'
+
+
+def proving(settings: Settings, stamp: str, python: str = '"$root/venv/bin/python"') -> Change:
+    """Prove from the host that the bucket can be listed, written, read and deleted from."""
+    bucket = settings.require_bucket()
+    command = sh(
+        "python", bucket, settings.artifact_prefix, settings.region or "",
+        settings.endpoint_url or "",
+    ).removeprefix("python ")  # fmt: skip
+    script = (
+        f"{environment(settings)}\n"
+        f'{python} "$here/prove_bucket.py" {command}\n'
+        f'echo {stamp} > "$root/.proved"'
+    )
+    return Change(
+        f"prove access to s3://{bucket}/{settings.artifact_prefix}/",
+        script,
+        {name: read(f"host/{name}") for name in ("prove_bucket.py", "bucket.py")},
+    )
+
+
+def proof(settings: Settings, keys_digest: str | None) -> str:
+    """Digest what the proof of the bucket covers: it holds until one of these changes."""
+    parts = (
+        settings.bucket, settings.artifact_prefix, settings.region, settings.endpoint_url,
+        settings.profile, keys_digest,
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

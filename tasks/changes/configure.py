@@ -1,0 +1,98 @@
+"""configure: see the move list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.changes.files import auth_config
+from tasks.changes.releases import python_of
+from tasks.engine import facts as facts_engine
+from tasks.engine import stores
+from tasks.engine.change import Change
+from tasks.engine.facts import is_there
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from tasks.engine.facts import Facts
+    from tasks.engine.login import Keys, Login
+    from tasks.engine.settings import Settings
+
+SHARERS = ("share.py", "postgres.py", "databases.py")
+
+
+def auth_changes(
+    settings: Settings, facts: Facts, _: Keys | None, login: Login | None
+) -> list[Change]:
+    """Decide what a server without users needs for its first start."""
+    needed = []
+    if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in facts.server_env:
+        needed.append(making_env(settings, facts))
+    if not facts.has_users and login is not None:
+        users = stores.current(settings, facts).users
+        text = auth_config(settings, users, login.username, login.password)
+        if not is_there(facts, f"{facts.root}/.mlflow_auth_config", text, "600"):
+            needed.append(
+                Change(
+                    f"write .mlflow_auth_config for {login.username}",
+                    'place "$here/auth_config" "$root/.mlflow_auth_config" 0600',
+                    {"auth_config": text},
+                )
+            )
+    return needed
+
+
+def making_env(settings: Settings, facts: Facts) -> Change:
+    """Build the change that makes server.env, or the key that it lost."""
+    return Change(
+        "make server.env with a secret key",
+        read("host/make_server_env.sh"),
+        {"stores": stores.lines(stores.wanted(settings, facts), facts.root)},
+    )
+
+
+def store_changes(settings: Settings, facts: Facts, password: str | None) -> list[Change]:
+    """Decide what a server on PostgreSQL needs beside server.env: its password, and a proof.
+
+    Raises Exit where the settings name another database than the one that holds the runs.
+    """
+    stores.refuse_other(settings, facts)
+    named = stores.current(settings, facts)
+    if not named.postgres:
+        return []
+    needed = []
+    path = f"{facts.root}/{facts_engine.PASS_FILE}"
+    line = named.pass_line(password) if password else None
+    if line and not is_there(facts, path, line, "600"):
+        script = f'place "$here/pass" "$root/{facts_engine.PASS_FILE}" 0600'
+        needed.append(
+            Change(f"write {facts_engine.PASS_FILE} for {named.role}", script, {"pass": line})
+        )
+    if needed or facts.schema is None:
+        needed.append(proving_stores(settings, facts))
+    return needed
+
+
+def share_changes(settings: Settings, facts: Facts) -> list[Change]:
+    """Have all servers of the database be one: with one secret key, and one id in the bucket."""
+    if facts.shared or not stores.current(settings, facts).apart:
+        return []
+    python = python_of(settings, facts)
+    script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" "$root")'
+    files: dict[str, str | bytes] = {name: read(f"host/{name}") for name in SHARERS}
+    files["stores"] = stores.lines(stores.current(settings, facts), facts.root)
+    what = "agree on secret key and id with the database's other servers"
+    return [Change(what, script, files)]
+
+
+def proving_stores(settings: Settings, facts: Facts) -> Change:
+    """Prove from the host that both PostgreSQL databases take the server's role and its tables."""
+    # In a shell of its own: for the steps that follow, a database is where server.env says.
+    python = python_of(settings, facts)
+    script = f'(set -a; . "$here/stores"; exec {python} "$here/prove_stores.py")'
+    named = stores.current(settings, facts)
+    place = named.host or "this host"
+    files: dict[str, str | bytes] = {
+        name: read(f"host/{name}") for name in ("prove_stores.py", "postgres.py", "databases.py")
+    }
+    files["stores"] = stores.lines(named, facts.root)
+    return Change(f"prove access to PostgreSQL on {place}", script, files)

@@ -1,0 +1,144 @@
+"""deploy: see the move list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks.changes import owner
+from tasks.changes.files import auth_file, files, must_restart, wellness
+from tasks.changes.proofs import CHECK, deep_check, stage_login
+from tasks.changes.site import listeners, pair
+from tasks.engine import stores
+from tasks.engine.change import Change
+from tasks.engine.facts import is_deployed, is_there, refuse_without_sudo
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.changes.files import File
+    from tasks.engine.facts import Facts, Tls
+    from tasks.engine.login import Login
+    from tasks.engine.settings import Settings
+
+FIRST = ("first_start.py", "postgres.py", "databases.py")
+
+
+def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "") -> list[Change]:
+    """Decide what deploying would do; raises Exit where something must come first.
+
+    `over` is the server whose mark on the prefix may be replaced.
+    """
+    settings.require_bucket()
+    refuse_without_sudo(facts)
+    if facts.release is None or facts.release not in facts.complete:
+        raise Exit("MLflow is not installed on the host yet. Type: ./fab install configure deploy")
+    if not facts.server_env or not (facts.has_users or facts.bootstrap):
+        raise Exit("The server has no first login yet. Type: ./fab configure deploy")
+    stores.refuse_other(settings, facts)
+    refuse_taken_port(settings, facts)
+
+    marking = [] if owner.is_marked(settings, facts) else [owner.marking(settings, over)]
+    wanted = files(settings, facts)
+    after = auth_file(settings, facts)
+    if facts.has_users:
+        wanted.append(after)
+    differing = [file for file in wanted if not is_there(facts, file.path, file.text, file.mode)]
+    stamp = wellness(wanted, facts)
+    idle = not_running(settings, facts)
+    elsewhere = listens_elsewhere(settings, facts)
+    drained = facts.drained and bool(settings.balancers)
+    amiss = differing or idle or elsewhere or drained or facts.bootstrap
+    if not amiss and facts.well == stamp:
+        return marking
+
+    sentences = [f"put {file.path}" for file in differing]
+    sentences += [f"start {name}" for name in idle]
+    if elsewhere:
+        sentences.append(f"have nginx listen on {' and '.join(listeners(settings))} alone")
+    if facts.bootstrap:
+        sentences.append("take the first password off the host")
+    if drained:
+        sentences.append("have balancers send requests here again")
+    sentences.append(CHECK)
+    restart = must_restart(settings, differing)
+    what = "; ".join(sentences)
+    first = stores.in_common(settings) is not None and not facts.has_users
+    return [
+        *marking,
+        deploying(settings, what, differing, after, stamp, login, restart, facts.tls, first),
+    ]
+
+
+def deploying(
+    settings: Settings,
+    what: str,
+    differing: Sequence[File],
+    after: File,
+    stamp: str,
+    login: Login | None,
+    restart: bool,
+    tls: Tls | None = None,
+    first: bool = False,
+) -> Change:
+    """Build the one change that ships the files and sees the server well.
+
+    `first` says that its database, which others have too, lacks tables and users.
+    """
+    staged = deep_check() | {
+        "after": after.text,
+        "places": "".join(
+            f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(differing)
+        ),
+    }
+    for n, file in enumerate(differing):
+        staged[f"file{n}"] = file.text
+    if first:
+        staged |= {name: read(f"host/{name}") for name in FIRST}
+    script = "\n".join(
+        (
+            f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
+            f"listen={sh(' '.join(sorted(listeners(settings))))} first={'yes' if first else 'no'}",
+            f"well={stamp} login={stage_login(staged, login)}",
+            f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
+            if tls
+            else "tls_name= certificate=",
+            read("host/health.sh"),
+            read("host/check_https.sh"),
+            read(f"host/{'drain' if settings.balancers else 'alone'}.sh"),
+            read("host/deploy.sh"),
+        )
+    )
+    return Change(what, script, staged, announce=False)
+
+
+def not_running(settings: Settings, facts: Facts) -> list[str]:
+    """Name the units that are not active, or would not be after a reboot."""
+    names = (f"{settings.unit}.socket", f"{settings.unit}.service", "nginx.service")
+    return [
+        name
+        for name in names
+        if (unit := facts.unit(name)).active != "active" or unit.file != "enabled"
+    ]
+
+
+def listens_elsewhere(settings: Settings, facts: Facts) -> bool:
+    """Tell whether nginx listens on the server's port at other addresses than the settings say."""
+    found = {listener.address for listener in facts.listeners if listener.program == "nginx"}
+    return bool(found) and found != set(listeners(settings))
+
+
+def refuse_taken_port(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where another program listens on the server's port, naming it."""
+    for listener in facts.listeners:
+        ours = listener.program == "nginx" and is_deployed(settings, facts)
+        guides = facts.guide and facts.guide.active and facts.guide.port == settings.port
+        if not (ours or guides):
+            who = f"{listener.program or 'a program'} (process {listener.pid})"
+            raise Exit(
+                f"Port {settings.port} of the host is taken by {who} at {listener.address}. End "
+                "it, or set another `port:` under `mlflow:` in fabric.yaml."
+            )

@@ -1,0 +1,156 @@
+"""files: see the move list."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.changes.releases import release_of
+from tasks.changes.site import allowed_hosts, allowed_origins, site
+from tasks.changes.surroundings import aws_variables
+from tasks.engine import stores
+from tasks.engine.change import Change
+from tasks.engine.templates import confined, read, render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.engine.facts import Facts
+    from tasks.engine.settings import Settings
+
+
+def auth_config(settings: Settings, users: str, username: str, password: str = "") -> str:
+    """Render the file that MLFLOW_AUTH_CONFIG_PATH names; deploy takes the password away again.
+
+    `users` is the address of the database of users.
+    """
+    return render(
+        "mlflow_auth_config.ini",
+        default_permission=settings.default_permission,
+        # MLflow reads the file with interpolation, where a lone % is an error.
+        database_uri=users.replace("%", "%%"),
+        username=username,
+        password=password and f" {password.replace('%', '%%')}",
+    )
+
+
+# Measured on 3.17.2 without the job runner: 431 MB with one worker, about 190 MB for each more.
+FIRST_WORKER_MB, MORE_WORKER_MB = 431, 190
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of ours on the host."""
+
+    path: str
+    mode: str
+    text: str
+
+
+def files(settings: Settings, facts: Facts) -> list[File]:
+    """Render every file of ours but the login's."""
+    unit, root = settings.unit, facts.root
+    common = {"unit": unit, "user": facts.user}
+    return [
+        File(
+            f"/etc/systemd/system/{unit}.service",
+            "644",
+            render(
+                "mlflow-server.service",
+                root=root,
+                confined=confined(root, facts.home),
+                memory_max=settings.memory_max or "infinity",
+                **common,
+            ),
+        ),
+        File(
+            f"/etc/systemd/system/{unit}.socket",
+            "644",
+            render("mlflow-server.socket", **common),
+        ),
+        File(f"/etc/tmpfiles.d/{unit}.conf", "644", render("tmpfiles.conf", **common)),
+        File(
+            f"/etc/nginx/sites-available/{unit}",
+            "644",
+            site(settings, facts),
+        ),
+        start_script(settings, facts),
+    ]
+
+
+def start_script(settings: Settings, facts: Facts) -> File:
+    """Render what the unit runs."""
+    return File(
+        f"{facts.root}/start_mlflow_server.sh",
+        "700",
+        render(
+            "start_mlflow_server.sh",
+            unit=settings.unit,
+            # A new environment must change this file, for only then the server restarts.
+            release=facts.release or release_of(settings),
+            settle=read("host/settle.sh").strip(),
+            bind=settings.bind,
+            port=settings.port,
+            destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
+            profile=settings.profile,
+            aws=aws_variables(settings),
+            workers=workers(settings, facts),
+            allowed_hosts=",".join(allowed_hosts(settings, facts)),
+            allowed_origins=",".join(allowed_origins(settings, facts)),
+        ),
+    )
+
+
+def readying(settings: Settings, facts: Facts) -> Change:
+    """Build the change that has the next start wait for a switch, as former scripts did not.
+
+    Every release understands the login's file that goes with it.
+    """
+    script = (
+        'place "$here/ready_start" "$root/start_mlflow_server.sh" 0700\n'
+        'place "$here/ready_auth" "$root/.mlflow_auth_config" 0600'
+    )
+    files: dict[str, str | bytes] = {
+        "ready_start": start_script(settings, facts).text,
+        "ready_auth": auth_file(settings, facts).text,
+    }
+    return Change("put start_mlflow_server.sh and .mlflow_auth_config", script, files, False)
+
+
+def auth_file(settings: Settings, facts: Facts) -> File:
+    """Render the login's file as it is once the first user exists: without a password."""
+    path = f"{facts.root}/.mlflow_auth_config"
+    users = stores.current(settings, facts).users
+    return File(path, "600", auth_config(settings, users, settings.username))
+
+
+def must_restart(settings: Settings, differing: Sequence[File]) -> bool:
+    """Tell whether the server itself must see one of the files; the others are nginx's."""
+    only_nginx = (
+        f"/etc/nginx/sites-available/{settings.unit}",
+        f"/etc/tmpfiles.d/{settings.unit}.conf",
+    )
+    return any(file.path not in only_nginx for file in differing)
+
+
+def workers(settings: Settings, facts: Facts) -> int:
+    """Return the number of workers; 0 in the settings means as many as cores and RAM allow."""
+    if settings.workers:
+        return settings.workers
+    # 60 % of the RAM leaves room for nginx, backups and the page cache.
+    room = facts.memory_kb / 1024 * 0.6
+    if settings.memory_max:
+        from tasks.engine.settings import megabytes
+
+        room = min(room, megabytes(settings.memory_max))
+    room -= FIRST_WORKER_MB
+    return max(1, min(facts.cores, 1 + int(room // MORE_WORKER_MB)))
+
+
+def wellness(wanted: Sequence[File], facts: Facts) -> str:
+    """Digest what the last deep check covered: it holds until one of these changes."""
+    parts = [file.text for file in wanted if not file.path.endswith(".mlflow_auth_config")]
+    return hashlib.sha256(
+        repr((parts, facts.release, facts.credentials, facts.proved)).encode()
+    ).hexdigest()[:16]

@@ -1,0 +1,69 @@
+"""gc: see the move list."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks.changes import owner
+from tasks.changes.presence import ABSENT
+from tasks.changes.surroundings import environment
+from tasks.engine.change import Change
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.engine.server import Server
+
+AGE = "30d"
+
+UNITS = {"h": 3600, "d": 86400, "w": 604800}  # seconds
+
+COLLECTING = ("collect.py", "artifacts.py", "objects.py", "grants.py", "bucket.py")
+
+ORPHANS = ("orphans.py", *owner.PROGRAMS, "artifacts.py", "objects.py")
+
+
+def age(text: str) -> int:
+    """Return an age such as 30d in seconds; raises Exit where it is none."""
+    found = re.fullmatch(r"([0-9]{1,5})([hdw])", text)
+    if not found:
+        raise Exit(
+            f"--older-than is {text!r}, which is no age. Give a number with h, d or w for hours, "
+            f"days or weeks, such as {AGE}."
+        )
+    return int(found[1]) * UNITS[found[2]]
+
+
+def collecting(server: Server, action: str, older_than: str) -> Change:
+    """Build the step that runs files/host/collect.py."""
+    what = {
+        "find": "look for what was deleted",
+        "check": "see that files can be deleted",
+        "remove": f"remove what was deleted more than {older_than} ago",
+    }[action]
+    return running(server, what, COLLECTING, action, str(age(older_than)))
+
+
+def on_orphans(server: Server, action: str, what: str) -> Change:
+    """Build the step that runs files/host/orphans.py."""
+    return running(server, what, ORPHANS, action, server.settings.backup_prefix)
+
+
+def running(server: Server, what: str, programs: Sequence[str], action: str, word: str) -> Change:
+    """Build the step that runs a program in the server's own environment."""
+    settings = server.settings
+    words = sh(*owner.place(settings), word)
+    script = "\n".join(
+        (
+            f'[ -e "$root/server.env" ] || fail {sh(ABSENT.format(host=server.name))}',
+            environment(settings),
+            'set -a; . "$root/server.env"; set +a',
+            f'"$root/venv/bin/python" "$here/{programs[0]}" {action} "$root" {words}',
+        )
+    )
+    return Change(what, script, {name: read(f"host/{name}") for name in programs})

@@ -1,0 +1,93 @@
+"""Whose artifacts lie under the prefix: a mark in the bucket, and the host's note that it is ours.
+
+Two servers on one prefix each take the other's artifacts for orphans; the mark keeps them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks.changes.surroundings import environment
+from tasks.engine.change import Change
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from tasks.engine.facts import Facts
+    from tasks.engine.server import Server
+    from tasks.engine.settings import Settings
+
+PROGRAMS = ("owner.py", "bucket.py", "databases.py", "postgres.py")
+
+PYTHON = '"$root/venv/bin/python"'  # of the release that serves
+
+ANYBODY = "anybody"  # as files/host/owner.py spells it
+
+_asking = threading.Lock()
+
+
+def is_marked(settings: Settings, facts: Facts) -> bool:
+    """Tell whether this host noted that it has marked the prefix, as the server that it is now."""
+    return facts.owned == note(settings, facts)
+
+
+def note(settings: Settings, facts: Facts) -> str:
+    """Spell what the host notes once it has marked the prefix, as files/host/owner.py does."""
+    where = f"s3://{settings.bucket}/{settings.artifact_prefix} at {settings.endpoint_url or 'AWS'}"
+    return f"{facts.server_id}@{facts.hostname} {where}"
+
+
+def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
+    """Look whose the prefix is, and ask before it is taken from another server.
+
+    `python` is a word for the script. Returns whose mark may be replaced: a server@host, ANYBODY
+    with `yes`, or "" where there is none. Raises Exit where that is not wanted.
+    """
+    settings = server.settings
+    step = Change("look whose the prefix is", owning(settings, python, "look"), programs())
+    mark = json.loads(server.look("deploy", [step])[-1])
+    if mark is None:
+        # One that comes meanwhile, as of another host of the same command, is agreed to as well.
+        return ANYBODY if yes else ""
+    where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
+    question = (
+        f"{where} belongs to the server on {mark['host']} since {mark['since']}: take it for "
+        f"{server.place}?"
+    )
+    consequence = (
+        "Do so if that server is gone, or this one takes its place. Two servers need two prefixes "
+        "(`prefix:` in fabric.yaml): each would take the other's artifacts for orphans."
+    )
+    with _asking:
+        if not server.confirm(question, yes, consequence):
+            raise Exit("Nothing was changed. Set another `prefix:` in fabric.yaml, or agree.")
+    return ANYBODY if yes else f"{mark['server']}@{mark['host']}"
+
+
+def marking(settings: Settings, over: str = "", python: str = PYTHON) -> Change:
+    """Build the change that marks the prefix; `over` is whose mark may be replaced."""
+    what = f"mark s3://{settings.require_bucket()}/{settings.artifact_prefix}/ as this server's"
+    return Change(what, owning(settings, python, "claim", over), programs())
+
+
+def owning(settings: Settings, python: str, action: str, *words: str) -> str:
+    """Spell a script that runs files/host/owner.py."""
+    program = f'{python} "$here/owner.py" {action} "$root"'
+    return f"{environment(settings)}\n{program} {sh(*place(settings), *words)}"
+
+
+def place(settings: Settings) -> tuple[str, ...]:
+    """Spell where the artifacts are, as the programs on the host want it."""
+    return (
+        settings.require_bucket(), settings.artifact_prefix, settings.region or "",
+        settings.endpoint_url or "",
+    )  # fmt: skip
+
+
+def programs() -> dict[str, str | bytes]:
+    """Return the program with what it imports."""
+    return {name: read(f"host/{name}") for name in PROGRAMS}

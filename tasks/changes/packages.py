@@ -1,0 +1,37 @@
+"""packages: see the move list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.engine.change import Change, digest
+from tasks.engine.facts import PACKAGES, POSTGRES_CLIENT
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from tasks.engine.facts import Facts
+
+
+def packages(facts: Facts, postgres: bool) -> list[Change]:
+    """Build what installs the packages that the host lacks."""
+    wanted = [*PACKAGES, *([POSTGRES_CLIENT] if postgres else [])]
+    missing = [name for name in wanted if name not in facts.packages]
+    if not missing:
+        return []
+    script = f"packages={sh(' '.join(missing))}\n{read('host/install_packages.sh')}"
+    return [Change(f"install with apt: {', '.join(missing)}", script)]
+
+
+# The guide's own commands find it where the host has no other.
+LINK = (
+    "if ! command -v aws > /dev/null; then "
+    'as_root ln -sfn "$root/tools/bin/aws" /usr/local/bin/aws; fi'
+)
+
+
+def environment(name: str, what: str, then: str = "") -> Change:
+    """Build the change that makes a small environment from files/<name>.txt."""
+    lock = read(f"{name}.txt")
+    script = f"folder={name} digest={digest(lock)}\n{read('host/install_tools.sh')}{then}"
+    return Change(what, script, {f"{name}.txt": lock})

@@ -1,0 +1,55 @@
+"""presence: see the move list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks.engine.facts import is_deployed, refuse_without_sudo
+
+if TYPE_CHECKING:
+    from tasks.engine.facts import Facts
+    from tasks.engine.server import Server
+    from tasks.engine.settings import Settings
+
+
+def refuse_nothing(server: Server) -> Facts:
+    """Return the facts; raises Exit where there is no server to look at."""
+    facts = server.facts
+    if not (is_deployed(server.settings, facts) or facts.server_env or facts.release):
+        raise Exit(absent(server))
+    return facts
+
+
+def refuse_absent(server: Server) -> None:
+    """Raise Exit where no server is deployed that could be switched."""
+    if not is_deployed(server.settings, server.facts):
+        raise Exit(absent(server))
+    refuse_without_sudo(server.facts)
+
+
+ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
+
+GUIDES = (
+    "The server on {host} is one that the guide made, and not taken over yet. "
+    "Type: ./fab -H {host} install configure deploy"
+)
+
+
+def absent(server: Server) -> str:
+    """Say that there is no server of ours, and what makes one."""
+    return (GUIDES if server.facts.guide else ABSENT).format(host=server.name)
+
+
+def _deployed(server: Server) -> Server:
+    if not is_deployed(server.settings, server.facts):
+        raise Exit(absent(server))
+    refuse_without_sudo(server.facts)
+    return server
+
+
+def is_up(settings: Settings, facts: Facts) -> bool:
+    """Tell whether everything that serves a request is active."""
+    names = (f"{settings.unit}.socket", f"{settings.unit}.service", "nginx.service")
+    return all(facts.unit(name).active == "active" for name in names)

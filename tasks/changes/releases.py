@@ -1,0 +1,94 @@
+"""MLflow's releases: which packages each is locked to, and how one is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+from tasks.engine.change import Change, digest
+from tasks.engine.templates import FILES, read
+
+if TYPE_CHECKING:
+    from tasks.engine.facts import Facts
+    from tasks.engine.settings import Settings
+
+
+def python_of(settings: Settings, facts: Facts) -> str:
+    """Spell the Python of MLflow's environment: the new one's beside a server of the guide's."""
+    folder = f"releases/{release_of(settings)}" if facts.guide else "venv"
+    return f'"$root/{folder}/bin/python"'
+
+
+RELEASES = FILES / "releases"
+
+
+def lock_of(settings: Settings) -> str:
+    """Read the locked set of packages of the configured release."""
+    lock = shipped(settings.version)
+    if lock is None:
+        known = ", ".join(sorted(path.stem for path in RELEASES.glob("*.txt")))
+        raise Exit(
+            f"There is no lock for MLflow {settings.version}. Set `version:` in fabric.yaml to "
+            f"one of: {known}. A server that runs can go to any: upgrade --to {settings.version}"
+        )
+    return lock
+
+
+def shipped(version: str) -> str | None:
+    """Read the lock that this project has for a version; None where it has none."""
+    file = RELEASES / f"{version}.txt"
+    return file.read_text() if file.is_file() else None
+
+
+def release_of(settings: Settings) -> str:
+    """Name the release's folder: version, and digest of its lock."""
+    return named(settings.version, lock_of(settings))
+
+
+def named(version: str, lock: str) -> str:
+    """Name the folder of a version that is locked to these packages."""
+    return f"{version}-{digest(lock)}"
+
+
+def version_of(release: str | None) -> str:
+    """Return the MLflow version of a release's folder."""
+    return (release or "").rpartition("-")[0]
+
+
+def wanted_release(settings: Settings, facts: Facts) -> str:
+    """Name the release that the host should have: one with databases keeps its own.
+
+    Their schema goes with it; only `upgrade` and `rollback` change both together. A broken one
+    keeps it as well, as long as the host has its lock.
+    """
+    if facts.schema and facts.release in facts.complete | facts.locked:
+        return str(facts.release)
+    return release_of(settings)
+
+
+def is_behind(settings: Settings, facts: Facts) -> bool:
+    """Tell whether the settings ask for another release than the host runs."""
+    lock = shipped(settings.version)
+    if lock is None:
+        return version_of(facts.release) != settings.version
+    return facts.release != named(settings.version, lock)
+
+
+def making(settings: Settings, facts: Facts, release: str) -> Change:
+    """Build the change that makes the wanted release, by the lock that the host keeps of it."""
+    if release not in facts.locked:
+        return installing(release, lock_of(settings))
+    return Change(
+        f"make the environment of MLflow {version_of(release)} anew",
+        f"release={release}\n{read('host/kept_lock.sh')}{read('host/install_release.sh')}",
+    )
+
+
+def installing(release: str, lock: str) -> Change:
+    """Build the change that makes a release's environment; its lock is kept beside it."""
+    return Change(
+        f"install MLflow {version_of(release)} in an environment of its own",
+        f"release={release}\n{read('host/install_release.sh')}",
+        {"release.txt": lock},
+    )

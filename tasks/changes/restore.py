@@ -1,0 +1,44 @@
+"""restore: see the move list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tasks.changes import stream
+from tasks.changes.backup import program, programs, serving_aside
+from tasks.changes.files import readying
+from tasks.changes.switch import switching
+from tasks.engine.change import Change
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from tasks.engine.facts import Facts
+    from tasks.engine.settings import Settings
+
+
+def restoring(
+    settings: Settings, facts: Facts, fetch: Change, several: bool = False
+) -> list[Change]:
+    """Build what makes the state that `fetch` lays into next.part the server's."""
+    begin = f"unit={settings.unit}\n{switching(several)}\non_failure() {{ give_up_next; }}"
+    return [
+        readying(settings, facts),
+        replace(fetch, script=f"{begin}\n{fetch.script}"),
+        serving_aside(settings, '"$root/next.part"'),
+        Change("put it in place", read("host/restore.sh")),
+    ]
+
+
+def fetching(settings: Settings, id: str) -> Change:
+    """Build what brings a backup."""
+    return Change(
+        f"fetch and check the backup {id}",
+        f'give_up_next\n{program(settings, "fetch_set.py", id)} "$root/next.part"',
+        programs("fetch_set.py", "configuration.py", "beside.py"),
+    )
+
+
+def fetching_moment(settings: Settings, at: str, which: str) -> Change:
+    """Build what brings a moment from one stream, with its server's key and id."""
+    return stream.restoring(settings, at, "$root/next.part", which, own=True)

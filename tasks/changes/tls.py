@@ -1,0 +1,152 @@
+"""tls: see the move list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from tasks.changes import deploy, proofs
+from tasks.changes import files as files_changes
+from tasks.changes.files import File
+from tasks.changes.site import challenge, pair
+from tasks.engine.change import Change
+from tasks.engine.facts import is_there
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from tasks.engine.facts import Facts, Tls
+    from tasks.engine.login import Login
+    from tasks.engine.settings import Settings
+
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+
+DAY = 86400  # seconds
+
+
+def own_files(settings: Settings, tls: Tls, chain: str, key: str) -> list[File]:
+    """Return the operator's certificate and key as they are to lie on the host."""
+    places = pair(settings, tls)
+    return [File(places.certificate, "644", chain), File(places.key, "600", key)]
+
+
+def enabling(
+    settings: Settings,
+    facts: Facts,
+    login: Login | None,
+    tls: Tls,
+    files: Sequence[File] = (),
+    email: str = "",
+    acme_ca: str = "",
+) -> list[Change]:
+    """Decide what is to be done for the host to serve a name; `files` are the operator's own."""
+    # The key nobody but root can look at: it changes with the certificate.
+    new = any(file.mode == "644" and not is_there(facts, file.path, file.text, "644")
+              for file in files)  # fmt: skip
+    served = facts.tls == tls and (facts.certificate_until or 0) > facts.now
+    if served and not new and not deploy.changes(settings, facts, login):
+        return []
+    getting = [] if tls.own or served else [certifying(settings, facts, tls, email, acme_ca)]
+    note = File(f"{facts.root}/.tls", "600", f"{tls.name} {tls.authority}\n")
+    shipped = shipping(settings, replace(facts, tls=tls), login, [*files, note])
+    return [*getting, shipped, *forgetting(settings, facts, tls)]
+
+
+def certifying(settings: Settings, facts: Facts, tls: Tls, email: str, acme_ca: str = "") -> Change:
+    """Build the change that has an authority certify the name, by nginx's answer on port 80."""
+    script = "\n".join(
+        (
+            f"unit={settings.unit} name={sh(tls.name)} email={sh(email)}",
+            f"authority={sh(tls.authority)} addresses={sh(' '.join(facts.addresses))}",
+            f"install_packages() {{\n{read('host/install_packages.sh')}}}",
+            read("host/certbot.sh"),
+            read("host/certify.sh"),
+        )
+    )
+    staged: dict[str, str | bytes] = {"challenge.conf": challenge(settings, facts, tls.name)}
+    if acme_ca:
+        staged["authority.pem"] = acme_ca
+    return Change(f"get a certificate for {tls.name}", script, staged, announce=False)
+
+
+def shipping(
+    settings: Settings, after: Facts, login: Login | None, more: Sequence[File] = ()
+) -> Change:
+    """Build the change that has site and server go by the facts as they are to be `after` it."""
+    auth = files_changes.auth_file(settings, after)
+    wanted = [*files_changes.files(settings, after), auth]
+    differing = [file for file in wanted
+                 if not is_there(after, file.path, file.text, file.mode)]  # fmt: skip
+    stamp = files_changes.wellness(wanted, after)
+    restart = files_changes.must_restart(settings, differing)
+    what = "; ".join([*(f"put {file.path}" for file in (*differing, *more)), proofs.CHECK])
+    return deploy.deploying(
+        settings, what, [*differing, *more], auth, stamp, login, restart, after.tls
+    )
+
+
+def forgetting(settings: Settings, facts: Facts, now: Tls | None) -> list[Change]:
+    """Build the change that takes away what the former name or certificate needed alone."""
+    former = facts.tls
+    if former is None:
+        return []
+    uncertified = [] if former.own or (now and now.name == former.name and not now.own) else [
+        former.name
+    ]  # fmt: skip
+    unused = []
+    if former.own and not (now and now.own):
+        places = pair(settings, former)
+        unused += [places.certificate, places.key]
+    if not former.own and (now is None or now.own):
+        unused.append(authority_path(settings))
+    if now is None:
+        unused.append(f"{facts.root}/.tls")
+    if not (uncertified or unused):
+        return []
+    script = (
+        f"uncertified={sh(' '.join(uncertified))} unused={sh(' '.join(unused))}\n"
+        f"{read('host/forget_tls.sh')}"
+    )
+    return [Change("take away what nobody needs any more", script)]
+
+
+def authority_path(settings: Settings) -> str:
+    """Name the file in which the host keeps whom to trust for an authority's own TLS."""
+    return f"/usr/local/share/ca-certificates/{settings.unit}-authority.crt"
+
+
+def disabling(settings: Settings, facts: Facts, login: Login | None) -> list[Change]:
+    """Decide what takes TLS away."""
+    without = shipping(settings, replace(facts, tls=None), login)
+    return [without, *forgetting(settings, facts, None)]
+
+
+def row_of(tls: Tls, now: int, found: Mapping[str, str]) -> dict[str, Any]:
+    """Say what was found, in plain values."""
+
+    def day(key: str) -> str | None:
+        seconds = found.get(key, "")
+        if not seconds.isdigit():
+            return None
+        return f"{datetime.fromtimestamp(int(seconds), timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+    ends = found.get("ends", "")
+    return {
+        "name": tls.name,
+        "authority": tls.authority,
+        "issuer": found.get("issuer"),
+        "names": found.get("names", "").split(),
+        "since": day("begins"),
+        "until": day("ends"),
+        "days_left": (int(ends) - now) // DAY if ends.isdigit() else None,
+        "fingerprint": found.get("fingerprint"),
+        "served": bool(found.get("served")) and found.get("served") == found.get("fingerprint"),
+        "resolves": found.get("resolves") or None,
+        "renewal_timer": None if tls.own else found.get("timer") == "active",
+        "renewal_failed": None if tls.own else found.get("failed") == "failed",
+        "renewal_next": day("next"),
+    }

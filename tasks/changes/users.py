@@ -1,0 +1,72 @@
+"""users: see the move list."""
+
+from __future__ import annotations
+
+import json as serialised
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tasks.changes.proofs import stage_login
+from tasks.changes.service import awaiting
+from tasks.engine import credentials, shell
+from tasks.engine.change import Change
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tasks.engine.login import Login
+    from tasks.engine.server import Server
+    from tasks.engine.settings import Settings
+
+
+def resetting(server: Server, login: Login) -> Change:
+    """Build the change that writes a new password to the database of users.
+
+    A server that lost that database under it holds on to the deleted file: it is restarted.
+    """
+    files: dict[str, str | bytes] = {
+        "reset_admin.py": read("host/reset_admin.py"),
+        "password.json": serialised.dumps(login.password),
+    }
+    service = f"{server.settings.unit}.service"
+    script = "\n".join(
+        (
+            'gone=no; [ -e "$root/basic_auth.db" ] || gone=yes',
+            f'"$root/venv/bin/python" "$here/reset_admin.py" "$root" {sh(login.username)}',
+            f"if [ $gone = yes ] && systemctl is-active --quiet {service}; then",
+            awaiting(server.settings, shell.restart(service)),
+            "fi",
+        )
+    )
+    return Change(f"write a new password of {login.username}", script, files)
+
+
+def forgetting_one(server: Server, login: Login) -> Change:
+    """Build the request that has the server forget an old password: it changes nothing else.
+
+    A stopped server remembers none, and must not be woken.
+    """
+    step = asking(server, "forget", {"name": login.username}, login)
+    script = (
+        f"if systemctl is-active --quiet {server.settings.unit}.service; then\n{step.script}\nfi"
+    )
+    return replace(step, script=script)
+
+
+def asking(server: Server, action: str, request: Any, login: Login | None = None) -> Change:
+    """Build the step that runs files/host/users.py on the host."""
+    files: dict[str, str | bytes] = {
+        name: read(f"host/{name}") for name in ("users.py", "tracking.py")
+    }
+    stage_login(files, login or credentials.required(server))
+    files["request.json"] = serialised.dumps(request)
+    return Change("ask for users", f'python3 "$here/users.py" {server.settings.port} {action}',
+                  files, announce=False)  # fmt: skip
+
+
+def forgetting(settings: Settings) -> Change:
+    """Build the restart that ends the memory of logins: each worker has its own, for a minute."""
+    script = awaiting(settings, shell.restart(f"{settings.unit}.service"))
+    return Change("restart, so that every worker knows (no request is lost)", script)

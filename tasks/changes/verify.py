@@ -1,0 +1,37 @@
+"""verify: see the move list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.changes.bucket import proof, proving
+from tasks.changes.surroundings import environment
+from tasks.engine.change import Change
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from tasks.engine.server import Server
+
+
+def proof_again(server: Server) -> Change:
+    """Prove the bucket whatever was proved before: permissions change behind our back."""
+    keys = server.facts.credentials
+    return proving(server.settings, proof(server.settings, keys))
+
+
+def _cleaning(server: Server, made: dict[str, str]) -> Change:
+    settings = server.settings
+    arguments = sh(
+        settings.require_bucket(), settings.artifact_prefix, settings.endpoint_url or "",
+        made.get("experiment", ""), made.get("model", ""),
+    )  # fmt: skip
+    script = "\n".join(
+        (
+            environment(settings),
+            'set -a; . "$root/server.env"; set +a',
+            f'"$root/venv/bin/python" "$here/clean_trial.py" {arguments} "$root"',
+        )
+    )
+    files = {name: read(f"host/{name}") for name in ("clean_trial.py", "grants.py")}
+    return Change("look for the objects in the bucket, and remove what was made", script, files)

@@ -1,0 +1,71 @@
+"""change: see the move list."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tasks.engine.shell import sh
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def digest(text: str) -> str:
+    """Shorten a text to eight characters that change with it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference to mend: a sentence for people, a script for the host, files beside it.
+
+    The script is bash with the helpers of files/host/words.sh (`say`, `fail`, `as_root`,
+    `place`); staged files lie in "$here".
+    """
+
+    what: str
+    script: str
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    announce: bool = True  # False where the script itself says each thing as it does it
+
+    @property
+    def sentences(self) -> list[str]:
+        """Split what is done at once into what people read one by one."""
+        return self.what.split("; ")
+
+
+def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
+    """Pack the steps, their files and what runs them into a tar for the host's standard input."""
+    # What only reads has nothing to announce.
+    aloud = runner == "change.sh"
+    steps = "\n".join(
+        "\n".join(
+            [
+                *(f"say {sh(line)}" for line in change.sentences if change.announce and aloud),
+                change.script,
+            ]
+        )
+        for change in changes
+    )
+    files: dict[str, str | bytes] = {
+        "words.sh": read("host/words.sh"),
+        runner: read(f"host/{runner}"),
+        "steps.sh": steps + "\n",
+    }
+    if aloud:
+        files["settle.sh"] = read("host/settle.sh")
+    for change in changes:
+        files |= change.files
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o600
+            archive.addfile(entry, io.BytesIO(data))
+    return packed.getvalue()

@@ -1,0 +1,172 @@
+"""What the operator sees: whole lines, tagged with their host, colour only on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+    from rich.console import RenderableType
+
+_lock = threading.Lock()
+
+
+class Console:
+    """One voice for all hosts: lines never mix, and JSON stays alone on stdout.
+
+    `quiet_stdout` moves all talk to stderr, so that stdout carries nothing but JSON.
+    """
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out, self._err = out, err
+        self.quiet_stdout = False
+        self.tagged = False
+        # Whether an environment was chosen at all: then the unnamed one has to be named as well.
+        self.chosen = False
+        self._secrets: set[str] = set()
+
+    @property
+    def out(self) -> TextIO:
+        return self._out or sys.stdout
+
+    @property
+    def err(self) -> TextIO:
+        return self._err or sys.stderr
+
+    @property
+    def talk(self) -> TextIO:
+        """Name the stream for everything that is not the answer itself."""
+        return self.err if self.quiet_stdout else self.out
+
+    def protect(self, *secrets: str | None) -> None:
+        """Never print these, whoever may echo them."""
+        self._secrets.update(secret for secret in secrets if secret)
+
+    def redacted(self, text: str) -> str:
+        """Blot out every protected secret."""
+        # The longest first: one may be a part of another.
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "********")
+        return text
+
+    def say(self, text: str, host: str | None = None, style: str | None = None) -> None:
+        """Print whole lines to the operator, tagged with the host when there are several."""
+        self._write(self.talk, text, host, style)
+
+    def head(self, text: str) -> None:
+        """Print what the lines below concern, to stderr: it is no part of any answer."""
+        self._write(self.err, text, None, "bold")
+
+    def warn(self, text: str, host: str | None = None) -> None:
+        """Print what the operator should look at, to stderr."""
+        self._write(self.err, text, host, "yellow")
+
+    def fail(self, text: str, host: str | None = None) -> None:
+        """Print what went wrong and what to type next, to stderr."""
+        self._write(self.err, text, host, "red")
+
+    def answer(self, text: str) -> None:
+        """Print what was asked for to stdout, as it is."""
+        with _lock:
+            print(text, file=self.out, flush=True)
+
+    def show(self, renderable: RenderableType, width: int = 120) -> None:
+        """Print a table or panel; `width` is for files and programs, which have none."""
+        from rich.console import Console as Rich
+
+        with _lock:
+            Rich(file=self.talk, width=self.width or width, highlight=False).print(renderable)
+
+    @property
+    def width(self) -> int | None:
+        """Return the terminal's columns; None where the output goes to a file or program."""
+        return shutil.get_terminal_size().columns if self.talk.isatty() else None
+
+    def _write(self, stream: TextIO, text: str, host: str | None, style: str | None) -> None:
+        tag = f"[{host}] " if host and self.tagged else ""
+        lines = [f"{tag}{line}" for line in self.redacted(text).splitlines()] or [tag]
+        with _lock:
+            for line in lines:
+                print(painted(line, style, stream), file=stream)
+            stream.flush()
+
+    @contextmanager
+    def step(self, what: str, host: str | None = None) -> Iterator[None]:
+        """Say what begins, and how long it took once it is done."""
+        started = time.monotonic()
+        with self.waiting(what, host):
+            yield
+        self.say(f"✓ {what} ({seconds(time.monotonic() - started)})", host, "green")
+
+    @contextmanager
+    def waiting(self, what: str, host: str | None = None) -> Iterator[None]:
+        """Show that long work goes on: a spinner on a terminal, one plain line elsewhere."""
+        if not self.talk.isatty() or self.tagged:
+            self.say(f"… {what}", host)
+            yield
+            return
+        from rich.console import Console as Rich
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Rich(file=self.talk), transient=True) as progress:
+            progress.add_task(what)
+            yield
+
+
+def painted(line: str, style: str | None, stream: TextIO) -> str:
+    """Colour a line where colour is wanted: a terminal, and NO_COLOR not set (no-color.org)."""
+    codes = {"green": "32", "yellow": "33", "red": "31", "bold": "1", "dim": "2"}
+    if style is None or os.environ.get("NO_COLOR") or not stream.isatty():
+        return line
+    return f"\x1b[{codes[style]}m{line}\x1b[0m"
+
+
+def seconds(value: float) -> str:
+    """Spell a duration the way people read it: 0.4 s, 12 s, 3 min 05 s."""
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 60:
+        return f"{value:.0f} s"
+    return f"{int(value) // 60} min {int(value) % 60:02d} s"
+
+
+def interactive() -> bool:
+    """Tell whether somebody can answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirm(question: str, yes: bool, consequence: str = "", name: str = "") -> bool:
+    """Ask before something is destroyed; `--yes` answers, no terminal refuses.
+
+    With a `name` the answer is that name, and `--yes` is none. Raises Exit where nobody can answer,
+    naming what would.
+    """
+    from invoke import Exit
+
+    if yes and not name:
+        return True
+    if not interactive():
+        if name:
+            raise Exit(f"{question} {name} wants its name typed: use {name} TASK --yes")
+        raise Exit(f"{question} needs a confirmation. Add --yes to go on without a terminal.")
+    if consequence:
+        console.say(consequence)
+    if name:
+        return input(f"{question} Type {name} to go on: ").strip() == name
+    return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+
+
+console = Console()

@@ -1,0 +1,60 @@
+"""login: see the move list."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from invoke import Exit
+
+SHORTEST = 12  # characters; MLflow 3.17 refuses a shorter admin password at its first start
+
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+
+KEY_ID, KEY, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user of the tracking server."""
+
+    username: str
+    password: str
+
+
+@dataclass(frozen=True)
+class Keys:
+    """AWS keys; the token only with temporary ones."""
+
+    key_id: str
+    secret: str
+    token: str | None = None
+
+    def profile(self) -> dict[str, str]:
+        """Spell them as a profile of ~/.aws/credentials."""
+        values = {
+            "aws_access_key_id": self.key_id,
+            "aws_secret_access_key": self.secret,
+        }
+        return values | ({"aws_session_token": self.token} if self.token else {})
+
+    @property
+    def digest(self) -> str:
+        """Digest the profile as files/host/facts.sh does, to compare without revealing."""
+        lines = "".join(f"{key}={value}\n" for key, value in sorted(self.profile().items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def long_enough(password: str, where: str) -> str:
+    """Return the password if MLflow will take it; raises Exit that says what to do."""
+    if len(password) < SHORTEST:
+        raise Exit(
+            f"The password in {where} has {len(password)} characters; MLflow wants {SHORTEST} or "
+            "more. Give a longer one, or unset it to have one generated."
+        )
+    if password == "password1234":
+        raise Exit(f"The password in {where} is the one that every guide names. Give another one.")
+    if not password.isprintable() or password != password.strip():
+        raise Exit(f"The password in {where} starts or ends with a blank, or holds a control "
+                   "character. Give one without.")  # fmt: skip
+    return password

@@ -1,0 +1,448 @@
+"""The operator's settings: fabric.yaml, overridden by FABRIC_MLFLOW_* variables, checked at once.
+
+Precedence: variables > environment > `mlflow:` > default. Every mistake is one line that names the
+key, and for an unknown key the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from invoke import Exit
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from typing import Any
+
+    import fabric
+
+# What people call the server that stands in no `environments:`.
+UNNAMED = "default"
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """Read a configuration file; raises Exit that names file and line of a mistake."""
+    import yaml
+
+    try:
+        with open(path) as stream:
+            data = yaml.safe_load(stream)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "it cannot be read"
+        raise Exit(f"{path}{line} is not YAML: {reason}. Mend that line.") from None
+    if not isinstance(data, dict | None):
+        raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
+    return data or {}
+
+
+def configured(config: fabric.Config) -> dict[str, Any]:
+    """Return fabric.yaml as plain data."""
+    return {key: _plain(config.get(key)) for key in ("mlflow", "hosts")}
+
+
+def _plain(value: Any) -> Any:
+    """Turn Invoke's configuration proxies into plain data."""
+    if hasattr(value, "keys"):
+        return {key: _plain(value[key]) for key in value.keys()}  # noqa: SIM118 (a proxy, no dict)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+PREFIX = "FABRIC_MLFLOW_"
+
+WHERE = "Mend it in fabric.yaml or the variable that sets it."
+
+# Amazon S3 user guide, "General purpose bucket naming rules".
+Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+
+KeyPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$")]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+# The server runs as the login user: below 1024 only nginx, with a public name, may listen.
+UserPort = Annotated[int, Field(ge=1024, le=65535)]
+
+Path_ = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9._/-]+$")]
+
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+
+# systemd.resource-control(5), MemoryMax=
+Memory = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]+[MG]$"), AfterValidator(lambda text: enough(text))
+]
+
+Addresses = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9A-Fa-f.:/]+(, *[0-9A-Fa-f.:/]+)*$"),
+    AfterValidator(lambda text: all_addresses(text)),
+]
+
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+(rc[0-9]+)?$")]
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"\\]+$")]
+
+# It stands in single quotes in server.env.
+Database = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+]*://[^\s']*$")]
+
+UserName = Annotated[str, StringConstraints(pattern=r"^[^\s:%]+$")]
+
+Permission = Literal["READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY"]
+
+# The MLflow release that this project is tested with; its lock is files/releases/<version>.txt.
+TESTED_VERSION = "3.17.2"
+
+# Measured on 3.17.2: one worker takes 431 MB, and has to start.
+LEAST_MB = 512
+
+
+def megabytes(memory: str) -> int:
+    """Read what `memory_max` says, as 600M or 2G."""
+    return int(memory[:-1]) * (1024 if memory.endswith("G") else 1)
+
+
+def enough(memory: str) -> str:
+    """Raise ValueError where no server could start within so much memory."""
+    if megabytes(memory) < LEAST_MB:
+        raise ValueError(f"a server needs {LEAST_MB}M")
+    return memory
+
+
+def all_addresses(text: str) -> str:
+    """Raise ValueError where one of them is neither an address nor a network."""
+    for word in text.split(","):
+        ipaddress.ip_network(word.strip())
+    return text
+
+
+class Keep(BaseModel):
+    """How many backups of each age stay."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    hourly: Annotated[int, Field(ge=0)] = 24
+    daily: Annotated[int, Field(ge=0)] = 7
+    weekly: Annotated[int, Field(ge=0)] = 5
+    monthly: Annotated[int, Field(ge=0)] = 12
+
+
+class Settings(BaseModel):
+    """What one server should be; frozen, and complete with every default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bucket: Bucket | None = Field(None, description="S3 bucket for artifacts and backups")
+    prefix: KeyPrefix | None = Field(None, description="artifacts' key prefix in the bucket")
+    backup_prefix: KeyPrefix = Field("mlflow-backups", description="backups' key prefix")
+    region: Word | None = Field(None, description="AWS region of the bucket")
+    profile: Word = Field("default", description="profile in the host's ~/.aws/credentials")
+    endpoint_url: Url | None = Field(None, description="S3-compatible store other than AWS")
+    root: Path_ | None = Field(None, description="folder on the host for all of the server")
+    port: UserPort = Field(5000, description="port on the host")
+    local_port: UserPort = Field(5001, description="port of the tunnel on this machine")
+    bind: Word = Field("127.0.0.1", description="address on the host that the port listens on")
+    version: Version = Field(TESTED_VERSION, description="MLflow release")
+    workers: Annotated[int, Field(ge=0, le=64)] = Field(
+        1, description="server processes; 0 = from cores and memory"
+    )
+    memory_max: Memory | None = Field(None, description="most memory that the server may take")
+    username: UserName = Field("admin", description="name of the first user")
+    default_permission: Permission = Field(
+        "READ", description="what a user may do with others' experiments"
+    )
+    backend_store_uri: Database | None = Field(None, description="database; empty = SQLite in root")
+    artifact_access: Literal["proxied", "direct"] = Field(
+        "proxied",
+        description="artifacts through the server, or by presigned URL from S3",
+    )
+    public_name: Word | None = Field(None, description="DNS name that clients use (TLS)")
+    balancer: Addresses | None = Field(
+        None, description="addresses or networks that a balancer in front comes from"
+    )
+    keep: Keep = Field(Keep(), description="how many backups of each age stay")
+    confirm: Literal["ask", "name"] = Field(
+        "ask", description="how destruction is asked about: yes or no, or by name"
+    )
+    environment: Name | None = Field(None, description="which of `environments` is meant")
+
+    @property
+    def unit(self) -> str:
+        """Name the systemd unit, and with it the socket, the nginx site and the folder."""
+        return f"mlflow-server-{self.environment}" if self.environment else "mlflow-server"
+
+    @property
+    def root_path(self) -> str:
+        return self.root or f"~/{self.unit}"
+
+    @property
+    def artifact_prefix(self) -> str:
+        if self.prefix:
+            return self.prefix
+        return f"mlflow-artifacts-{self.environment}" if self.environment else "mlflow-artifacts"
+
+    @property
+    def balancers(self) -> list[str]:
+        """List the addresses and networks that requests come from in the name of others."""
+        return [word.strip() for word in (self.balancer or "").split(",") if word]
+
+    @property
+    def label(self) -> str:
+        """Name the environment to people."""
+        return self.environment or UNNAMED
+
+    def require_bucket(self) -> str:
+        """Return the bucket, or say how to name one."""
+        if not self.bucket:
+            raise Exit(
+                "No bucket is configured. Set `bucket:` under `mlflow:` in fabric.yaml, or "
+                f"{PREFIX}BUCKET, to the S3 bucket for the artifacts."
+            )
+        return self.bucket
+
+
+# The unnamed environment's label and folder of backups, and what units of a server end in: those of
+# an environment `backup` and the schedule of the unnamed one would be the same.
+TAKEN = re.compile(r"default|(.+-)?(backup|backup-verify|stream)")
+
+SCALARS = sorted(set(Settings.model_fields) - {"keep"})
+
+
+def settle(
+    file: Mapping[str, Any] | None,
+    variables: Mapping[str, str],
+    environment: str | None = None,
+) -> tuple[Settings, list[str]]:
+    """Settle what the file's `mlflow:` and `hosts:` and the variables say into settings and hosts.
+
+    `file` is fabric.yaml as plain data; `environment` is what `use` named. Raises Exit naming the
+    key on the first mistake.
+    """
+    data = dict(file or {})
+    base = _section(data.get("mlflow"), "mlflow")
+    environments = _environments(base)
+    overrides = _from_variables(variables)
+    name = environment or overrides.get("environment") or base.get("environment") or UNNAMED
+    layer: dict[str, Any] = {}
+    if name == UNNAMED:
+        name = None
+    elif name in environments:
+        layer = _section(environments[name], f"mlflow.environments.{name}")
+    else:
+        known = [UNNAMED, *environments]
+        raise Exit(
+            f"Unknown environment {name!r}{nearest(str(name), known)}. There is: "
+            f"{', '.join(map(str, known))}. More go under `environments:` in fabric.yaml."
+        )
+    own_hosts = layer.pop("hosts", None)
+    hosts = _hosts(variables.get("FABRIC_HOSTS") or own_hosts or data.get("hosts"))
+    return checked({**base, **layer, **overrides, "environment": name}), hosts
+
+
+def _environments(base: dict[str, Any]) -> dict[str, Any]:
+    """Take the environments out of the file's section; raises Exit where one has a taken name."""
+    environments = _section(base.pop("environments", None), "mlflow.environments")
+    for taken in filter(TAKEN.fullmatch, map(str, environments)):
+        raise Exit(
+            f"No environment can be called {taken!r}: a server's own units or backups are. Rename "
+            "it under `environments:` in fabric.yaml."
+        )
+    return environments
+
+
+def settle_all(
+    file: Mapping[str, Any] | None, variables: Mapping[str, str]
+) -> list[tuple[Settings, list[str]]]:
+    """Settle every environment, the unnamed one first; raises Exit as `settle` does.
+
+    A variable that is meant for one alone, such as its port, counts for the one that is chosen.
+    """
+    base = _section((file or {}).get("mlflow"), "mlflow")
+    chosen = settle(file, variables)[0].label
+    return [
+        settle(file, variables if name == chosen else without(OWN, variables), name)
+        for name in (UNNAMED, *map(str, _environments(base)))
+    ]
+
+
+# What each environment has for itself: given as a variable, it is meant for the chosen one alone.
+OWN = ("environment", "port", "root", "prefix", "backend_store_uri")
+
+
+def without(keys: Collection[str], variables: Mapping[str, str]) -> dict[str, str]:
+    """Leave away the variables of some settings."""
+    left_out = {PREFIX + key.upper() for key in keys}
+    return {name: value for name, value in variables.items() if name not in left_out}
+
+
+def has_default(file: Mapping[str, Any] | None) -> bool:
+    """Tell whether the file names the environment that is meant where nothing is chosen.
+
+    Then the unnamed one is meant by nobody who does not say so.
+    """
+    return _section((file or {}).get("mlflow"), "mlflow").get("environment") not in (
+        None,
+        "",
+        UNNAMED,
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """An environment, the hosts that it is on, and whether only -H says which."""
+
+    settings: Settings
+    hosts: frozenset[str]
+    anywhere: bool
+
+    def shares_host(self, other: Place) -> bool:
+        """Tell whether they may be on one host."""
+        return bool(self.hosts & other.hosts) or (self.anywhere and other.anywhere)
+
+
+def refuse_shared(
+    file: Mapping[str, Any] | None,
+    variables: Mapping[str, str],
+    chosen: Sequence[tuple[Settings, Collection[str]]] = (),
+) -> None:
+    """Raise Exit where two environments would take each other's port, folder, database or files.
+
+    `chosen` are those that tasks are going to work on, with their hosts. The unnamed one counts
+    where it is chosen, or where no `environment:` takes its place.
+    """
+    common = without(OWN, variables)
+    common.pop("FABRIC_HOSTS", None)
+    places = {
+        settings.label: Place(settings, frozenset(hosts), anywhere=not hosts)
+        for settings, hosts in settle_all(file, common)
+    }
+    for settings, hosts in chosen:
+        there = places[settings.label]
+        places[settings.label] = Place(settings, there.hosts.union(hosts), there.anywhere)
+    if has_default(file) and UNNAMED not in {settings.label for settings, _ in chosen}:
+        del places[UNNAMED]
+    for one, other in itertools.combinations(places.values(), 2):
+        if shared := _shared(one, other):
+            key, what = shared
+            raise Exit(
+                f"The environments {one.settings.label} and {other.settings.label} have the same "
+                f"{what}. Give one of them a `{key}:` of its own under `environments:` in "
+                "fabric.yaml."
+            )
+
+
+def _shared(one: Place, other: Place) -> tuple[str, str] | None:
+    """Return the key that two environments must not have in common, and what its value means."""
+    a, b = one.settings, other.settings
+    hosts = sorted(one.hosts & other.hosts)
+    where = f" on {', '.join(hosts)}" if hosts else ""
+    same_host = one.shares_host(other)
+    if same_host and a.port == b.port:
+        return "port", f"port ({a.port}){where}"
+    if same_host and a.root_path.rstrip("/") == b.root_path.rstrip("/"):
+        return "root", f"folder ({a.root_path}){where}"
+    if a.backend_store_uri and a.backend_store_uri == b.backend_store_uri:
+        return "backend_store_uri", "database"
+    store = (a.bucket, a.endpoint_url) == (b.bucket, b.endpoint_url)
+    if store and _nest(a.artifact_prefix, b.artifact_prefix):
+        return "prefix", f"files (s3://{a.bucket or '…'}/{a.artifact_prefix})"
+    return None
+
+
+def _nest(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def checked(values: Mapping[str, Any]) -> Settings:
+    """Check the values; raises Exit that names the first key that is wrong."""
+    for key in values:
+        if key not in Settings.model_fields:
+            known = [*Settings.model_fields, "environments"]
+            raise Exit(f"Unknown setting `mlflow: {key}:`{nearest(str(key), known)}. {WHERE}")
+    # An empty value in YAML (`bucket:`) means the default, not a null.
+    given = {key: value for key, value in values.items() if value not in (None, "")}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = _reason(first)
+        raise Exit(f"Setting `mlflow: {key}:` {reason}. {WHERE}") from None
+
+
+def _reason(error: Any) -> str:
+    value = error["input"]
+    wanted = {
+        "int_parsing": "a whole number",
+        "int_type": "a whole number",
+        "string_type": "text (quote it)",
+        "extra_forbidden": "a known key",
+    }.get(error["type"])
+    if wanted:
+        return f"is {value!r}, not {wanted}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"is {value!r}, which does not look right (wanted: {error['ctx']['pattern']})"
+    return f"is {value!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _from_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    known = {PREFIX + key.upper(): key for key in SCALARS}
+    names = {*known, "FABRIC_HOSTS"}
+    for variable in variables:
+        suspicious = variable.startswith(PREFIX) or _misspelt(variable, names)
+        if suspicious and variable not in names:
+            raise Exit(
+                f"Unknown variable {variable}{nearest(variable, names)}. Unset it or mend its name."
+            )
+    return {key: variables[name] for name, key in known.items() if variables.get(name)}
+
+
+def _misspelt(variable: str, names: set[str]) -> bool:
+    # FABRIC_RUN_ECHO and the like are Fabric's own and nobody's typing mistake.
+    return variable.startswith("FABRIC_") and bool(
+        difflib.get_close_matches(variable, names, n=1, cutoff=0.85)
+    )
+
+
+def _hosts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Exit(f"`hosts:` is {value!r}, not a list of names. {WHERE}")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _section(value: Any, name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise Exit(f"`{name}:` is {value!r}, not a list of `key: value` lines. {WHERE}")
+    return dict(value)
+
+
+def nearest(word: str, known: Any) -> str:
+    """Spell ', did you mean ...?' or nothing."""
+    close = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def host_names(text: str) -> list[str]:
+    """Split what -H was given."""
+    return [name for name in re.split(r"[,\s]+", text) if name]

@@ -1,0 +1,214 @@
+"""Ask OpenSSH what a host alias means, so that `-H alias` is what `ssh alias` would be.
+
+`ssh -G` knows Include, Match, ProxyJump and every default; Paramiko's own parser does not.
+Hosts that the project made itself stand in a configuration of this clone, consulted first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabric.connection import derive_shorthand
+from invoke import Exit
+
+from tasks.engine import paths
+
+
+@dataclass(frozen=True)
+class Target:
+    """What OpenSSH makes of one alias."""
+
+    alias: str
+    hostname: str
+    user: str
+    port: int
+    identities: tuple[str, ...]
+    identities_only: bool
+    identity_agent: str | None
+    known_hosts: tuple[Path, ...]
+    global_known_hosts: tuple[Path, ...]
+    key_alias: str | None
+    checking: str
+    hash_known_hosts: bool
+    proxy_command: str | None
+    connect_timeout: int | None
+
+    @property
+    def key_name(self) -> str:
+        """Name the host the way known_hosts does."""
+        name = self.key_alias or self.hostname
+        return name if self.key_alias or self.port == 22 else f"[{name}]:{self.port}"
+
+    @property
+    def identity(self) -> str:
+        """Name this very machine: an alias such as `sandbox` may mean another one elsewhere."""
+        return self.key_alias or self.alias
+
+
+class Client:
+    """The OpenSSH client with one configuration: the clone's own hosts, then the operator's."""
+
+    def __init__(self, config_file: str | None = None, identities: tuple[str, ...] = ()) -> None:
+        if config_file and not Path(config_file).expanduser().is_file():
+            raise Exit(f"No ssh configuration at {config_file}. Give -S an existing file.")
+        self._config_file = config_file
+        self._identities = identities
+
+    def words(self) -> list[str]:
+        """Spell the start of every ssh command line of ours."""
+        if shutil.which("ssh") is None:
+            raise Exit("OpenSSH's client is missing. Install it: apt-get install openssh-client")
+        words = ["ssh"]
+        own = paths.rehearsal() / "ssh_config"
+        if own.is_file():
+            words += ["-F", str(self._composed(own))]
+        elif self._config_file:
+            words += ["-F", _absolute(self._config_file)]
+        for identity in self._identities:
+            words += ["-i", _absolute(identity)]
+        return words
+
+    def _composed(self, own: Path) -> Path:
+        theirs = (
+            [Path(self._config_file).expanduser().resolve()]
+            if self._config_file
+            else [Path.home() / ".ssh/config", Path("/etc/ssh/ssh_config")]
+        )
+        # OpenSSH takes the first value it finds: what was named by -S must win over a host of ours.
+        order = [*theirs, own] if self._config_file else [own, *theirs]
+        text = "".join(f'Include "{path}"\n' for path in order)
+        # One file per content: two chains with other -S files do not rewrite each other's.
+        file = own.with_name(f"ssh_config.{abs(hash_of(text)):x}")
+        if not file.is_file() or file.read_text() != text:
+            part = file.with_name(f"{file.name}.{os.getpid()}")
+            part.write_text(text)
+            part.replace(file)
+        return file
+
+    def to(self, host: str, *options: str) -> list[str]:
+        """Spell the ssh command line to an alias, `user@host` or `host:port`."""
+        if not derive_shorthand(host)["host"] or host.startswith("-"):
+            raise Exit(f"{host!r} is not a host. Name one with -H, such as -H ubuntu@1.2.3.4.")
+        return [*self.words(), *options, *destination(host)]
+
+    def target(self, host: str) -> Target:
+        """Resolve an alias, `user@host` or `host:port`.
+
+        Raises Exit where OpenSSH itself refuses its configuration.
+        """
+        done = subprocess.run(
+            self.to(host, "-G"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise Exit(f"OpenSSH does not understand host {host!r}: {reason}")
+        return understood(host, done.stdout, self.words())
+
+
+def understood(host: str, text: str, words: list[str]) -> Target:
+    """Read the output of `ssh -G`; `words` start the command that reaches a jump host."""
+    options: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        options.setdefault(key.lower(), []).append(value)
+
+    def one(key: str) -> str | None:
+        value = options.get(key, [""])[0]
+        return None if value in ("", "none") else value
+
+    port = int(one("port") or 22)
+    hostname = one("hostname") or host
+    user = one("user") or ""
+    timeout = one("connecttimeout")
+    return Target(
+        alias=host,
+        hostname=hostname,
+        user=user,
+        port=port,
+        identities=tuple(
+            str(path)
+            for path in (Path(name).expanduser() for name in options.get("identityfile", []))
+            if path.is_file()
+        ),
+        identities_only=one("identitiesonly") == "yes",
+        identity_agent=options.get("identityagent", [None])[0],
+        known_hosts=_files(one("userknownhostsfile")),
+        global_known_hosts=_files(one("globalknownhostsfile")),
+        key_alias=one("hostkeyalias"),
+        checking=one("stricthostkeychecking") or "ask",
+        hash_known_hosts=one("hashknownhosts") == "yes",
+        proxy_command=_proxy(
+            one("proxyjump"), one("proxycommand"), _bare(host), hostname, user, port, words
+        ),
+        connect_timeout=int(timeout) if timeout and timeout.isdigit() else None,
+    )
+
+
+def _proxy(
+    jump: str | None,
+    command: str | None,
+    host: str,
+    hostname: str,
+    user: str,
+    port: int,
+    words: list[str],
+) -> str | None:
+    """Spell ProxyJump as the command that OpenSSH itself would run: it checks the hops' keys."""
+    import shlex
+
+    if command:
+        # ssh_config(5), "TOKENS": these are what ProxyCommand accepts.
+        tokens = {"%": "%", "h": hostname, "n": host, "p": str(port), "r": user}
+        return re.sub("%([%hnpr])", lambda token: tokens[token[1]], command)
+    if not jump:
+        return None
+    *hops, last = jump.split(",")
+    through = ["-J", ",".join(hops)] if hops else []
+    to = destination(last.removeprefix("ssh://"))
+    return shlex.join([*words, *through, "-W", f"[{hostname}]:{port}", *to])
+
+
+def _absolute(path: str) -> str:
+    """Spell a path for a program that runs elsewhere, and later."""
+    return str(Path(path).expanduser().absolute())
+
+
+def _bare(host: str) -> str:
+    return str(derive_shorthand(host)["host"])
+
+
+def destination(host: str) -> list[str]:
+    """Spell a host for ssh's command line, which knows a port only as an option."""
+    spelt = derive_shorthand(host)
+    port = ["-p", str(spelt["port"])] if spelt["port"] else []
+    name = f"{spelt['user']}@{spelt['host']}" if spelt["user"] else spelt["host"]
+    return [*port, "--", str(name)]
+
+
+def _files(text: str | None) -> tuple[Path, ...]:
+    """Split a list of paths that `ssh -G` prints unquoted, although they may hold spaces."""
+    found: list[Path] = []
+    rest = (text or "").split(" ")
+    while rest and rest != [""]:
+        for end in range(len(rest), 0, -1):
+            path = Path(" ".join(rest[:end])).expanduser()
+            if path.exists() or end == 1:
+                found.append(path)
+                rest = rest[end:]
+                break
+    return tuple(found)
+
+
+def hash_of(text: str) -> int:
+    """Number a text the same way in every process."""
+    import zlib
+
+    return zlib.crc32(text.encode())

@@ -1,0 +1,37 @@
+"""streams: see the move list."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Alive(io.BytesIO):
+    """Standard input that stays open after its bytes, with a line now and then.
+
+    A command that reads it knows at once when the connection is closed, and after a while when it
+    was lost without a word.
+    """
+
+
+class Lines:
+    """A stream that hands over whole lines."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._part = ""
+
+    def write(self, text: str) -> None:
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            self._on_line(line.rstrip("\r"))
+
+    def flush(self) -> None:
+        """Do nothing: a part of a line is not for anybody yet."""
+
+    def close(self) -> None:
+        if self._part:
+            self._on_line(self._part)

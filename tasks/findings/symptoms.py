@@ -1,0 +1,220 @@
+"""What the doctor's look at a host tells beside the facts, as frozen values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tasks.changes.surroundings import environment
+from tasks.engine.change import Change
+from tasks.engine.facts import listeners
+from tasks.engine.shell import sh, then
+from tasks.engine.templates import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from tasks.engine.facts import Listener
+    from tasks.engine.settings import Settings
+
+# Seconds: the whole has to answer within five.
+PATIENCE = 4
+
+PROGRAMS = (
+    "look_at_bucket.py",
+    "bucket.py",
+    "look_at_databases.py",
+    "databases.py",
+    "look_at_requests.py",
+    "tracking.py",
+)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file system: KiB and inodes, in all and free."""
+
+    path: str
+    kb: int
+    free_kb: int
+    inodes: int
+    free_inodes: int
+    read_only: bool
+
+    @property
+    def free_share(self) -> float:
+        """Return the scarcer of room and inodes, from 0 to 1; some file systems count none."""
+        shares = [self.free_kb / self.kb if self.kb else 1.0]
+        if self.inodes:
+            shares.append(self.free_inodes / self.inodes)
+        return min(shares)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate of nginx: file, and end in seconds since 1970."""
+
+    path: str
+    ends: int
+
+
+@dataclass(frozen=True)
+class Symptoms:
+    """A host as the doctor saw it; what a part that was not `looked` at would say is empty.
+
+    `period` and `skew` are in seconds; `schedule` is the state of the backups' timer, and
+    `timer_failed` says of a unit that a timer started last why it failed, as its journal has it.
+    """
+
+    looked: frozenset[str] = frozenset()
+    blind: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    large: tuple[str, ...] = ()
+    modes: Mapping[str, str] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
+    reboot: bool = False
+    synchronised: bool = True
+    listeners: tuple[Listener, ...] = ()
+    error: str = ""
+    out_of_memory: int = 0
+    schedule: str | None = None
+    period: float | None = None
+    timer_failed: Mapping[str, str] = field(default_factory=dict)
+    nginx: str = "ok"
+    certificates: tuple[Certificate, ...] = ()
+    unserved: bool = False
+    renewal: str | None = None  # the state of certbot's timer
+    renewal_failed: str = ""
+    health: int | None = None
+    stranger: int | None = None
+    name: int | None = None
+    logins: Mapping[str, int | None] = field(default_factory=dict)
+    databases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    admins: int | None = None
+    weak: tuple[str, ...] = ()
+    direct: Mapping[str, Any] = field(default_factory=dict)
+    environment: str = "whole"
+    profile: bool = True
+    bucket: Mapping[str, str] | None = None
+    skew: float | None = None
+    backup: Mapping[str, Any] | None = None
+    backup_error: str | None = None
+    stream_error: str = ""
+    stream_astray: bool = False
+    stream_loose: bool = False
+
+
+def looking(
+    settings: Settings, logins: Sequence[Mapping[str, str]], patience: int = PATIENCE
+) -> Change:
+    """Build the one look at a host; the logins are tried there, and travel as a staged file.
+
+    `patience` is how many seconds each of its parts, which run side by side, may take.
+    """
+    at_bucket = sh(
+        "look_at_bucket", settings.bucket or "", settings.artifact_prefix, settings.region or "",
+        settings.endpoint_url or "", settings.backup_prefix, settings.label,
+    )  # fmt: skip
+    asking = then(environment(settings), at_bucket)
+    script = "\n".join(
+        (
+            f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",
+            f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
+            f"profile={'' if settings.profile == 'default' else settings.profile}",
+            f"patience={patience}",
+            read("host/stream.sh"),
+            read("host/stream_errors.sh"),
+            read("host/certbot.sh"),
+            read("host/symptoms.sh"),
+        )
+    )
+    files = {name: read(f"host/{name}") for name in PROGRAMS}
+    return Change("look for what is wrong", script, files | {"logins.json": json.dumps(logins)})
+
+
+def parse(reports: Sequence[str]) -> Symptoms:
+    """Read the reports of the look."""
+    found: dict[str, list[str]] = {}
+    for report in reports:
+        key, _, value = report.partition("\t")
+        found.setdefault(key, []).append(value)
+
+    def one(key: str, default: str = "") -> str:
+        return found.get(key, [default])[-1]
+
+    def data(key: str, default: Any = None) -> Any:
+        return json.loads(one(key)) if key in found else default
+
+    admins, logins = data("admins", {}), map(json.loads, found.get("login", []))
+    return Symptoms(
+        looked=frozenset(found.get("looked", [])),
+        blind=dict(line.split(" ", 1) for line in found.get("blind", [])),
+        mounts=tuple({mount.path: mount for mount in map(_mount, found.get("mount", []))}.values()),
+        large=tuple(found.get("large", [])),
+        modes={path: mode for mode, path in _pairs(found.get("mode", []))},
+        failed=tuple(found.get("failed", [])),
+        reboot="reboot" in found,
+        synchronised=one("synchronised", "yes") != "no",
+        listeners=listeners(found.get("listener", [])),
+        error=one("error"),
+        out_of_memory=_number(one("oom")) or 0,
+        schedule=one("schedule") or None,
+        period=_period(data("timer", [])),
+        timer_failed=dict(_pairs(found.get("timer_failed", []))),
+        nginx=one("nginx", "ok"),
+        certificates=tuple(
+            Certificate(path, int(ends)) for ends, path in _pairs(found.get("certificate", []))
+        ),
+        unserved="unserved" in found,
+        renewal=one("renewal") or None,
+        renewal_failed=one("renewal_failed"),
+        health=data("health"),
+        stranger=data("stranger"),
+        name=data("name"),
+        logins={login["source"]: login["status"] for login in logins},
+        databases={base["name"]: base for base in map(json.loads, found.get("database", []))},
+        admins=admins.get("count"),
+        weak=tuple(admins.get("weak", ())),
+        direct=data("direct", {}),
+        environment=one("environment", "whole"),
+        profile="profile" not in found,
+        bucket=data("bucket"),
+        skew=data("skew"),
+        backup=data("backup"),
+        backup_error=data("backup_error"),
+        stream_error=one("stream_error"),
+        stream_astray="stream_astray" in found,
+        stream_loose="stream_loose" in found,
+    )
+
+
+def _period(timers: Sequence[Mapping[str, int]]) -> float | None:
+    """Return the seconds between a timer's last and next time, which systemd tells in 1e-6 s."""
+    spans = [
+        (timer["next"] - timer["last"]) / 1e6
+        for timer in timers
+        if timer.get("last") and timer.get("next")
+    ]
+    return spans[0] if spans and spans[0] > 0 else None
+
+
+def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
+    return [(first, rest) for first, _, rest in (line.partition(" ") for line in lines)]
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def _mount(line: str) -> Mount:
+    inodes, free_inodes, mode, kb, free_kb, path = line.split(" ", 5)
+    return Mount(
+        path,
+        _number(kb) or 0,
+        _number(free_kb) or 0,
+        _number(inodes) or 0,
+        _number(free_inodes) or 0,
+        read_only=mode == "ro",
+    )

@@ -1,0 +1,96 @@
+"""downloads: see the move list."""
+
+from __future__ import annotations
+
+import hashlib
+import json as serialised
+import os
+import re
+import shutil
+import tarfile
+from functools import partial
+from typing import TYPE_CHECKING
+
+from invoke import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from typing import IO
+
+TAKEN = 1 << 20  # bytes that are written at once
+
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a name that leads nowhere else
+
+
+def already(place: Path) -> str:
+    return f"{place} is there already. Move it away, or give another --to."
+
+
+def put(whole: Path, folder: Path) -> Path:
+    """Move a folder that is complete to its name; never over another one."""
+    place = folder / whole.name
+    if place.exists():
+        raise Exit(already(place))
+    return whole.rename(place)
+
+
+def unpack(stream: IO[bytes], folder: Path) -> None:
+    """Write a set's files as they come; raises Exit where one is not what was sent.
+
+    The tar begins with <id>/manifest.json, which names all others with size and SHA-256.
+    """
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=TAKEN) as archive:
+        first = archive.next()
+        if first is None:
+            raise tarfile.ReadError("nothing came")
+        id, _, name = first.name.partition("/")
+        if not PLAIN.fullmatch(id) or name != "manifest.json":
+            raise Exit(f"{first.name!r} is no backup's manifest. Update this project.")
+        text = member(archive, first).read()
+        manifest = serialised.loads(text)
+        refuse_full(folder, sum(entry["bytes"] for entry in manifest["files"]))
+        place = folder / id
+        place.mkdir(mode=0o700)
+        write(place / name, [text])
+        for wanted in manifest["files"]:
+            found = archive.next()
+            if found is None:
+                raise tarfile.ReadError("it was cut short")
+            if not PLAIN.fullmatch(wanted["name"]) or found.name != f"{id}/{wanted['name']}":
+                raise Exit(f"The backup {id} holds {found.name!r}, which its manifest does not.")
+            body = member(archive, found)
+            digest = write(place / wanted["name"], iter(partial(body.read, TAKEN), b""))
+            if digest != wanted["sha256"]:
+                raise Exit(
+                    f"The backup {id} is damaged: {wanted['name']} is not what was sent (SHA-256). "
+                    "Choose another: ./fab backup.list"
+                )
+
+
+def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    """Return a member's content; raises ReadError where it is no plain file."""
+    body = archive.extractfile(entry)
+    if body is None:
+        raise tarfile.ReadError(f"{entry.name} is no file")
+    return body
+
+
+def write(path: Path, blocks: Iterable[bytes]) -> str:
+    """Write a file that only its owner may read; returns its SHA-256."""
+    sha = hashlib.sha256()
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        for block in blocks:
+            sha.update(block)
+            stream.write(block)
+    return sha.hexdigest()
+
+
+def refuse_full(folder: Path, size: int) -> None:
+    """Raise Exit where there is no room for so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise Exit(
+            f"The backup has {size / 1e9:.1f} GB, and {free / 1e9:.1f} are free here. "
+            "Give another --to."
+        )
