@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.backup import backing_up, listing, program, programs, pruning, verifying
+from tasks.changes.backup import backing_up, listing, program, pruning, verifying
 from tasks.changes.presence import ABSENT, absent
 from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.shell import sh
 from tasks.engine.tables import age, plain, size
 from tasks.engine.task import remote
+from tasks.engine.templates import staged
 from tasks.laptop.downloads import already, put, unpack
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def download(c: Host, id: str = "", to: str = ".") -> None:
     if id and (folder / id).exists():
         raise Exit(already(folder / id))
     script = program(server.settings, "send_set.py", id)
-    step = Change("send a backup", f"{refusing_absent(server)}\n{script}", programs("send_set.py"))
+    step = Change("send a backup", f"{refusing_absent(server)}\n{script}", staged("send_set.py"))
     try:
         # On the same file system, so that it becomes its name by one rename.
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as part:

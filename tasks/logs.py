@@ -18,7 +18,7 @@ from tasks.engine.console import console
 from tasks.engine.facts import refuse_without_sudo
 from tasks.engine.shell import sh
 from tasks.engine.task import remote
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -249,7 +249,7 @@ def _follow(server: Server, asked: dict[str, Any]) -> None:
 
 
 def _ask(server: Server, asked: dict[str, Any], take: Callable[[Entry], None]) -> None:
-    program = read("host/read_log.py").encode()
+    program = source("read_log.py").encode()
     unit = server.settings.unit
     words = ("python3", "-c", LOAD, str(len(program)), json.dumps({"unit": unit, **asked}))
 

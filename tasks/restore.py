@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import stream
-from tasks.changes.backup import program, programs
+from tasks.changes.backup import program
 from tasks.changes.presence import refuse_absent
 from tasks.changes.restore import fetching, fetching_moment, restoring
 from tasks.changes.service import is_one_of_several
 from tasks.engine.change import Change
 from tasks.engine.stores import refuse_other_store
 from tasks.engine.task import remote
+from tasks.engine.templates import staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +115,7 @@ def choose(server: Server, id: str) -> Any:
     """Ask the host which backup it would be and what is there now; raises Exit where none fits."""
     settings = server.settings
     script = program(settings, "choose_set.py", id)
-    step = Change("choose a backup", script, programs("choose_set.py"))
+    step = Change("choose a backup", script, staged("choose_set.py"))
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.backup import program, programs, serving_aside
+from tasks.changes.backup import program, serving_aside
 from tasks.changes.presence import absent
 from tasks.changes.stream import (
     EVERY,
@@ -31,7 +31,7 @@ from tasks.engine.change import Change
 from tasks.engine.console import seconds
 from tasks.engine.facts import is_deployed, refuse_without_sudo
 from tasks.engine.task import remote
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,11 +179,11 @@ def standing(server: Server) -> dict[str, Any]:
         (
             program(settings, "look_at_stream.py"),
             f"unit={settings.unit}",
-            read("host/stream_errors.sh"),
+            source("stream_errors.sh"),
             "stream_errors | sed 's/^/@report /'",
         )
     )
-    step = Change("look at the stream", script, programs("look_at_stream.py", "streams.py"))
+    step = Change("look at the stream", script, staged("look_at_stream.py"))
     report, *errors = server.look("backup.stream status", [step])
     wrong = trouble(settings, facts)
     return {

@@ -21,7 +21,7 @@ from tasks.engine.console import console
 from tasks.engine.facts import Tls, is_deployed, refuse_without_sudo
 from tasks.engine.shell import sh
 from tasks.engine.task import remote
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,8 +165,8 @@ def renew(c: Host, force: bool = False) -> None:
     script = "\n".join(
         (
             f"name={sh(tls.name)} force={'yes' if force else 'no'}",
-            read("host/certbot.sh"),
-            read("host/renew.sh"),
+            source("certbot.sh"),
+            source("renew.sh"),
         )
     )
     step = Change(f"renew the certificate of {tls.name}", script)
@@ -236,7 +236,7 @@ def show(c: Host, json: bool = False) -> dict[str, Any]:
         (
             f"name={sh(tls.name)} certificate={sh(pair(server.settings, tls).certificate)}",
             f"own={'yes' if tls.own else 'no'}",
-            read("host/show_tls.sh"),
+            source("show_tls.sh"),
         )
     )
     reports = server.look("tls.show", [Change("look at the certificate", script)])

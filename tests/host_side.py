@@ -5,6 +5,7 @@ A store plays S3: moto, behind a door that can refuse.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,9 +30,19 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from tasks.changes.files import start_script
 from tasks.engine import templates
 from tasks.engine.change import Change, bundle
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
-HOST = templates.FILES / "host"
+
+def _staged() -> Path:
+    """Lay all of the host's programs side by side, as they are staged there."""
+    folder = Path(tempfile.mkdtemp(prefix="staged-"))
+    atexit.register(shutil.rmtree, folder)
+    for name, path in templates.programs().items():
+        (folder / name).symlink_to(path)
+    return folder
+
+
+HOST = _staged()
 
 
 def program(
@@ -70,7 +82,7 @@ class Machine:
     def command(
         self, generation: int | str, task: str = "task", who: str = "me@laptop"
     ) -> list[str]:
-        script = read("host/receive.sh")
+        script = source("receive.sh")
         arguments = ("change.sh", str(self.root), who, task, str(generation))
         return ["bash", "-c", script, "remote-mlflow", *arguments]
 
@@ -337,7 +349,7 @@ class Place:
         """Run a switch that has so many steps left; tells whether it came to its end."""
         words = f'set -euo pipefail; root="{self.root}" unit=mlflow-server here=/nowhere'
         script = "\n".join(
-            (words, read("host/settle.sh"), read("host/tidy.sh"), read("host/switch.sh"), call)
+            (words, source("settle.sh"), source("tidy.sh"), source("switch.sh"), call)
         )
         done = self.bash("-c", script, left=left)
         assert done.returncode in (0, -9), done.stderr

@@ -12,11 +12,11 @@ import sys
 import tarfile
 from pathlib import Path
 
-from tasks.engine import templates
+from tasks.engine.templates import programs, source
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 UNSET = "SC2154"  # "… is referenced but not assigned"
-PARTS = {path.name: path.read_text() for path in (templates.FILES / "host").glob("*.sh")}
+PARTS = {name: source(name) for name in programs() if name.endswith(".sh")}
 RUN_TOGETHER = ("words.sh", "settle.sh", "change.sh", "look.sh", "steps.sh")
 _seen: set[frozenset[str]] = set()
 

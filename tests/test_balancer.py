@@ -29,7 +29,7 @@ TYPED = "10.0.1.11,10.0.1.12"
 
 
 def looked(text: str = "", **servers: int | None) -> Reply:
-    """Say what files/host/look_at_balancer.py reports."""
+    """Say what files/host/balancer/look_at_balancer.py reports."""
     states: dict[str, Any] = dict(zip(PLACES, servers.values(), strict=False))
     report = {"block": text, "active": bool(text), "servers": states}
     return Reply(f"@report {json.dumps(report)}\n@exit 0\n")

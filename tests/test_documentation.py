@@ -210,8 +210,8 @@ def test_every_finding_stands_in_doctor_s_page_and_no_other():
     code = [file.read_text() for file in (paths.PROJECT / "tasks/findings").glob("*.py")]
     found = set(re.findall(r'case\.finding\(\s*"([a-z-]+)"', "\n".join(code)))
     found |= {"disk-full", "disk-nearly-full"}  # one finding, two degrees
-    bucket = [templates.FILES / "host" / name for name in ("bucket.py", "look_at_bucket.py")]
-    kinds = re.findall(r'Trouble\(\s*"([a-z-]+)"', "\n".join(file.read_text() for file in bucket))
+    bucket = [templates.source(name) for name in ("bucket.py", "look_at_bucket.py")]
+    kinds = re.findall(r'Trouble\(\s*"([a-z-]+)"', "\n".join(bucket))
     page = (paths.PROJECT / "docs/doctor.md").read_text().partition("## What it finds")[2]
     cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
     named = {key for cell in cells for key in re.findall(r"`([a-z-]+)`", cell)}

@@ -116,7 +116,7 @@ def test_a_password_travels_as_a_file_and_may_replace_another_only_where_it_is_k
 def scram(password: str, present: str, tmp_path) -> str:
     file = tmp_path / "password"
     file.write_text(password)
-    words = [sys.executable, str(templates.FILES / "host/scram.py"), str(file)]
+    words = [sys.executable, str(templates.programs()["scram.py"]), str(file)]
     return subprocess.run(words, input=present, text=True, capture_output=True).stdout.strip()
 
 

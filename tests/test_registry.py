@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import runpy
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -124,12 +123,12 @@ class Registry:
 
 
 class Program:
-    """files/host/registry.py, staged as on a host, against a registry on loopback."""
+    """files/host/registry/registry.py, staged as on a host, against a registry on loopback."""
 
     def __init__(self, folder: Path, registry: Registry, capsys: Any) -> None:
         self.folder, self.capsys = folder, capsys
-        for name in ("registry.py", "tracking.py"):
-            shutil.copy(templates.FILES / "host" / name, folder)
+        for name, text in templates.staged("registry.py").items():
+            (folder / name).write_text(str(text))
         self.stage("login", {"username": LOGIN.username, "password": LOGIN.password})
         pair = base64.b64encode(f"{LOGIN.username}:{LOGIN.password}".encode()).decode()
 

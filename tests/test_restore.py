@@ -197,16 +197,10 @@ def test_a_moment_is_one_look_and_one_change(late, capsys):
     c = streamed()
     restore(c, at=MOMENT, yes=True)
     look, change = c.recorder.runs
-    assert set(look.files) == {
-        "look.sh", "words.sh", "steps.sh", "choose_stream.py", "streams.py", "sets.py",
-        "postgres.py", "databases.py",
-    }  # fmt: skip
+    assert look.files.keys() >= {"look.sh", "choose_stream.py"}
     assert look.options["timeout"] == LOOK_TIMEOUT
     assert look.steps.rstrip().endswith(f"'' {MOMENT}"), "this host streams nothing"
-    assert set(change.files) == RUNNER | {
-        "ready_start", "ready_auth", "restore_stream.py", "streams.py", "configuration.py",
-        "sets.py", "databases.py", "postgres.py", "migrate.py", "try_server.py",
-    }  # fmt: skip
+    assert change.files.keys() >= {"restore_stream.py", "migrate.py", "try_server.py"}
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "✓ restored what was streamed until 2026-11-24T15:29:58Z: 12 runs, the newest of "
         "2023-11-14 22:13:20 UTC, 3 users",

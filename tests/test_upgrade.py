@@ -53,10 +53,7 @@ def test_an_upgrade_is_one_change(capsys):
     c = context(running())
     upgrade(c)
     (run,) = c.recorder.runs
-    assert set(run.files) == RUNNER | {
-        "release.txt", "ready_start", "ready_auth", "migrate.py", "try_server.py", "databases.py",
-        "sets.py", "back_up.py", "postgres.py", "start",
-    }  # fmt: skip
+    assert run.files.keys() >= {"migrate.py", "try_server.py", "back_up.py"}
     assert f"with release {OLD}." in run.files["ready_start"], "the former one, until the switch"
     assert f"with release {RELEASE}." in run.files["start"]
     assert run.files["release.txt"] == releases.shipped("3.17.2")

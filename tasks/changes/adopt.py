@@ -17,7 +17,7 @@ from tasks.engine import credentials
 from tasks.engine.change import Change
 from tasks.engine.facts import refuse_without_sudo
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from typing import Any
@@ -125,25 +125,25 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
             "store=sqlite",
             *("aside() {", aside.script, "}"),
             switching(),
-            read("host/guide.sh"),
+            source("guide.sh"),
         )
     )
-    staged = guide_program() | {
+    programs = guide_program() | {
         "start": files.start_script(settings, after).text,
         "auth": login_file.text,
     }
     return [
         Change(
             f"rehearse the move from MLflow {guide.version} to {settings.version} on a copy",
-            f"{words}\n{read('host/rehearse_upgrade.sh')}",
+            f"{words}\n{source('rehearse_upgrade.sh')}",
             aside.files,
         ),
         backing_up(settings, python),
         *([] if owner.is_marked(settings, facts) else [owner.marking(settings, over, python)]),
         Change(
             "stop the guide's server; adopt its databases and users",
-            read("host/adopt.sh"),
-            staged,
+            source("adopt.sh"),
+            programs,
             announce=False,
         ),
         deploy.deploying(
@@ -159,7 +159,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
             "look for a password that everybody knows",
             'say "nobody was served for $((SECONDS - paused)) s"\n'
             '"$root/venv/bin/python" "$here/well_known.py" "$root/basic_auth.db"',
-            {"well_known.py": read("host/well_known.py")},
+            {"well_known.py": source("well_known.py")},
         ),
     ]
 
@@ -171,8 +171,8 @@ def giving_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
             f"unit={settings.unit} current={facts.release}",
             f"former={sh(former['name'])} release={sh(former['release'])}",
             switching(),
-            read("host/guide.sh"),
-            read("host/give_up.sh"),
+            source("guide.sh"),
+            source("give_up.sh"),
         )
     )
     what = f"give the guide's server back, as of {former['name']}"
@@ -184,8 +184,8 @@ def starting_again(settings: Settings) -> Change:
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port}",
-            read("host/guide.sh"),
-            read("host/guide_again.sh"),
+            source("guide.sh"),
+            source("guide_again.sh"),
         )
     )
     return Change("have the guide's server run as it ran", script, guide_program())
@@ -193,4 +193,4 @@ def starting_again(settings: Settings) -> Change:
 
 def guide_program() -> dict[str, str | bytes]:
     """Return the program that knows the guide's server."""
-    return {"guide.py": read("host/guide.py")}
+    return {"guide.py": source("guide.py")}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.changes.surroundings import as_the_server
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from tasks.engine.settings import Settings
@@ -20,7 +20,7 @@ def backing_up(settings: Settings, python: str = PYTHON) -> Change:
     return Change(
         "back up both databases and the configuration",
         program(settings, "back_up.py", python=python),
-        programs("back_up.py"),
+        staged("back_up.py"),
     )
 
 
@@ -32,12 +32,12 @@ def verifying(settings: Settings, id: str = "") -> Change:
             *_function("fetch", program(settings, "fetch_set.py", id) + ' "$scratch" aside'),
             *_function("aside", aside.script),
             *_function("noted", program(settings, "note_verified.py") + ' "$@"'),
-            read("host/tidy.sh"),
-            read("host/verify_set.sh"),
+            source("tidy.sh"),
+            source("verify_set.sh"),
         )
     )
     names = ("fetch_set.py", "configuration.py", "note_verified.py", "beside.py")
-    files = {**programs(*names), **aside.files}
+    files = {**staged(*names), **aside.files}
     return Change(f"restore {id or 'the newest backup'} on the side", script, files)
 
 
@@ -59,7 +59,7 @@ def serving_aside(settings: Settings, folder: str, python: str = PYTHON) -> Chan
         )
     )
     what = "bring them to this release's schema and serve them on the side"
-    return Change(what, script, programs("migrate.py", "try_server.py"))
+    return Change(what, script, staged("migrate.py", "try_server.py"))
 
 
 def program(settings: Settings, name: str, *words: str, python: str = PYTHON) -> str:
@@ -71,21 +71,15 @@ def program(settings: Settings, name: str, *words: str, python: str = PYTHON) ->
     return f'{as_the_server(settings)}\n{python} "$here/{name}" "$root" {place}'
 
 
-def programs(*names: str) -> dict[str, str | bytes]:
-    """Return programs with what they import."""
-    common = ("sets.py", "databases.py", "postgres.py")
-    return {file: read(f"host/{file}") for file in (*names, *common)}
-
-
 def listing(settings: Settings) -> Change:
     """Build the look at all backups."""
     script = program(settings, "list_sets.py")
-    return Change("look at the backups", script, programs("list_sets.py"))
+    return Change("look at the backups", script, staged("list_sets.py"))
 
 
 def pruning(settings: Settings, how: str) -> Change:
-    """Build the change that deletes what need not stay; see files/host/prune_sets.py for `how`."""
+    """Build the change that deletes what need not stay; for `how` see prune_sets.py."""
     keep = settings.keep.model_dump_json()
     script = program(settings, "prune_sets.py", keep, how)
-    files = programs("prune_sets.py", "retention.py")
+    files = staged("prune_sets.py")
     return Change("delete the backups that need not stay", script, files)

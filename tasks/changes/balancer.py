@@ -13,7 +13,7 @@ from invoke import Exit
 from tasks.changes.site import LOOPBACK
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read, render
+from tasks.engine.templates import render, source, staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 HTTP, HTTPS = 80, 443
 
-# What a server answers to GET /usable (files/nginx-usable.conf).
+# What a server answers to GET /usable (files/nginx/usable.conf).
 STATES = {200: "usable", 404: "drained: about to be restarted", 503: "not usable (./fab doctor)"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """A balancer and the servers behind it, as files/host/look_at_balancer.py sees them."""
+    """A balancer and its servers, as files/host/balancer/look_at_balancer.py sees them."""
 
     block: str
     active: bool
@@ -77,7 +77,7 @@ def required_name(settings: Settings) -> str:
 def look(server: Server, places: Sequence[str]) -> Found:
     """See in one exec how balancer and servers stand."""
     name, words = "look_at_balancer.py", sh(server.settings.unit, *places)
-    step = Change("look", f'python3 "$here/{name}" {words}', {name: read(f"host/{name}")})
+    step = Change("look", f'python3 "$here/{name}" {words}', staged(name))
     return Found(**serialised.loads(server.look("balancer", [step])[-1]))
 
 
@@ -113,8 +113,8 @@ def installing(settings: Settings, wanted: str, pair: tuple[str, str] | None) ->
             "packages=haproxy",
             "if [ -x /usr/sbin/haproxy ]; then packages=; fi",
             f"unit={settings.unit} port={HTTPS if tls else settings.port}",
-            f"install_packages() {{\n{read('host/install_packages.sh')}}}",
-            read("host/install_balancer.sh"),
+            f"install_packages() {{\n{source('install_packages.sh')}}}",
+            source("install_balancer.sh"),
         )
     )
     files: dict[str, str | bytes] = {"block": wanted}

@@ -13,7 +13,7 @@ from tasks.changes.surroundings import environment
 from tasks.engine import login
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -50,7 +50,7 @@ def aws_changes(
         }
         script = f'python3 "$here/write_aws.py" "$here/aws.json"\n{UNPROVE}'
         files = {
-            "write_aws.py": read("host/write_aws.py"),
+            "write_aws.py": source("write_aws.py"),
             "aws.json": json.dumps(profile),
         }
         names = " and ".join(
@@ -83,7 +83,7 @@ def proving(settings: Settings, stamp: str, python: str = '"$root/venv/bin/pytho
     return Change(
         f"prove access to s3://{bucket}/{settings.artifact_prefix}/",
         script,
-        {name: read(f"host/{name}") for name in ("prove_bucket.py", "bucket.py")},
+        staged("prove_bucket.py"),
     )
 
 

@@ -10,14 +10,12 @@ from tasks.engine import facts as facts_engine
 from tasks.engine import stores
 from tasks.engine.change import Change
 from tasks.engine.facts import is_there
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
     from tasks.engine.login import Keys, Login
     from tasks.engine.settings import Settings
-
-SHARERS = ("share.py", "postgres.py", "databases.py")
 
 
 def auth_changes(
@@ -45,7 +43,7 @@ def making_env(settings: Settings, facts: Facts) -> Change:
     """Build the change that makes server.env, or the key that it lost."""
     return Change(
         "make server.env with a secret key",
-        read("host/make_server_env.sh"),
+        source("make_server_env.sh"),
         {"stores": stores.lines(stores.wanted(settings, facts), facts.root)},
     )
 
@@ -78,7 +76,7 @@ def share_changes(settings: Settings, facts: Facts) -> list[Change]:
         return []
     python = python_of(settings, facts)
     script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" "$root")'
-    files: dict[str, str | bytes] = {name: read(f"host/{name}") for name in SHARERS}
+    files = staged("share.py")
     files["stores"] = stores.lines(stores.current(settings, facts), facts.root)
     what = "agree on secret key and id with the database's other servers"
     return [Change(what, script, files)]
@@ -91,8 +89,6 @@ def proving_stores(settings: Settings, facts: Facts) -> Change:
     script = f'(set -a; . "$here/stores"; exec {python} "$here/prove_stores.py")'
     named = stores.current(settings, facts)
     place = named.host or "this host"
-    files: dict[str, str | bytes] = {
-        name: read(f"host/{name}") for name in ("prove_stores.py", "postgres.py", "databases.py")
-    }
+    files = staged("prove_stores.py")
     files["stores"] = stores.lines(named, facts.root)
     return Change(f"prove access to PostgreSQL on {place}", script, files)

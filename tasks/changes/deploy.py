@@ -14,7 +14,7 @@ from tasks.engine import stores
 from tasks.engine.change import Change
 from tasks.engine.facts import is_deployed, is_there, refuse_without_sudo
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tasks.engine.facts import Facts, Tls
     from tasks.engine.login import Login
     from tasks.engine.settings import Settings
-
-FIRST = ("first_start.py", "postgres.py", "databases.py")
 
 
 def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "") -> list[Change]:
@@ -88,31 +86,31 @@ def deploying(
 
     `first` says that its database, which others have too, lacks tables and users.
     """
-    staged = deep_check() | {
+    files = deep_check() | {
         "after": after.text,
         "places": "".join(
             f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(differing)
         ),
     }
     for n, file in enumerate(differing):
-        staged[f"file{n}"] = file.text
+        files[f"file{n}"] = file.text
     if first:
-        staged |= {name: read(f"host/{name}") for name in FIRST}
+        files |= staged("first_start.py")
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
             f"listen={sh(' '.join(sorted(listeners(settings))))} first={'yes' if first else 'no'}",
-            f"well={stamp} login={stage_login(staged, login)}",
+            f"well={stamp} login={stage_login(files, login)}",
             f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
             if tls
             else "tls_name= certificate=",
-            read("host/health.sh"),
-            read("host/check_https.sh"),
-            read(f"host/{'drain' if settings.balancers else 'alone'}.sh"),
-            read("host/deploy.sh"),
+            source("health.sh"),
+            source("check_https.sh"),
+            source("drain.sh" if settings.balancers else "alone.sh"),
+            source("deploy.sh"),
         )
     )
-    return Change(what, script, staged, announce=False)
+    return Change(what, script, files, announce=False)
 
 
 def not_running(settings: Settings, facts: Facts) -> list[str]:

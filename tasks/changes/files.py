@@ -11,7 +11,7 @@ from tasks.changes.site import allowed_hosts, allowed_origins, site
 from tasks.changes.surroundings import aws_variables
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.templates import confined, read, render
+from tasks.engine.templates import confined, render, source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def files(settings: Settings, facts: Facts) -> list[File]:
             f"/etc/systemd/system/{unit}.service",
             "644",
             render(
-                "mlflow-server.service",
+                "units/server.service",
                 root=root,
                 confined=confined(root, facts.home),
                 memory_max=settings.memory_max or "infinity",
@@ -67,9 +67,9 @@ def files(settings: Settings, facts: Facts) -> list[File]:
         File(
             f"/etc/systemd/system/{unit}.socket",
             "644",
-            render("mlflow-server.socket", **common),
+            render("units/server.socket", **common),
         ),
-        File(f"/etc/tmpfiles.d/{unit}.conf", "644", render("tmpfiles.conf", **common)),
+        File(f"/etc/tmpfiles.d/{unit}.conf", "644", render("units/tmpfiles.conf", **common)),
         File(
             f"/etc/nginx/sites-available/{unit}",
             "644",
@@ -89,7 +89,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
             unit=settings.unit,
             # A new environment must change this file, for only then the server restarts.
             release=facts.release or release_of(settings),
-            settle=read("host/settle.sh").strip(),
+            settle=source("settle.sh").strip(),
             bind=settings.bind,
             port=settings.port,
             destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import files as files_changes
-from tasks.changes.configure import SHARERS
 from tasks.changes.releases import installing, version_of
 from tasks.changes.resolve import find
 from tasks.changes.switch import databases_beside, switching
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -54,10 +53,10 @@ def following(
             f"unit={settings.unit} task={task} release={lead.release} current={facts.release}",
             f"well={files_changes.wellness([*files_changes.files(settings, after), auth], after)}",
             switching(several=True),
-            read("host/follow.sh"),
+            source("follow.sh"),
         )
     )
-    files = databases_beside(after) | {name: read(f"host/{name}") for name in SHARERS}
+    files = databases_beside(after) | staged("share.py")
     files |= {
         "stores": stores.lines(stores.Stores(lead.store, lead.auth_store), facts.root),
         "auth": auth.text,

@@ -12,20 +12,14 @@ from tasks.changes.presence import ABSENT
 from tasks.changes.surroundings import environment
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import staged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tasks.engine.server import Server
 
 AGE = "30d"
 
 UNITS = {"h": 3600, "d": 86400, "w": 604800}  # seconds
-
-COLLECTING = ("collect.py", "artifacts.py", "objects.py", "grants.py", "bucket.py")
-
-ORPHANS = ("orphans.py", *owner.PROGRAMS, "artifacts.py", "objects.py")
 
 
 def age(text: str) -> int:
@@ -40,21 +34,21 @@ def age(text: str) -> int:
 
 
 def collecting(server: Server, action: str, older_than: str) -> Change:
-    """Build the step that runs files/host/collect.py."""
+    """Build the step that runs files/host/gc/collect.py."""
     what = {
         "find": "look for what was deleted",
         "check": "see that files can be deleted",
         "remove": f"remove what was deleted more than {older_than} ago",
     }[action]
-    return running(server, what, COLLECTING, action, str(age(older_than)))
+    return running(server, what, "collect.py", action, str(age(older_than)))
 
 
 def on_orphans(server: Server, action: str, what: str) -> Change:
-    """Build the step that runs files/host/orphans.py."""
-    return running(server, what, ORPHANS, action, server.settings.backup_prefix)
+    """Build the step that runs files/host/gc/orphans.py."""
+    return running(server, what, "orphans.py", action, server.settings.backup_prefix)
 
 
-def running(server: Server, what: str, programs: Sequence[str], action: str, word: str) -> Change:
+def running(server: Server, what: str, program: str, action: str, word: str) -> Change:
     """Build the step that runs a program in the server's own environment."""
     settings = server.settings
     words = sh(*owner.place(settings), word)
@@ -63,7 +57,7 @@ def running(server: Server, what: str, programs: Sequence[str], action: str, wor
             f'[ -e "$root/server.env" ] || fail {sh(ABSENT.format(host=server.name))}',
             environment(settings),
             'set -a; . "$root/server.env"; set +a',
-            f'"$root/venv/bin/python" "$here/{programs[0]}" {action} "$root" {words}',
+            f'"$root/venv/bin/python" "$here/{program}" {action} "$root" {words}',
         )
     )
-    return Change(what, script, {name: read(f"host/{name}") for name in programs})
+    return Change(what, script, staged(program))

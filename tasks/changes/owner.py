@@ -14,18 +14,16 @@ from invoke import Exit
 from tasks.changes.surroundings import environment
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import staged
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
     from tasks.engine.server import Server
     from tasks.engine.settings import Settings
 
-PROGRAMS = ("owner.py", "bucket.py", "databases.py", "postgres.py")
-
 PYTHON = '"$root/venv/bin/python"'  # of the release that serves
 
-ANYBODY = "anybody"  # as files/host/owner.py spells it
+ANYBODY = "anybody"  # as files/host/deploy/owner.py spells it
 
 _asking = threading.Lock()
 
@@ -36,7 +34,7 @@ def is_marked(settings: Settings, facts: Facts) -> bool:
 
 
 def note(settings: Settings, facts: Facts) -> str:
-    """Spell what the host notes once it has marked the prefix, as files/host/owner.py does."""
+    """Spell what files/host/deploy/owner.py notes on the host once it has marked the prefix."""
     where = f"s3://{settings.bucket}/{settings.artifact_prefix} at {settings.endpoint_url or 'AWS'}"
     return f"{facts.server_id}@{facts.hostname} {where}"
 
@@ -48,7 +46,7 @@ def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
     with `yes`, or "" where there is none. Raises Exit where that is not wanted.
     """
     settings = server.settings
-    step = Change("look whose the prefix is", owning(settings, python, "look"), programs())
+    step = Change("look whose the prefix is", owning(settings, python, "look"), staged("owner.py"))
     mark = json.loads(server.look("deploy", [step])[-1])
     if mark is None:
         # One that comes meanwhile, as of another host of the same command, is agreed to as well.
@@ -71,11 +69,11 @@ def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
 def marking(settings: Settings, over: str = "", python: str = PYTHON) -> Change:
     """Build the change that marks the prefix; `over` is whose mark may be replaced."""
     what = f"mark s3://{settings.require_bucket()}/{settings.artifact_prefix}/ as this server's"
-    return Change(what, owning(settings, python, "claim", over), programs())
+    return Change(what, owning(settings, python, "claim", over), staged("owner.py"))
 
 
 def owning(settings: Settings, python: str, action: str, *words: str) -> str:
-    """Spell a script that runs files/host/owner.py."""
+    """Spell a script that runs files/host/deploy/owner.py."""
     program = f'{python} "$here/owner.py" {action} "$root"'
     return f"{environment(settings)}\n{program} {sh(*place(settings), *words)}"
 
@@ -86,8 +84,3 @@ def place(settings: Settings) -> tuple[str, ...]:
         settings.require_bucket(), settings.artifact_prefix, settings.region or "",
         settings.endpoint_url or "",
     )  # fmt: skip
-
-
-def programs() -> dict[str, str | bytes]:
-    """Return the program with what it imports."""
-    return {name: read(f"host/{name}") for name in PROGRAMS}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.engine.change import Change, digest
 from tasks.engine.facts import PACKAGES, POSTGRES_CLIENT
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import read, source
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -19,7 +19,7 @@ def packages(facts: Facts, postgres: bool) -> list[Change]:
     missing = [name for name in wanted if name not in facts.packages]
     if not missing:
         return []
-    script = f"packages={sh(' '.join(missing))}\n{read('host/install_packages.sh')}"
+    script = f"packages={sh(' '.join(missing))}\n{source('install_packages.sh')}"
     return [Change(f"install with apt: {', '.join(missing)}", script)]
 
 
@@ -33,5 +33,5 @@ LINK = (
 def environment(name: str, what: str, then: str = "") -> Change:
     """Build the change that makes a small environment from files/<name>.txt."""
     lock = read(f"{name}.txt")
-    script = f"folder={name} digest={digest(lock)}\n{read('host/install_tools.sh')}{then}"
+    script = f"folder={name} digest={digest(lock)}\n{source('install_tools.sh')}{then}"
     return Change(what, script, {f"{name}.txt": lock})

@@ -16,7 +16,7 @@ from tasks.changes.switch import switching
 from tasks.engine import stores
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from tasks.engine.login import Login
     from tasks.engine.settings import Settings
     from tasks.engine.stores import Stores
-
-MOVERS = (
-    "move_store.py", "target.py", "rows.py", "schemas.py", "databases.py", "postgres.py",
-)  # fmt: skip
 
 NAMELESS = "Setting `mlflow: backend_store_uri:` names no role. Write {}://ROLE@HOST/DATABASE"
 
@@ -54,10 +50,10 @@ def moving(
     named = stores.of(settings.backend_store_uri)
     after = replace(facts, store=named.tracking, auth_store=named.users)
     wanted = [*files_changes.files(settings, after), files_changes.auth_file(settings, after)]
-    staged = proofs.deep_check() | {
+    files = proofs.deep_check() | {
         "stores": stores.lines(named, facts.root),
         "auth": files_changes.auth_file(settings, after).text,
-        **{name: read(f"host/{name}") for name in MOVERS},
+        **staged("move_store.py"),
     }
     words = {"tracking": named.tracking, "users": named.users}
     script = "\n".join(
@@ -65,9 +61,9 @@ def moving(
             f"unit={settings.unit} port={settings.port} current={facts.release}",
             *(f"{name}={sh(value)}" for name, value in words.items()),
             f'python="$root/venv/bin/python" well={files_changes.wellness(wanted, after)}',
-            f"login={proofs.stage_login(staged, login)}",
+            f"login={proofs.stage_login(files, login)}",
             switching(),
-            read("host/move_to_postgres.sh"),
+            source("move_to_postgres.sh"),
         )
     )
     return [
@@ -75,7 +71,7 @@ def moving(
         *configure.store_changes(settings, after, password),
         files_changes.readying(settings, facts),
         backing_up(settings),
-        Change(f"move the databases to {named.tracking}", script, staged),
+        Change(f"move the databases to {named.tracking}", script, files),
     ]
 
 
@@ -120,11 +116,11 @@ def installing(
             "packages=postgresql",
             'if [ -x /usr/bin/pg_lsclusters ] && [ -n "$(pg_lsclusters -h)" ]; then packages=; fi',
             *(f"{name}={sh(value)}" for name, value in words.items()),
-            "install_packages() {", read("host/install_packages.sh"), "}",
-            read("host/install_postgres.sh"),
+            "install_packages() {", source("install_packages.sh"), "}",
+            source("install_postgres.sh"),
         )
     )  # fmt: skip
-    files: dict[str, str | bytes] = {"scram.py": read("host/scram.py")}
+    files: dict[str, str | bytes] = {"scram.py": source("scram.py")}
     if password:
         files["password"] = password
     return Change(f"make PostgreSQL serve {named.database}", script, files)

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tasks.engine.change import Change
-from tasks.engine.templates import read
+from tasks.engine.templates import staged
 
 if TYPE_CHECKING:
     from tasks.engine.login import Login
@@ -17,20 +17,20 @@ CHECK = "check login, database and bucket"
 
 def deep_check() -> dict[str, str | bytes]:
     """Return the program that proves the server usable, with what it imports."""
-    return {name: read(f"host/{name}") for name in ("deep_check.py", "tracking.py")}
+    return staged("deep_check.py")
 
 
-def stage_login(staged: dict[str, str | bytes], login: Login | None) -> str:
+def stage_login(files: dict[str, str | bytes], login: Login | None) -> str:
     """Stage the login as a file for the deep check; return its place as a word for the script."""
     if login is None:
         return "-"
-    staged["login.json"] = json.dumps({"username": login.username, "password": login.password})
+    files["login.json"] = json.dumps({"username": login.username, "password": login.password})
     return '"$here/login.json"'
 
 
 def login_check(settings: Settings, login: Login) -> Change:
     """Build the change that only asks whether the server takes this login."""
-    staged = deep_check()
-    place = stage_login(staged, login)
+    files = deep_check()
+    place = stage_login(files, login)
     script = f'"$root/venv/bin/python" "$here/deep_check.py" {settings.port} {place}'
-    return Change(f"check the login of {login.username}", script, staged)
+    return Change(f"check the login of {login.username}", script, files)

@@ -10,7 +10,7 @@ from tasks.changes.proofs import stage_login
 from tasks.engine import credentials
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,19 +28,17 @@ def ask(server: Server, *words: str, login: Login | None = None) -> Any:
 
 
 def calling(settings: Settings, login: Login, host: str, *words: str, **files: Any) -> Change:
-    """Build the step that runs files/host/registry.py on the host, with more JSON files beside."""
-    staged: dict[str, str | bytes] = {
-        name: read(f"host/{name}") for name in ("registry.py", "tracking.py")
-    }
-    stage_login(staged, login)
-    staged |= {f"{name}.json": serialised.dumps(value) for name, value in files.items()}
+    """Build the step that runs files/host/registry/registry.py, with more JSON files beside it."""
+    staged_files = staged("registry.py")
+    stage_login(staged_files, login)
+    staged_files |= {f"{name}.json": serialised.dumps(value) for name, value in files.items()}
     script = "\n".join(
         (
             f'[ -x "$root/venv/bin/python" ] || fail {sh(ABSENT.format(host=host))}',
             f'"$root/venv/bin/python" "$here/registry.py" {sh(settings.port, *words)}',
         )
     )
-    return Change("ask the registry", script, staged, announce=False)
+    return Change("ask the registry", script, staged_files, announce=False)
 
 
 def change(server: Server, task: str, *words: str, login: Login | None = None, **files: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.engine.change import Change, digest
-from tasks.engine.templates import FILES, read
+from tasks.engine.templates import FILES, source
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -81,7 +81,7 @@ def making(settings: Settings, facts: Facts, release: str) -> Change:
         return installing(release, lock_of(settings))
     return Change(
         f"make the environment of MLflow {version_of(release)} anew",
-        f"release={release}\n{read('host/kept_lock.sh')}{read('host/install_release.sh')}",
+        f"release={release}\n{source('kept_lock.sh')}{source('install_release.sh')}",
     )
 
 
@@ -89,6 +89,6 @@ def installing(release: str, lock: str) -> Change:
     """Build the change that makes a release's environment; its lock is kept beside it."""
     return Change(
         f"install MLflow {version_of(release)} in an environment of its own",
-        f"release={release}\n{read('host/install_release.sh')}",
+        f"release={release}\n{source('install_release.sh')}",
         {"release.txt": lock},
     )

@@ -11,7 +11,7 @@ from invoke import Exit
 from tasks.changes.releases import named, shipped, version_of
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from tasks.engine.server import Server
@@ -40,5 +40,5 @@ def resolved(server: Server, version: str) -> str:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)+(rc[0-9]+)?", version):
         raise Exit(f"{version!r} is no MLflow version. Name one such as 3.16.0.")
     script = f'python3 "$here/resolve_release.py" "$root" {sh(version)}'
-    look = Change("resolve", script, {"resolve_release.py": read("host/resolve_release.py")})
+    look = Change("resolve", script, {"resolve_release.py": source("resolve_release.py")})
     return str(json.loads(server.look("upgrade", [look], RESOLVE_TIMEOUT)[-1])["lock"])

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.changes import stream
-from tasks.changes.backup import program, programs, serving_aside
+from tasks.changes.backup import program, serving_aside
 from tasks.changes.files import readying
 from tasks.changes.switch import switching
 from tasks.engine.change import Change
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -26,7 +26,7 @@ def restoring(
         readying(settings, facts),
         replace(fetch, script=f"{begin}\n{fetch.script}"),
         serving_aside(settings, '"$root/next.part"'),
-        Change("put it in place", read("host/restore.sh")),
+        Change("put it in place", source("restore.sh")),
     ]
 
 
@@ -35,7 +35,7 @@ def fetching(settings: Settings, id: str) -> Change:
     return Change(
         f"fetch and check the backup {id}",
         f'give_up_next\n{program(settings, "fetch_set.py", id)} "$root/next.part"',
-        programs("fetch_set.py", "configuration.py", "beside.py"),
+        staged("fetch_set.py"),
     )
 
 

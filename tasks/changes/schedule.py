@@ -15,7 +15,7 @@ from tasks.changes.files import File
 from tasks.engine.change import Change, bundle
 from tasks.engine.facts import is_there
 from tasks.engine.shell import sh
-from tasks.engine.templates import confined, read, render
+from tasks.engine.templates import confined, render, source
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -61,17 +61,17 @@ def changes(settings: Settings, facts: Facts, plan: Plan) -> list[Change]:
     files = units(settings, facts, plan)
     if is_current(settings, facts, plan):
         return []
-    staged: dict[str, str | bytes] = {f"{name}.tar": packed for name, packed in wanted.items()}
-    staged |= {name: file.text for name, file in files.items()}
+    sent: dict[str, str | bytes] = {f"{name}.tar": packed for name, packed in wanted.items()}
+    sent |= {name: file.text for name, file in files.items()}
     unwanted = {"backup", "verify"} - set(wanted)
     script = "\n".join(
         (
             f"unit={settings.unit} stamp={sh(stamp(settings, facts, plan))}",
             f"wanted={sh(' '.join(wanted))} unwanted={sh(' '.join(unwanted))}",
-            read("host/schedule.sh"),
+            source("schedule.sh"),
         )
     )
-    return [Change("lay down what the timers run, and switch them on", script, staged)]
+    return [Change("lay down what the timers run, and switch them on", script, sent)]
 
 
 def is_current(settings: Settings, facts: Facts, plan: Plan) -> bool:
@@ -95,7 +95,7 @@ def loaded(settings: Settings, facts: Facts) -> bool:
 
 def unscheduling(settings: Settings) -> Change:
     """Build the change that takes the schedule away."""
-    script = f"unit={settings.unit}\n{read('host/unschedule.sh')}"
+    script = f"unit={settings.unit}\n{source('unschedule.sh')}"
     return Change("take the timers away", script)
 
 
@@ -127,14 +127,14 @@ def _pair(
     delay = f"{min(minutes * 6, LONGEST_DELAY * 60)}s"
     texts = {
         "service": render(
-            "mlflow-backup.service",
+            "units/backup.service",
             **about,
             steps=name,
             user=facts.user,
             root=facts.root,
             confined=confined(facts.root, facts.home),
         ),
-        "timer": render("mlflow-backup.timer", **about, often=often, calendar=moment, delay=delay),
+        "timer": render("units/backup.timer", **about, often=often, calendar=moment, delay=delay),
     }
     return {
         f"{name}.{kind}": File(f"/etc/systemd/system/{unit}.{kind}", "644", text)

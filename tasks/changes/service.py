@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.engine.facts import is_deployed
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 from tasks.engine.typed import completed
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def failed_by_timer(settings: Settings, facts: Facts) -> tuple[str, ...]:
 def awaiting(settings: Settings, *commands: str) -> str:
     """Spell a script that runs the commands as root, then waits until the server answers."""
     as_root = [f"as_root {command}" for command in commands]
-    return "\n".join((f"unit={settings.unit}", read("host/health.sh"), *as_root, "await_health"))
+    return "\n".join((f"unit={settings.unit}", source("health.sh"), *as_root, "await_health"))
 
 
 def is_one_of_several(server: Server) -> bool:
@@ -43,7 +43,7 @@ def is_one_of_several(server: Server) -> bool:
 
 def drained(settings: Settings) -> str:
     """Spell a script that has balancers send nothing new here, and waits for what is under way."""
-    return "\n".join((f"unit={settings.unit}", read("host/drain.sh"), "drain"))
+    return "\n".join((f"unit={settings.unit}", source("drain.sh"), "drain"))
 
 
 def rolling(settings: Settings, *commands: str) -> str:

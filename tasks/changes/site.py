@@ -109,13 +109,13 @@ def site(settings: Settings, facts: Facts) -> str:
     port = [login(settings)] if wide else []
     port += [rules(settings, gated=wide)]
     if guarded:
-        port.append(render("nginx-new-login.conf", unit=unit, burst=AT_ONCE))
+        port.append(render("nginx/new-login.conf", unit=unit, burst=AT_ONCE))
     if settings.balancers:
         port.append("\n".join(f"  set_real_ip_from {each};" for each in settings.balancers))
         port.append("  real_ip_header X-Forwarded-For;\n")
     port.append(usable(settings))
     return render(
-        "nginx-site.conf",
+        "nginx/site.conf",
         unit=unit,
         listen="\n  ".join(f"listen {address};" for address in listeners(settings)),
         guard=guard(settings) if guarded else "",
@@ -128,13 +128,13 @@ def rules(settings: Settings, gated: bool) -> str:
     """Render what holds at every door."""
     gate = "auth_request /.login; error_page 403 = @too-many;\n    " if gated else ""
     rule = ARTIFACT_RULES[settings.artifact_access]
-    return render("nginx-rules.conf", unit=settings.unit, artifact_rule=rule, gate=gate)
+    return render("nginx/rules.conf", unit=settings.unit, artifact_rule=rule, gate=gate)
 
 
 def usable(settings: Settings) -> str:
     """Render the answer to balancers; the login that it tries is nobody's: no name is empty."""
     nobody = b64encode(b":nobody").decode()
-    return render("nginx-usable.conf", unit=settings.unit, nobody=nobody)
+    return render("nginx/usable.conf", unit=settings.unit, nobody=nobody)
 
 
 def guard(settings: Settings) -> str:
@@ -146,7 +146,7 @@ def guard(settings: Settings) -> str:
         for place in range(DIGITS)
     )
     return render(
-        "nginx-guard.conf",
+        "nginx/guard.conf",
         unit=settings.unit,
         variable=name,
         rate=A_MINUTE,
@@ -158,7 +158,7 @@ def login(settings: Settings, hsts: str = "") -> str:
     """Render how a door asks whether a login may be tried now."""
     name = _variable(settings)
     return render(
-        "nginx-login.conf",
+        "nginx/login.conf",
         unit=settings.unit,
         variable=name,
         digest="".join(f"${{{name}_{place}}}" for place in range(DIGITS)),
@@ -173,7 +173,7 @@ def tls_servers(settings: Settings, facts: Facts, tls: Tls) -> str:
     files = pair(settings, tls)
     hsts = f'add_header Strict-Transport-Security "max-age={YEAR}" always;'
     return render(
-        "nginx-tls.conf",
+        "nginx/tls.conf",
         unit=settings.unit,
         tls_name=tls.name,
         listen_80=_listen(facts, "80"),
@@ -188,7 +188,7 @@ def tls_servers(settings: Settings, facts: Facts, tls: Tls) -> str:
 
 def challenge(settings: Settings, facts: Facts, name: str) -> str:
     """Render the site that answers an authority while there is no certificate yet."""
-    return render("nginx-challenge.conf", unit=settings.unit, tls_name=name,
+    return render("nginx/challenge.conf", unit=settings.unit, tls_name=name,
                   listen=_listen(facts, "80"))  # fmt: skip
 
 

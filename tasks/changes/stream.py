@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import packages
-from tasks.changes.backup import backing_up, program, programs
+from tasks.changes.backup import backing_up, program
 from tasks.engine.change import Change, digest
 from tasks.engine.facts import is_there
-from tasks.engine.templates import confined, read, render
+from tasks.engine.templates import confined, read, render, source, staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def files(settings: Settings, facts: Facts, every: int) -> list[tuple[str, str, 
         "start_stream.sh": render(
             "start_stream.sh",
             unit=unit,
-            settle=read("host/settle.sh").strip(),
+            settle=source("settle.sh").strip(),
             bucket=settings.require_bucket(),
             profile=settings.profile,
             # Another store wants any, and is asked for none.
@@ -77,7 +77,7 @@ def files(settings: Settings, facts: Facts, every: int) -> list[tuple[str, str, 
         ),
     }
     service = render(
-        "mlflow-stream.service",
+        "units/stream.service",
         unit=unit,
         user=facts.user,
         root=root,
@@ -98,18 +98,18 @@ def place(settings: Settings) -> str:
 def streaming(settings: Settings, facts: Facts, every: int) -> Change:
     """Build the change that starts a stream and waits until both databases are in the bucket."""
     start, configuration, service = (text for _, text, _ in files(settings, facts, every))
-    script = "\n".join((words(settings), read("host/stream_errors.sh"), read("host/stream_on.sh")))
-    staged: dict[str, str | bytes] = {
+    script = "\n".join((words(settings), source("stream_errors.sh"), source("stream_on.sh")))
+    sent: dict[str, str | bytes] = {
         "start_stream.sh": start,
         "stream.yml": configuration,
         "stream.service": service,
     }
-    return Change(f"stream both databases, with a look every {every} s", script, staged)
+    return Change(f"stream both databases, with a look every {every} s", script, sent)
 
 
 def words(settings: Settings) -> str:
     """Spell what scripts that stop the stream are written with."""
-    return f"unit={settings.unit}\n{read('host/stream.sh')}"
+    return f"unit={settings.unit}\n{source('stream.sh')}"
 
 
 def restoring(
@@ -128,14 +128,14 @@ def restoring(
     what = f"fetch and check the databases as they were at {at}"
     if at == "latest":
         what = "fetch and check the last that was streamed"
-    return Change(what, script, programs("restore_stream.py", "streams.py", "configuration.py"))
+    return Change(what, script, staged("restore_stream.py"))
 
 
 def choosing(settings: Settings, facts: Facts, at: str) -> Change:
     """Build the look that tells which stream brings a moment back, and what it would replace."""
     on = ["on"] if state(settings, facts) == "active" else []
     script = program(settings, "choose_stream.py", at, *on)
-    return Change("choose a stream", script, programs("choose_stream.py", "streams.py"))
+    return Change("choose a stream", script, staged("choose_stream.py"))
 
 
 def moment(text: str) -> str:
@@ -175,9 +175,7 @@ def pruning(settings: Settings, *how: str) -> Change:
     `how` is "timer" where nobody watches.
     """
     script = program(settings, "prune_streams.py", str(DAYS), *how)
-    return Change(
-        "look for streams that are over", script, programs("prune_streams.py", "streams.py"), False
-    )
+    return Change("look for streams that are over", script, staged("prune_streams.py"), False)
 
 
 def proven(reports: Sequence[str]) -> Mapping[str, Any]:

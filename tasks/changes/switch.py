@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.changes.backup import programs
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -17,9 +16,9 @@ def switching(several: bool = False) -> str:
     Where `several` hosts serve, balancers send nothing here meanwhile.
     """
     names = ("health", "stream", "tidy", "drain" if several else "alone", "switch")
-    return "".join(read(f"host/{name}.sh") for name in names)
+    return "".join(source(f"{name}.sh") for name in names)
 
 
 def databases_beside(facts: Facts) -> dict[str, str | bytes]:
     """Return what makes and drops databases beside those of a server on PostgreSQL."""
-    return programs("beside.py") if facts.database == "postgresql" else {}
+    return staged("beside.py") if facts.database == "postgresql" else {}

@@ -13,7 +13,7 @@ from tasks.changes.site import challenge, pair
 from tasks.engine.change import Change
 from tasks.engine.facts import is_there
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,15 +62,15 @@ def certifying(settings: Settings, facts: Facts, tls: Tls, email: str, acme_ca: 
         (
             f"unit={settings.unit} name={sh(tls.name)} email={sh(email)}",
             f"authority={sh(tls.authority)} addresses={sh(' '.join(facts.addresses))}",
-            f"install_packages() {{\n{read('host/install_packages.sh')}}}",
-            read("host/certbot.sh"),
-            read("host/certify.sh"),
+            f"install_packages() {{\n{source('install_packages.sh')}}}",
+            source("certbot.sh"),
+            source("certify.sh"),
         )
     )
-    staged: dict[str, str | bytes] = {"challenge.conf": challenge(settings, facts, tls.name)}
+    files: dict[str, str | bytes] = {"challenge.conf": challenge(settings, facts, tls.name)}
     if acme_ca:
-        staged["authority.pem"] = acme_ca
-    return Change(f"get a certificate for {tls.name}", script, staged, announce=False)
+        files["authority.pem"] = acme_ca
+    return Change(f"get a certificate for {tls.name}", script, files, announce=False)
 
 
 def shipping(
@@ -109,7 +109,7 @@ def forgetting(settings: Settings, facts: Facts, now: Tls | None) -> list[Change
         return []
     script = (
         f"uncertified={sh(' '.join(uncertified))} unused={sh(' '.join(unused))}\n"
-        f"{read('host/forget_tls.sh')}"
+        f"{source('forget_tls.sh')}"
     )
     return [Change("take away what nobody needs any more", script)]
 

@@ -11,7 +11,7 @@ from tasks.changes.releases import installing
 from tasks.changes.switch import databases_beside, switching
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -44,13 +44,13 @@ def upgrading(
         files.readying(settings, facts),
         Change(
             "rehearse the upgrade on a copy of the databases",
-            f"{words}\n{read('host/rehearse_upgrade.sh')}",
+            f"{words}\n{source('rehearse_upgrade.sh')}",
             {**aside.files, **databases_beside(facts)},
         ),
         backing_up(settings),
         Change(
             f"switch from {facts.release} to {release}",
-            read("host/upgrade.sh"),
+            source("upgrade.sh"),
             {"start": files.start_script(settings, after).text},
         ),
     ]
@@ -63,8 +63,7 @@ def looking(id: str) -> Change:
         'python=$root/venv/bin/python; [ -x "$python" ] || python=python3\n'
         f'PGPASSFILE=$root/.pgpass "$python" "$here/look_at_former.py" "$root" {sh(id)}'
     )
-    names = ("look_at_former.py", "databases.py", "postgres.py")
-    return Change("look", script, {name: read(f"host/{name}") for name in names})
+    return Change("look", script, staged("look_at_former.py"))
 
 
 def rolling_back(
@@ -79,7 +78,7 @@ def rolling_back(
             f"former={sh(former['name'])} was={former['task']} release={former['release']}",
             f"well={files.wellness(wanted, after)}",
             switching(several),
-            read("host/rollback.sh"),
+            source("rollback.sh"),
         )
     )
     return [

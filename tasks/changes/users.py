@@ -11,7 +11,7 @@ from tasks.changes.service import awaiting
 from tasks.engine import credentials, shell
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -27,7 +27,7 @@ def resetting(server: Server, login: Login) -> Change:
     A server that lost that database under it holds on to the deleted file: it is restarted.
     """
     files: dict[str, str | bytes] = {
-        "reset_admin.py": read("host/reset_admin.py"),
+        "reset_admin.py": source("reset_admin.py"),
         "password.json": serialised.dumps(login.password),
     }
     service = f"{server.settings.unit}.service"
@@ -56,10 +56,8 @@ def forgetting_one(server: Server, login: Login) -> Change:
 
 
 def asking(server: Server, action: str, request: Any, login: Login | None = None) -> Change:
-    """Build the step that runs files/host/users.py on the host."""
-    files: dict[str, str | bytes] = {
-        name: read(f"host/{name}") for name in ("users.py", "tracking.py")
-    }
+    """Build the step that runs files/host/users/users.py on the host."""
+    files = staged("users.py")
     stage_login(files, login or credentials.required(server))
     files["request.json"] = serialised.dumps(request)
     return Change("ask for users", f'python3 "$here/users.py" {server.settings.port} {action}',

@@ -8,7 +8,7 @@ from tasks.changes.bucket import proof, proving
 from tasks.changes.surroundings import environment
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import staged
 
 if TYPE_CHECKING:
     from tasks.engine.server import Server
@@ -33,5 +33,5 @@ def _cleaning(server: Server, made: dict[str, str]) -> Change:
             f'"$root/venv/bin/python" "$here/clean_trial.py" {arguments} "$root"',
         )
     )
-    files = {name: read(f"host/{name}") for name in ("clean_trial.py", "grants.py")}
+    files = staged("clean_trial.py")
     return Change("look for the objects in the bucket, and remove what was made", script, files)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def digest(text: str) -> str:
 class Change:
     """One difference to mend: a sentence for people, a script for the host, files beside it.
 
-    The script is bash with the helpers of files/host/words.sh (`say`, `fail`, `as_root`,
+    The script is bash with the helpers of files/host/engine/words.sh (`say`, `fail`, `as_root`,
     `place`); staged files lie in "$here".
     """
 
@@ -53,12 +53,12 @@ def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
         for change in changes
     )
     files: dict[str, str | bytes] = {
-        "words.sh": read("host/words.sh"),
-        runner: read(f"host/{runner}"),
+        "words.sh": source("words.sh"),
+        runner: source(runner),
         "steps.sh": steps + "\n",
     }
     if aloud:
-        files["settle.sh"] = read("host/settle.sh")
+        files["settle.sh"] = source("settle.sh")
     for change in changes:
         files |= change.files
     packed = io.BytesIO()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.engine.shell import sh
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Guide:
-    """A server that the guide made, as files/host/guide.py sees it.
+    """A server that the guide made, as files/host/guide/guide.py sees it.
 
     `unit` is empty where it was started by hand; `store` and `auth` are its databases' files, empty
     for others than SQLite; `destination` is where artifacts lie. `cut_off` says that it was stopped
@@ -182,7 +182,9 @@ class Facts:
     bootstrap: bool = False
     proved: str | None = None
     well: str | None = None
-    owned: str | None = None  # as whom this host marked which prefix, see files/host/owner.py
+    owned: str | None = (
+        None  # as whom this host marked which prefix, see files/host/deploy/owner.py
+    )
     server_id: str | None = None
     hostname: str = ""
     backup: str | None = None  # when (seconds since 1970) and which, made by this host
@@ -222,7 +224,7 @@ class Facts:
 def probe(settings: Settings, files: Sequence[str]) -> str:
     """Spell the command that prints the facts; `files` are absolute or start with `~`."""
     return sh(
-        "bash", "-c", read("host/facts.sh"), "facts",
+        "bash", "-c", source("facts.sh"), "facts",
         settings.root_path, settings.unit, settings.port, settings.profile,
         *PACKAGES, POSTGRES_CLIENT, "--", *files, "--",
     )  # fmt: skip
@@ -230,7 +232,7 @@ def probe(settings: Settings, files: Sequence[str]) -> str:
 
 def guide_probe(settings: Settings, facts: Facts) -> str:
     """Spell the command that looks whether the guide made what lies at our environment's place."""
-    return sh("python3", "-c", read("host/guide.py"), "look", facts.root, settings.unit)
+    return sh("python3", "-c", source("guide.py"), "look", facts.root, settings.unit)
 
 
 def with_guide(facts: Facts, text: str) -> Facts:

@@ -40,7 +40,7 @@ class Keys:
 
     @property
     def digest(self) -> str:
-        """Digest the profile as files/host/facts.sh does, to compare without revealing."""
+        """Digest the profile as files/host/engine/facts.sh does, to compare without revealing."""
         lines = "".join(f"{key}={value}\n" for key, value in sorted(self.profile().items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 

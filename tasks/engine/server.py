@@ -27,7 +27,7 @@ from tasks.engine.change import Change, bundle
 from tasks.engine.console import confirm, console, seconds
 from tasks.engine.shell import sh
 from tasks.engine.streams import Alive, Lines
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 from tasks.engine.typed import completed, typed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
     from tasks.engine.ssh import Client
 
-LOCKED, OUTDATED = 75, 76  # exit codes of files/host/change.sh
+LOCKED, OUTDATED = 75, 76  # exit codes of files/host/engine/change.sh
 
 TIMEOUT = 60  # seconds for anything that only reads
 
@@ -308,7 +308,7 @@ class Server:
         self.execs += 1
         said = Talk(self)
         # What the steps say goes beside it.
-        script = f"exec 3>&1 1>&2\n{read('host/receive.sh')}"
+        script = f"exec 3>&1 1>&2\n{source('receive.sh')}"
         arguments = ("remote-mlflow", "look.sh", self.settings.root_path)
         failure: Exception | None = None
         try:
@@ -337,7 +337,7 @@ class Server:
         """Send steps with their files in one exec; `runner` is the script that runs them."""
         said = Talk(self)
         self.run(
-            sh("bash", "-c", read("host/receive.sh"), "remote-mlflow", runner, *arguments),
+            sh("bash", "-c", source("receive.sh"), "remote-mlflow", runner, *arguments),
             input=bundle(steps, runner),
             timeout=timeout,
             on_line=said,

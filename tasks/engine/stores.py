@@ -44,11 +44,11 @@ DRIVER = "postgresql+psycopg2"  # SQLAlchemy 2.1 takes plain postgresql:// for p
 
 PORT = 5432
 
-# What a restore or upgrade adds to a database's name (files/host/beside.py).
+# What a restore or upgrade adds to a database's name (files/host/switch/beside.py).
 MADE = re.compile(r"_\d{8}t\d{6}z(\?|$)")
 
-# What files/host/facts.sh says of a database that lets nobody in: since another host replaced it,
-# or since this one was cut off doing so (its next start, or the next change, opens it again).
+# What facts.sh says of a database that lets nobody in: since another host replaced it, or since
+# this one was cut off doing so (its next start, or the next change, opens it again).
 CLOSED, CUT_OFF = "closed", "closed by a task that was cut off"
 
 LOOPBACK = ("", "localhost", "127.0.0.1", "::1")

@@ -1,19 +1,15 @@
-"""Render the files that land on the host: strict, and without logic."""
+"""What lands on hosts: templates rendered strictly and without logic, and the host's programs."""
 
-from __future__ import annotations
-
+import ast
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 FILES = Path(__file__).resolve().parents[2] / "files"
 
 
 def render(name: str, **values: Any) -> str:
-    """Fill in `files/<name>`; a value that is missing, or given and not used, is an error."""
+    """Fill in `files/<name>`; raises where a value is missing, or given and not used."""
     template, wanted = _compiled(read(name))
     if unused := values.keys() - wanted:
         raise ValueError(f"files/{name} does not use {', '.join(sorted(unused))}")
@@ -22,19 +18,63 @@ def render(name: str, **values: Any) -> str:
 
 def confined(root: str, home: str) -> str:
     """Spell what confines a unit of ours: all but its folder, the network and AWS's files."""
-    return render("confined.conf", root=root, home=home).rstrip("\n")
+    return render("units/confined.conf", root=root, home=home).rstrip("\n")
 
 
 @cache
-def _compiled(source: str) -> tuple[Any, set[str]]:
+def _compiled(text: str) -> tuple[Any, set[str]]:
     """Compile a template once for all hosts; return it with the names that it uses."""
     from jinja2 import Environment, StrictUndefined, meta
 
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    wanted = meta.find_undeclared_variables(environment.parse(source))
-    return environment.from_string(source), wanted
+    wanted = meta.find_undeclared_variables(environment.parse(text))
+    return environment.from_string(text), wanted
 
 
 def read(name: str) -> str:
     """Read `files/<name>` as it is."""
     return Path(FILES, name).read_text()
+
+
+@cache
+def programs() -> dict[str, Path]:
+    """Find the programs of files/host, by their names: staged in one folder, each has its own.
+
+    Raises ValueError where two topics have one of the same name.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(Path(FILES, "host").glob("*/*.*")):
+        if found.setdefault(path.name, path) != path:
+            raise ValueError(f"{path} and {found[path.name]} would be staged as one file")
+    return found
+
+
+def source(name: str) -> str:
+    """Read a program of files/host, whichever topic it is in."""
+    return programs()[name].read_text()
+
+
+def staged(*names: str) -> dict[str, str | bytes]:
+    """Return these programs, and those that they import, as the files of a change."""
+    files: dict[str, str | bytes] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in files:
+            files[name] = source(name)
+            waiting += _imported(name)
+    return files
+
+
+@cache
+def _imported(name: str) -> list[str]:
+    """Name the host's programs that one of them imports, at its top or where it needs them."""
+    if not name.endswith(".py"):
+        return []
+    imported: list[str] = []
+    for node in ast.walk(ast.parse(source(name))):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported.append(str(node.module))
+    return [f"{module}.py" for module in imported if f"{module}.py" in programs()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.engine.change import Change
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,8 +51,8 @@ class Audited:
 
 def auditing(settings: Settings) -> Change:
     """Build the look that follows that of `doctor` in the same exec."""
-    files: dict[str, str | bytes] = {name: read(f"host/{name}") for name in PROGRAMS}
-    return Change("audit", f"unit={settings.unit}\n{read('host/audit.sh')}", files)
+    files = staged(*PROGRAMS)
+    return Change("audit", f"unit={settings.unit}\n{source('audit.sh')}", files)
 
 
 def parse(reports: Sequence[str]) -> Audited:

@@ -10,7 +10,7 @@ from tasks.changes.surroundings import environment
 from tasks.engine.change import Change
 from tasks.engine.facts import listeners
 from tasks.engine.shell import sh, then
-from tasks.engine.templates import read
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,13 +124,13 @@ def looking(
             f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
             f"profile={'' if settings.profile == 'default' else settings.profile}",
             f"patience={patience}",
-            read("host/stream.sh"),
-            read("host/stream_errors.sh"),
-            read("host/certbot.sh"),
-            read("host/symptoms.sh"),
+            source("stream.sh"),
+            source("stream_errors.sh"),
+            source("certbot.sh"),
+            source("symptoms.sh"),
         )
     )
-    files = {name: read(f"host/{name}") for name in PROGRAMS}
+    files = staged(*PROGRAMS)
     return Change("look for what is wrong", script, files | {"logins.json": json.dumps(logins)})
 
 

@@ -126,7 +126,9 @@ class Older:
             "cp -a mlflow.db* basic_auth.db* venv server.env .server-id .mlflow_auth_config "
             f"start_mlflow_server.sh {KEPT}/"
         )
-        shutil.copytree(templates.FILES / "host", self.disk(PROGRAMS))
+        self.disk(PROGRAMS).mkdir()
+        for path in templates.programs().values():
+            shutil.copy(path, self.disk(PROGRAMS))
 
     def reset(self) -> None:
         """Serve the older release with the marks again, whatever the last test left."""

@@ -136,7 +136,7 @@ def _refusals(host: Host) -> None:
 @contextmanager
 def old_at_once(host: Host) -> Iterator[None]:
     """Have objects count as orphans although they are new: S3 cannot be told their age."""
-    file = host.lab.clone / "files/host/orphans.py"
+    file = host.lab.clone / "files/host/gc/orphans.py"
     text = file.read_text()
     assert "hours=24" in text
     file.write_text(text.replace("hours=24", "hours=0"))

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_side import HOST
 
 from tasks.engine.settings import Settings
 from tasks.engine.templates import FILES
 
-HOST = FILES / "host"
 NAMES = ("mlflow.db", "basic_auth.db")
 SERVER = "0a1b2c3d"
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=")

@@ -21,7 +21,7 @@ from tasks.changes.backup import verifying
 from tasks.changes.files import start_script
 from tasks.changes.switch import switching
 from tasks.changes.upgrade import rolling_back
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 # Starts what the unit would start, notes what that serves, and counts restarts of what is bad.
 SYSTEMCTL = """
@@ -85,7 +85,7 @@ def failure(lines: list[str]) -> str:
 
 
 def restore(host: Place) -> list[str]:
-    return host.machine.change(f"unit=mlflow-server\n{switching()}\n{read('host/restore.sh')}")
+    return host.machine.change(f"unit=mlflow-server\n{switching()}\n{source('restore.sh')}")
 
 
 RESTORED = ("mlflow.db", "basic_auth.db", "server.env", ".server-id")
@@ -180,12 +180,12 @@ def upgrade(host: Place, release: str = "new", aside: str = SAME) -> list[str]:
         f"{words} python={sys.executable}",
         f"aside() {{\n{aside}\n}}",
         switching(),
-        read("host/rehearse_upgrade.sh"),
-        read("host/upgrade.sh"),
+        source("rehearse_upgrade.sh"),
+        source("upgrade.sh"),
     )
     files = {
         "start": start_script(SETTINGS, blank(release=release)).text,
-        "databases.py": read("host/databases.py"),
+        "databases.py": source("databases.py"),
     }
     return host.machine.change("\n".join(steps), **files)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.engine import templates
 
-kept = runpy.run_path(str(templates.FILES / "host/retention.py"))["kept"]
+kept = runpy.run_path(str(templates.programs()["retention.py"]))["kept"]
 
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=timezone.utc)  # a Sunday
 NONE = {"hourly": 0, "daily": 0, "weekly": 0, "monthly": 0}

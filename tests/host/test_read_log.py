@@ -16,7 +16,7 @@ import pytest
 
 from tasks.engine import templates
 
-PROGRAM = templates.FILES / "host/read_log.py"
+PROGRAM = templates.programs()["read_log.py"]
 NOW = 1_795_519_616
 ASKED = {
     "unit": "mlflow-server", "access": False, "follow": False,

@@ -43,7 +43,7 @@ dpkg-query -W -f 'package\t${Package} ${db:Status-Abbrev}\n' "${packages[@]}" 2>
 if command -v aws >/dev/null; then fact aws yes; fi
 
 # Not ours are a real folder, one of the guide's that rollback gave back, and one that lost its name
-# where its taking over was cut off. Who made it, files/host/guide.py tells: it is asked only then.
+# where its taking over was cut off. Who made it, files/host/guide/guide.py tells: it is asked only then.
 current=
 if [ -L "$root/venv" ]; then current=$(basename "$(readlink "$root/venv")"); fi
 if [[ $current = *-guide || ( -z $current && -d $root/venv ) ]]; then
@@ -199,7 +199,7 @@ QUESTIONS = {
     "AUTH_STORE_URI": {"users": "select count(*) from users"},
 }
 def as_shared(base):
-    # What files/host/share.py keeps there never leaves the host.
+    # What files/host/configure/share.py keeps there never leaves the host.
     cursor = base.cursor()
     cursor.execute("select to_regclass('remote_mlflow.shared') is not null")
     if not cursor.fetchone()[0]:
@@ -229,7 +229,7 @@ for variable, questions in QUESTIONS.items():
         base.close()
     except psycopg2.Error as error:
         said = str(error).strip().split("\n")[0]
-        # files/host/postgres.py closes what an upgrade or restore through another host replaced.
+        # files/host/common/postgres.py closes what an upgrade or restore through another host replaced.
         if "too many connections for database" in said:
             cut_off = os.path.exists(os.path.join(sys.argv[1], ".closed"))
             said = "closed by a task that was cut off" if cut_off else "closed"

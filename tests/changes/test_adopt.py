@@ -181,7 +181,7 @@ def test_rollback_to_it_gives_the_guide_s_server_back(capsys):
 def test_the_users_of_mlflow_before_3_6_are_of_the_first_revision(tmp_path, monkeypatch):
     import sqlite3
 
-    monkeypatch.syspath_prepend(str(templates.FILES / "host"))
+    monkeypatch.syspath_prepend(str(templates.programs()["databases.py"].parent))
     import databases
 
     with sqlite3.connect(tmp_path / "basic_auth.db") as base:

@@ -26,7 +26,7 @@ from tasks.changes.resolve import find
 from tasks.engine import change as change_engine
 from tasks.engine.facts import Facts
 from tasks.engine.settings import Settings
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 RELEASE = release_of(SETTINGS)
 OLD, RENEWED = "3.16.0-00000000", "3.17.2-00000000"
@@ -113,7 +113,7 @@ def test_a_kept_lock_is_taken_only_as_the_one_that_it_was(tmp_path, text, code):
     (tmp_path / f"releases/{release}.txt").write_text(text)
     script = (
         f'fail() {{ echo "$1"; exit 1; }}; root={tmp_path} here={tmp_path} release={release}\n'
-        + read("host/kept_lock.sh")
+        + source("kept_lock.sh")
     )
     done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=False)
     assert done.returncode == code, done

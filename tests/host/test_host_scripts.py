@@ -23,9 +23,10 @@ import pytest
 from host_side import HOST, Machine, Quiet, Store, execute, program
 from werkzeug.serving import make_server
 
+from tasks.engine import templates
 from tasks.engine.change import Change, bundle
 from tasks.engine.login import Keys
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 # -- shell -------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ def test_a_look_leaves_no_trace_and_waits_for_nobody(machine):
     with (machine.root / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         done = subprocess.run(
-            ["bash", "-c", read("host/receive.sh"), "remote-mlflow", "look.sh", str(machine.root)],
+            ["bash", "-c", source("receive.sh"), "remote-mlflow", "look.sh", str(machine.root)],
             input=bundle([Change("a question", 'echo "@report $(cat "$here/secret")"',
                                  {"secret": "42"})], "look.sh"),
             env=machine.environment, capture_output=True, timeout=20,
@@ -217,7 +218,7 @@ def test_no_secret_of_a_change_stands_in_the_process_list(machine):
 
 
 def test_the_secret_key_is_made_once_and_never_again(machine):
-    script = read("host/make_server_env.sh")
+    script = source("make_server_env.sh")
     uri = "postgresql://u@h/d%40?a=b&c"
     machine.change(script, stores=f"MLFLOW_BACKEND_STORE_URI='{uri}'\n")
     first = (machine.root / "server.env").read_text()
@@ -238,7 +239,7 @@ def test_a_server_env_that_lost_its_key_gets_one_and_keeps_the_rest(machine):
     machine.root.mkdir()
     kept = "MLFLOW_BACKEND_STORE_URI='sqlite:////x/mlflow.db'\nOTHER=value\n"
     (machine.root / "server.env").write_text("# Made once\n" + kept)
-    machine.change(read("host/make_server_env.sh"), stores="MLFLOW_BACKEND_STORE_URI='other'\n")
+    machine.change(source("make_server_env.sh"), stores="MLFLOW_BACKEND_STORE_URI='other'\n")
     lines = (machine.root / "server.env").read_text().splitlines(keepends=True)
     assert re.fullmatch("MLFLOW_FLASK_SERVER_SECRET_KEY=[0-9a-f]{64}\n", lines[1])
     assert "".join(lines[2:]) == kept
@@ -704,7 +705,7 @@ def apt(machine: Machine, script: str, packages: str = "nginx git") -> list[str]
         "dpkg": "exit 0",
     }.items():
         machine.stub(name, body)
-    return machine.change(f"packages={shlex.quote(packages)}\n{read('host/install_packages.sh')}")
+    return machine.change(f"packages={shlex.quote(packages)}\n{source('install_packages.sh')}")
 
 
 def test_packages_are_installed_without_a_question(machine):
@@ -1036,8 +1037,8 @@ def test_databases_that_are_gone_are_not_made(tmp_path, capsys):
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The program beside what it imports and reads, as it is staged on a host."""
     monkeypatch.delitem(sys.modules, "tracking", raising=False)
-    for name in ("look_at_requests.py", "tracking.py"):
-        (tmp_path / name).write_text(read(f"host/{name}"))
+    for name, text in templates.staged("look_at_requests.py").items():
+        (tmp_path / name).write_text(str(text))
     logins = [{"source": "copy", "username": "admin", "password": "x"}]
     (tmp_path / "logins.json").write_text(json.dumps(logins))
     yield tmp_path

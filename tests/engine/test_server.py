@@ -21,7 +21,7 @@ from tasks.engine.console import console
 from tasks.engine.server import Talk, operator
 from tasks.engine.settings import Settings
 from tasks.engine.streams import Lines
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 SECRET = "correct horse battery"
 
@@ -215,7 +215,7 @@ def test_a_host_that_gives_no_shell_says_what_it_says_instead():
 def test_a_change_is_one_exec_with_the_lock_s_arguments(c, anybody):
     c.server.apply("deploy", [Change("a", "true"), Change("b", "true")])
     (run,) = c.recorder.runs
-    script = read("host/receive.sh")
+    script = source("receive.sh")
     assert shlex.split(run.command) == [
         "bash", "-c", script, "remote-mlflow", "change.sh", ROOT, "me@laptop", "deploy", "0",
     ]  # fmt: skip
@@ -233,7 +233,7 @@ def test_the_bundle_holds_the_steps_and_their_files_closed_to_others(c):
     changes = [Change("say it's so", "place x y", {"x": "text"}), Change("b", "two", {"z": b"\0"})]
     c.server.apply("task", changes)
     (run,) = c.recorder.runs
-    assert run.files["change.sh"] == read("host/change.sh")
+    assert run.files["change.sh"] == source("change.sh")
     assert run.files["x"] == "text"
     assert run.files["z"] == "\0"
     assert run.steps == "say 'say it'\"'\"'s so'\nplace x y\nsay b\ntwo\n"

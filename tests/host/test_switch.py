@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from host_side import NAME, PARTS, wholly
 
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 
 def test_a_switch_makes_the_new_state_the_one_that_is_served(place):
@@ -81,9 +81,7 @@ def test_what_cannot_be_put_aside_is_never_overwritten(place):
     (place.root / "former").write_text("in the way")
     place.build()
     words = f'set -euo pipefail; root="{place.root}" unit=mlflow-server here=/nowhere'
-    script = "\n".join(
-        (words, read("host/settle.sh"), read("host/tidy.sh"), read("host/switch.sh"))
-    )
+    script = "\n".join((words, source("settle.sh"), source("tidy.sh"), source("switch.sh")))
     # As in what goes back after a failure, where bash ignores errexit.
     assert place.bash("-c", f"{script}\nswitch upgrade {NAME} || exit 5").returncode == 5
     done = place.bash(str(place.root / "start_mlflow_server.sh"))

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from host_side import HOST, RELEASE, execute, rows
 
-from tasks.engine.templates import read
+from tasks.engine.templates import source
 
 
 @pytest.fixture
@@ -429,7 +429,7 @@ class Trial:
         (folder / "bin/mlflow").write_text(SERVER.format(python=sys.executable))
         (folder / "bin/mlflow").chmod(0o755)
         (folder / "here").mkdir()
-        (folder / "here/try_server.py").write_text(read("host/try_server.py"))
+        (folder / "here/try_server.py").write_text(source("try_server.py"))
 
     def run(self, **told: Any) -> tuple[int, str]:
         (self.folder / "bin/told.json").write_text(json.dumps(told))

@@ -10,8 +10,9 @@ from jinja2 import UndefinedError
 from stand_ins import SETTINGS, blank
 
 from tasks.changes import files
+from tasks.engine import templates
 from tasks.engine.settings import Settings
-from tasks.engine.templates import read, render
+from tasks.engine.templates import programs, render, source, staged
 
 UNIT = {"unit": "mlflow-server", "user": "ubuntu"}
 
@@ -22,16 +23,16 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
 
 def test_a_missing_value_is_an_error():
     with pytest.raises(UndefinedError, match="user"):
-        render("mlflow-server.socket", unit="mlflow-server")
+        render("units/server.socket", unit="mlflow-server")
 
 
 def test_a_value_that_the_template_does_not_use_is_an_error():
-    with pytest.raises(ValueError, match=r"files/mlflow-server\.socket does not use colour"):
-        render("mlflow-server.socket", colour="red", **UNIT)
+    with pytest.raises(ValueError, match=r"files/units/server\.socket does not use colour"):
+        render("units/server.socket", colour="red", **UNIT)
 
 
 def test_a_template_keeps_its_last_newline():
-    assert render("tmpfiles.conf", **UNIT).endswith("www-data\n")
+    assert render("units/tmpfiles.conf", **UNIT).endswith("www-data\n")
 
 
 def test_no_file_has_a_placeholder_left():
@@ -40,7 +41,7 @@ def test_no_file_has_a_placeholder_left():
 
 
 def test_reading_leaves_the_file_as_it_is():
-    assert read("host/health.sh").startswith("# Wait until")
+    assert source("health.sh").startswith("# Wait until")
 
 
 def test_a_restart_never_stops_at_a_start_limit():
@@ -124,3 +125,19 @@ def test_the_login_file_is_an_ini_whose_password_is_empty_yet_there(password):
         "auth_cache_ttl_seconds": "60",
         "admin_password": password.strip(),
     }
+
+
+def test_a_program_is_staged_with_all_that_it_imports():
+    """Also what it imports where it needs it, and what that imports in turn."""
+    assert set(staged("deep_check.py")) >= {"deep_check.py", "tracking.py"}
+    assert set(staged("audit_users.py")) >= {"all_users.py", "databases.py", "postgres.py"}
+    assert set(staged("deploy.sh")) == {"deploy.sh"}
+
+
+def test_two_programs_of_one_name_are_refused(monkeypatch, tmp_path):
+    for topic in ("backup", "users"):
+        (tmp_path / "host" / topic).mkdir(parents=True)
+        (tmp_path / "host" / topic / "same.py").touch()
+    monkeypatch.setattr(templates, "FILES", tmp_path)
+    with pytest.raises(ValueError, match=r"same\.py would be staged as one file"):
+        programs.__wrapped__()

@@ -2,7 +2,7 @@
 # Arguments: <root> <who> <task> <generation that the decision was made on, - for any>
 # Exits 75 when somebody else holds the lock, 76 when the host changed since it was looked at.
 here=$(dirname "$(readlink -f "$0")")
-# shellcheck source=files/host/words.sh
+# shellcheck source=files/host/engine/words.sh
 . "$here/words.sh"
 root=${1/#\~/$HOME} who=$2 task=$3 generation=$4
 audit() { printf '%s\t%s\t%s\t%s\n' "$(date -u +%FT%TZ)" "$who" "$task" "$1" >> "$root/audit.log"; }
@@ -24,7 +24,7 @@ if ! flock -w "${REMOTE_MLFLOW_PATIENCE:-0}" 9; then
   fi
   flock -w 900 9 || { printf '@held %s\t%s\t%s\t%s\n' "$holder" "$since" "$doing" "$pid"; exit 75; }
 fi
-# shellcheck source=files/host/settle.sh
+# shellcheck source=files/host/engine/settle.sh
 . "$here/settle.sh"
 # Finished here, a switch that was cut off makes what the task decided on outdated.
 if [ -d "$root/next" ]; then
