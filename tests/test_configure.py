@@ -26,7 +26,7 @@ from stand_ins import (
 from tasks.changes.bucket import aws_changes, proof
 from tasks.changes.configure import auth_changes, share_changes, store_changes
 from tasks.changes.files import auth_config
-from tasks.changes.surroundings import environment
+from tasks.changes.surroundings import aws_profile_script
 from tasks.configure import check, configure, configure_auth, configure_aws
 from tasks.engine import credentials, paths, stores
 from tasks.engine.facts import Facts, Managed, is_there
@@ -158,7 +158,7 @@ def test_the_proof_holds_until_something_that_it_covers_changes(values):
 
 
 def test_a_profile_that_stands_in_no_file_does_not_hide_the_role():
-    assert environment(Settings(profile="work")) == (
+    assert aws_profile_script(Settings(profile="work")) == (
         "if grep -qs '^\\[\\(profile \\)\\?work\\]' ~/.aws/credentials ~/.aws/config; "
         "then export AWS_PROFILE=work; fi"
     )

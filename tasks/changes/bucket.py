@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes.releases import python_of
-from tasks.changes.surroundings import environment
+from tasks.changes.surroundings import aws_profile_script
 from tasks.engine import login
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
@@ -76,7 +76,7 @@ def proving(settings: Settings, stamp: str, python: str = '"$root/venv/bin/pytho
         settings.endpoint_url or "",
     ).removeprefix("python ")  # fmt: skip
     script = (
-        f"{environment(settings)}\n"
+        f"{aws_profile_script(settings)}\n"
         f'{python} "$here/prove_bucket.py" {command}\n'
         f'echo {stamp} > "$root/.proved"'
     )

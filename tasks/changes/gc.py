@@ -9,7 +9,7 @@ from invoke import Exit
 
 from tasks.changes import owner
 from tasks.changes.presence import ABSENT
-from tasks.changes.surroundings import environment
+from tasks.changes.surroundings import aws_profile_script
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
 from tasks.engine.templates import staged
@@ -55,7 +55,7 @@ def running(server: Server, what: str, program: str, action: str, word: str) -> 
     script = "\n".join(
         (
             f'[ -e "$root/server.env" ] || fail {sh(ABSENT.format(host=server.name))}',
-            environment(settings),
+            aws_profile_script(settings),
             'set -a; . "$root/server.env"; set +a',
             f'"$root/venv/bin/python" "$here/{program}" {action} "$root" {words}',
         )

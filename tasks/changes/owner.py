@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.surroundings import environment
+from tasks.changes.surroundings import aws_profile_script
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
 from tasks.engine.templates import staged
@@ -75,7 +75,7 @@ def marking(settings: Settings, over: str = "", python: str = PYTHON) -> Change:
 def owning(settings: Settings, python: str, action: str, *words: str) -> str:
     """Spell a script that runs files/host/deploy/owner.py."""
     program = f'{python} "$here/owner.py" {action} "$root"'
-    return f"{environment(settings)}\n{program} {sh(*place(settings), *words)}"
+    return f"{aws_profile_script(settings)}\n{program} {sh(*place(settings), *words)}"
 
 
 def place(settings: Settings) -> tuple[str, ...]:

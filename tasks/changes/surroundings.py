@@ -1,4 +1,4 @@
-"""surroundings: see the move list."""
+"""What a program on the host runs in: AWS profile, region, endpoint, and its place in the bucket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,22 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 
-def environment(settings: Settings) -> str:
+def place(settings: Settings) -> dict[str, str]:
+    """Say where the server keeps what it has in the bucket, as `Place` of talk.py reads it.
+
+    Raises Exit where no bucket is named.
+    """
+    return {
+        "bucket": settings.require_bucket(),
+        "prefix": settings.artifact_prefix,
+        "backup_prefix": settings.backup_prefix,
+        "environment": settings.environment or "default",
+        "region": settings.region or "",
+        "endpoint": settings.endpoint_url or "",
+    }
+
+
+def aws_profile_script(settings: Settings) -> str:
     """Spell the AWS profile for a script on the host; a profile in no file hides the role."""
     header = sh(rf"^\[\(profile \)\?{settings.profile}\]")
     named = f"grep -qs {header} ~/.aws/credentials ~/.aws/config"
@@ -22,7 +37,7 @@ def as_the_server(settings: Settings) -> str:
     file where libpq finds a password.
     """
     passwords = 'PGPASSFILE="$root/.pgpass"'
-    return f"{environment(settings)}\nset -a\n{passwords}\n{aws_variables(settings)}\nset +a"
+    return f"{aws_profile_script(settings)}\nset -a\n{passwords}\n{aws_variables(settings)}\nset +a"
 
 
 def aws_variables(settings: Settings) -> str:

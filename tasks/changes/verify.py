@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.changes.bucket import proof, proving
-from tasks.changes.surroundings import environment
+from tasks.changes.surroundings import aws_profile_script
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
 from tasks.engine.templates import staged
@@ -28,7 +28,7 @@ def _cleaning(server: Server, made: dict[str, str]) -> Change:
     )  # fmt: skip
     script = "\n".join(
         (
-            environment(settings),
+            aws_profile_script(settings),
             'set -a; . "$root/server.env"; set +a',
             f'"$root/venv/bin/python" "$here/clean_trial.py" {arguments} "$root"',
         )

@@ -60,7 +60,9 @@ def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
     if aloud:
         files["settle.sh"] = source("settle.sh")
     for change in changes:
-        files |= change.files
+        for name, content in change.files.items():
+            if files.setdefault(name, content) != content:
+                raise ValueError(f"two changes of one bundle stage different files as {name}")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, content in files.items():

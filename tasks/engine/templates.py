@@ -1,6 +1,7 @@
 """What lands on hosts: templates rendered strictly and without logic, and the host's programs."""
 
 import ast
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ def staged(*names: str) -> dict[str, str | bytes]:
             files[name] = source(name)
             waiting += _imported(name)
     return files
+
+
+def requested(name: str, **request: Any) -> dict[str, str | bytes]:
+    """Return a program of the host's, what it imports, and its request: one JSON file beside it.
+
+    Whatever only the host knows, the script gives the program as words, such as `root="$root"`; see
+    files/host/common/talk.py.
+    """
+    return staged(name) | {f"{name.removesuffix('.py')}.json": json.dumps(request)}
 
 
 @cache

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tasks.changes.surroundings import environment
+from tasks.changes.surroundings import aws_profile_script
 from tasks.engine.change import Change
 from tasks.engine.facts import listeners
 from tasks.engine.shell import sh, then
@@ -117,7 +117,7 @@ def looking(
         "look_at_bucket", settings.bucket or "", settings.artifact_prefix, settings.region or "",
         settings.endpoint_url or "", settings.backup_prefix, settings.label,
     )  # fmt: skip
-    asking = then(environment(settings), at_bucket)
+    asking = then(aws_profile_script(settings), at_bucket)
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",

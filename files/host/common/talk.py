@@ -1,0 +1,106 @@
+"""How a program on the host gets its request, and how it answers.
+
+The request is one JSON file of the program's own name beside it: back_up.py reads back_up.json.
+What only the host knows, such as its root or a scratch folder, the script that runs the program
+gives as words, `root=/home/ubuntu/mlflow-server`. The answer is lines that begin with `@`, which
+tasks/engine/server.py reads.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+import urllib.request
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a server keeps what it has in the bucket; `endpoint` and `region` may be empty."""
+
+    bucket: str
+    prefix: str
+    backup_prefix: str
+    environment: str
+    region: str = ""
+    endpoint: str = ""
+
+
+def request(kind):
+    """Return this program's request as `kind`, a dataclass whose fields say what it may hold.
+
+    A field of the type Place is made of an object; words for a field of the type int or bool are
+    read as such. Raises TypeError for a name that `kind` lacks, or a value that it wants.
+    """
+    values = {}
+    stem = os.path.splitext(os.path.abspath(sys.argv[0]))[0]
+    if os.path.exists(stem + ".json"):
+        with open(stem + ".json") as stream:
+            values = json.load(stream)
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    for word in sys.argv[1:]:
+        name, _, value = word.partition("=")
+        values[name] = json.loads(value) if types.get(name) in (int, bool) else value
+    if isinstance(values.get("place"), dict):
+        values["place"] = Place(**values["place"])
+    return kind(**values)
+
+
+def say(text):
+    """Tell the operator what is being done."""
+    print(f"@say {text}", flush=True)
+
+
+def warn(text):
+    """Tell the operator what is not as it should be, and go on."""
+    print(f"@warn {text}", flush=True)
+
+
+def fail(text):
+    """End with one line for the operator: what is wrong, and what to type."""
+    print(f"@fail {text}", flush=True)
+    sys.exit(1)
+
+
+def report(value):
+    """Give the task a value: it arrives as one JSON text."""
+    print(f"@report {json.dumps(value)}", flush=True)
+
+
+def s3_client(place, **options):
+    """Return an S3 client with the server's own credentials; `options` are botocore's Config's."""
+    import boto3
+    from botocore.config import Config
+
+    # Without a path-style address most S3-compatible stores are not found.
+    style = {"addressing_style": "path"} if place.endpoint else {}
+    return boto3.client(
+        "s3",
+        region_name=place.region or None,
+        endpoint_url=place.endpoint or None,
+        config=Config(s3=style, **options),
+    )
+
+
+def server_id(root):
+    """Return the id of the server in this folder, or None where it has none yet."""
+    try:
+        with open(os.path.join(root, ".server-id")) as stream:
+            return stream.read().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def await_health(ask, seconds):
+    """Call `ask` until it is true, for so many seconds; returns whether it became so."""
+    deadline = time.monotonic() + seconds
+    while not ask():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def without_proxy():
+    """Return an opener for addresses on this host, whatever proxy the environment names."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
