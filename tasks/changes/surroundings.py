@@ -1,4 +1,4 @@
-"""What a program on the host runs in: AWS profile, region, endpoint, and its place in the bucket."""
+"""What programs on the host run in: AWS profile, region, endpoint, and a place in the bucket."""
 
 from __future__ import annotations
 
