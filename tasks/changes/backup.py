@@ -1,4 +1,4 @@
-"""backup: see the move list."""
+"""Make backups, list, verify and prune them."""
 
 from __future__ import annotations
 

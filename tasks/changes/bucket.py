@@ -1,4 +1,4 @@
-"""bucket: see the move list."""
+"""Keys and profile for AWS on a host, and the proof that the bucket can be used."""
 
 from __future__ import annotations
 

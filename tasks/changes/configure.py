@@ -1,4 +1,4 @@
-"""configure: see the move list."""
+"""First login, secret key and databases of a server that is to be deployed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deploy: see the move list."""
+"""The change that ships a server's files and sees it serve."""
 
 from __future__ import annotations
 

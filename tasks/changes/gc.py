@@ -1,4 +1,4 @@
-"""gc: see the move list."""
+"""Remove for good what was deleted in MLflow, and files that no run knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""guide: see the move list."""
+"""What must hold for a server that the guide made to be taken over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""install: see the move list."""
+"""What a blank host needs before a server can be configured on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""packages: see the move list."""
+"""Packages of apt, and small Python environments of our own on a host."""
 
 from __future__ import annotations
 

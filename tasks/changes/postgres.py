@@ -1,4 +1,4 @@
-"""postgres: see the move list."""
+"""Make PostgreSQL databases, and move a server's runs and users into them."""
 
 from __future__ import annotations
 

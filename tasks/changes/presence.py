@@ -1,4 +1,4 @@
-"""presence: see the move list."""
+"""Whether there is a server of ours on a host, and what to type where there is none."""
 
 from __future__ import annotations
 

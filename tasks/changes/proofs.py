@@ -1,4 +1,4 @@
-"""proofs: see the move list."""
+"""Prove a server usable: its login, its database and its bucket."""
 
 from __future__ import annotations
 

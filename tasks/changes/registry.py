@@ -1,4 +1,4 @@
-"""registry: see the move list."""
+"""What is asked and changed of the model registry on its host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""resolve: see the move list."""
+"""Find the packages of an MLflow release that has no lock here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""restore: see the move list."""
+"""Put a backup, or a moment of a stream, in the place of a server's state."""
 
 from __future__ import annotations
 

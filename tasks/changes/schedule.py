@@ -1,4 +1,4 @@
-"""schedule: see the move list."""
+"""The timers that make and verify backups, and what they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""service: see the move list."""
+"""Start, restart and drain a server, and the state of its units in words."""
 
 from __future__ import annotations
 

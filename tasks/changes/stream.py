@@ -1,4 +1,4 @@
-"""stream: see the move list."""
+"""The stream of both databases to the bucket, and what a stream brings back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""switch: see the move list."""
+"""The words that a switch of a server's whole state is written with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""team: see the move list."""
+"""Read a file of users and their grants."""
 
 from __future__ import annotations
 

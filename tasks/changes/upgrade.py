@@ -1,4 +1,4 @@
-"""upgrade: see the move list."""
+"""Switch a server to another release of MLflow, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""users: see the move list."""
+"""What is asked and changed of MLflow's users on their host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""verify: see the move list."""
+"""The changes of `verify`: the bucket proved anew, and what the trial left removed."""
 
 from __future__ import annotations
 
