@@ -155,7 +155,7 @@ def run_program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, 
     """Run one of the host's programs in this process; returns its exit code and output."""
     from host_side import program
 
-    return lambda name, *arguments, **options: program(
+    return lambda name, /, *arguments, **options: program(
         capsys, name, *map(str, arguments), **options
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import re
 import runpy
@@ -46,15 +47,23 @@ HOST = _staged()
 
 
 def program(
-    capsys: pytest.CaptureFixture[str], name: str, *arguments: str, folder: Path = HOST
-) -> tuple[int, str]:
-    """Run one of the host's programs in this process; return its exit code and output."""
+    capsys: pytest.CaptureFixture[str], name: str, /, *words: str, staged: Path = HOST,
+    **request: Any,
+) -> tuple[int, str]:  # fmt: skip
+    """Run one of the host's programs in this process; return its exit code and output.
+
+    The request lies beside it while it runs; `words` are what a script gives it. `staged` is the
+    folder that it lies in.
+    """
     boto3.DEFAULT_SESSION = None  # it would remember the former test's keys
-    argv, sys.argv = sys.argv, [name, *arguments]
+    argv, sys.argv = sys.argv, [str(staged / name), *words]
     # As where it is staged, its neighbours are found.
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(staged))
+    beside = (staged / name).with_suffix(".json")
+    if request:
+        beside.write_text(json.dumps(request, default=str))
     try:
-        runpy.run_path(str(folder / name), run_name="__main__")
+        runpy.run_path(str(staged / name), run_name="__main__")
         code = 0
     except SystemExit as end:
         if isinstance(end.code, str):
@@ -62,8 +71,18 @@ def program(
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         sys.argv = argv
-        sys.path.remove(str(folder))
+        sys.path.remove(str(staged))
+        if request:
+            beside.unlink()
     return code, capsys.readouterr().out
+
+
+def place_in(store: Store, **other: str) -> dict[str, str]:
+    """Say where a server keeps what it has in this bucket, as tasks/changes/surroundings.py does."""
+    return {
+        "bucket": "my-bucket", "prefix": "mlflow-artifacts", "backup_prefix": "mlflow-backups",
+        "environment": "default", "region": "", "endpoint": store.url, **other,
+    }  # fmt: skip
 
 
 class Machine:

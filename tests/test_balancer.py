@@ -218,7 +218,7 @@ def test_the_host_looks_at_its_part_and_asks_every_server(tmp_path, capsys):
     with answering(200) as good, answering(404) as drained:
         nobody = f"127.0.0.1:{free_port()}"
         words = ("mlflow-server", good, drained, nobody)
-        code, out = program(capsys, "look.py", *words, folder=tmp_path)
+        code, out = program(capsys, "look.py", *words, staged=tmp_path)
     assert code == 0
     found = Found(**json.loads(out.removeprefix("@report ")))
     assert found.block == ours

@@ -434,7 +434,7 @@ class Trial:
     def run(self, **told: Any) -> tuple[int, str]:
         (self.folder / "bin/told.json").write_text(json.dumps(told))
         arguments = (self.databases, "my-bucket", "mlflow-artifacts")
-        return self._run_program("try_server.py", *arguments, folder=self.folder / "here")
+        return self._run_program("try_server.py", *arguments, staged=self.folder / "here")
 
     @property
     def seen(self) -> dict[str, Any]:

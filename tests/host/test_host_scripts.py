@@ -1047,7 +1047,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_logins_name_and_health_are_tried_once_each(server, capsys, staged):
     arguments = (server.port, "mlflow.example.org")
-    code, out = program(capsys, "look_at_requests.py", *arguments, folder=staged)
+    code, out = program(capsys, "look_at_requests.py", *arguments, staged=staged)
     assert code == 0
     assert reported(out) == {
         "health": 200, "stranger": 401, "name": 401, "login": {"source": "copy", "status": 200},
@@ -1055,7 +1055,7 @@ def test_logins_name_and_health_are_tried_once_each(server, capsys, staged):
 
 
 def test_a_server_that_does_not_answer_is_no_error(capsys, staged):
-    code, out = program(capsys, "look_at_requests.py", "9", "", folder=staged)
+    code, out = program(capsys, "look_at_requests.py", "9", "", staged=staged)
     assert (code, reported(out)) == (
         0, {"health": None, "stranger": None, "login": {"source": "copy", "status": None}},
     )  # fmt: skip
