@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -13,17 +11,17 @@ from tasks.changes import presence
 from tasks.engine.console import console
 from tasks.engine.shell import sh
 from tasks.engine.task import remote
-from tasks.findings import report, safety
+from tasks.findings import safety
 from tasks.findings.advisories import advisories
 from tasks.findings.audit.access import access
-from tasks.findings.audit.case import Audit
 from tasks.findings.audit.secrets import secrets
 from tasks.findings.audit.tls import tls
 from tasks.findings.audit.units import units
 from tasks.findings.audit.users import users
 from tasks.findings.audit.versions import versions
 from tasks.findings.bucket import backup
-from tasks.findings.case import Finding, Here
+from tasks.findings.case import Case, Here
+from tasks.findings.diagnosis import Area, diagnose, tell_findings, verdict
 from tasks.findings.symptoms import looking
 from tasks.findings.symptoms import parse as symptoms
 
@@ -33,6 +31,18 @@ if TYPE_CHECKING:
 
     from tasks.engine.server import Server
     from tasks.engine.task import Host
+    from tasks.findings.diagnosis import Diagnosis
+
+# Each with the parts of the look that it needs, those of doctor's look among them.
+AREAS = {
+    "access": Area(access, "doors", "system"),
+    "tls": Area(tls, "site"),
+    "units": Area(units, "units"),
+    "secrets": Area(secrets, "secrets", "system"),
+    "versions": Area(versions, "packages"),
+    "users": Area(users, "passwords", "users", "databases"),
+    "backup": Area(backup, "bucket"),
+}
 
 TIMEOUT = 120  # seconds; hashing the passwords that are guessed first takes the most of it
 
@@ -41,7 +51,7 @@ PATIENCE = 20  # seconds; nobody waits for an audit as for a doctor
 LINES = 100
 
 
-@remote(verdict=report.verdict, help={"json": "print JSON instead of lines"})
+@remote(verdict=verdict, help={"json": "print JSON instead of lines"})
 def audit(c: Host, json: bool = False) -> Any:
     """Look for what is not as safe as it could be.
 
@@ -53,35 +63,33 @@ def audit(c: Host, json: bool = False) -> Any:
     Example: fab -H ec2 audit
     """
     case = examined(c.server)
-    found = examine(case)
+    found = diagnose(case, AREAS)
     if not json:
         tell(case, found)
-    return [asdict(finding) for finding in found]
+    return found.rows
 
 
-def examined(server: Server) -> Audit:
+def examined(server: Server) -> Case:
     """Look at host and advisories; raises Exit where there is no server to look at."""
     facts, settings = presence.refuse_nothing(server), server.settings
     steps = [looking(settings, [], PATIENCE), safety.auditing(settings)]
     reports = server.look("audit", steps, TIMEOUT)
     found = safety.parse(reports)
-    return Audit(
-        server.name, settings, facts, symptoms(reports), Here(now=time.time()),
-        audited=found, advisories=advisories(found.packages),
-    )  # fmt: skip
+    known = advisories(found.packages)
+    here = Here(now=time.time())
+    return Case(server.name, settings, facts, symptoms(reports), here, found, known)
 
 
-def tell(case: Audit, found: Sequence[Finding]) -> None:
+def tell(case: Case, diagnosis: Diagnosis) -> None:
     """Print each finding, then what was not looked at, and what is well in one line."""
-    report.tell_findings(case.host, found)
-    for area in AREAS:
-        if missing := unseen(case, area):
-            reasons = {**case.symptoms.blind, **case.audited.blind}
-            why = ", ".join(f"{part} ({reasons.get(part) or 'no answer'})" for part in missing)
-            console.say(f"  not looked at: {area}: {why}", case.host)
-    if good := well(case, list(found)):
+    tell_findings(case.host, diagnosis.found)
+    for area, missing in diagnosis.unseen.items():
+        why = ", ".join(f"{part} ({case.blind(part) or 'no answer'})" for part in missing)
+        console.say(f"  not looked at: {area}: {why}", case.host)
+    if diagnosis.well:
         source = case.advisories.source
-        console.say(f"✓ well: {', '.join(good)} (advisories: {source})", case.host, "green")
+        well = ", ".join(diagnosis.well)
+        console.say(f"✓ well: {well} (advisories: {source})", case.host, "green")
 
 
 def options(lines: str | None = None) -> int:
@@ -129,45 +137,3 @@ def entry(line: str) -> dict[str, str] | None:
         if len(parts) == 4
         else None
     )
-
-
-Look = Callable[[Audit], Iterator[Finding]]
-
-AREAS: dict[str, Look] = {
-    "access": access,
-    "tls": tls,
-    "units": units,
-    "secrets": secrets,
-    "versions": versions,
-    "users": users,
-    "backup": backup,
-}
-
-# Which parts of the look an area needs, those of the doctor's look among them.
-PARTS = {
-    "access": ("doors", "system"),
-    "tls": ("site",),
-    "units": ("units",),
-    "secrets": ("secrets", "system"),
-    "versions": ("packages",),
-    "users": ("passwords", "users", "databases"),
-    "backup": ("bucket",),
-}
-
-
-def examine(case: Audit) -> list[Finding]:
-    """List all findings, problems first."""
-    found = [finding for area, look in AREAS.items() for finding in look(replace(case, area=area))]
-    return sorted(found, key=lambda finding: finding.severity == "note")
-
-
-def unseen(case: Audit, area: str) -> list[str]:
-    """Name the parts of an area that could not be looked at."""
-    looked = case.symptoms.looked | case.audited.looked
-    return [part for part in PARTS[area] if part not in looked]
-
-
-def well(case: Audit, found: list[Finding]) -> list[str]:
-    """Name the areas that were looked at and have no finding."""
-    ill = {finding.area for finding in found}
-    return [area for area in AREAS if area not in ill and not unseen(case, area)]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks import configure, deploy, install, service
-from tasks.backup import backup as backup_task
 from tasks.changes.presence import refuse_nothing
 from tasks.changes.releases import version_of
 from tasks.engine import credentials
@@ -21,12 +17,12 @@ from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.task import remote
 from tasks.findings.bucket import backup, bucket
-from tasks.findings.case import Case, Finding, Here
+from tasks.findings.case import Case, Here
 from tasks.findings.client import client
 from tasks.findings.database import database, users
+from tasks.findings.diagnosis import Area, diagnose, tell_findings, verdict
 from tasks.findings.host import host
 from tasks.findings.proxy import nginx
-from tasks.findings.report import tell_findings, verdict
 from tasks.findings.server import environment, server, settings
 from tasks.findings.symptoms import looking, parse
 from tasks.laptop import keeper, tunnels
@@ -38,16 +34,25 @@ if TYPE_CHECKING:
     from tasks.engine.login import Login
     from tasks.engine.server import Server
     from tasks.engine.task import Host
+    from tasks.findings.case import Finding
+    from tasks.findings.diagnosis import Diagnosis
+
+# In the order in which an operator would look: what others follow from comes first.
+AREAS = {
+    "host": Area(host, "system"),
+    "environment": Area(environment, "environment"),
+    "database": Area(database, "store"),
+    "nginx": Area(nginx, "nginx"),
+    "server": Area(server, "service"),
+    "users": Area(users, "databases"),
+    "bucket": Area(bucket, "bucket"),
+    "backup": Area(backup, "bucket"),
+    "settings": Area(settings),
+    "client": Area(client),
+}
 
 # What `--fix` may run, in the order of the chain; each says what it does and can be typed again.
-TASKS = {
-    "install": install.install,
-    "configure": configure.configure,
-    "deploy": deploy.deploy,
-    "start": service.start,
-    "restart": service.restart,
-    "backup": backup_task,
-}
+REPAIRS = ("install", "configure", "deploy", "start", "restart", "backup")
 
 _asking = threading.Lock()
 
@@ -70,18 +75,22 @@ def doctor(c: Host, json: bool = False, fix: bool = False, yes: bool = False) ->
     Example: fab -H ec2 doctor
     """
     server = c.server
-    case = examined(server)
-    found = diagnose(case)
-    if not json:
-        tell(case, found)
-    if fix and any(finding.safe for finding in found):
-        repair(c, [finding for finding in found if finding.safe], yes)
-        case = examined(server)
-        found = diagnose(case)
+    found = diagnosed(server, json)
+    if fix and (safe := [finding for finding in found.found if finding.safe]):
+        repair(c, safe, yes)
         if not json:
             server.say("looked again:")
-            tell(case, found)
-    return [asdict(finding) for finding in found]
+        found = diagnosed(server, json)
+    return found.rows
+
+
+def diagnosed(server: Server, quiet: bool) -> Diagnosis:
+    """Look, say what was found unless that is to be `quiet`, and return it."""
+    case = examined(server)
+    found = diagnose(case, AREAS)
+    if not quiet:
+        tell(case, found)
+    return found
 
 
 def examined(server: Server) -> Case:
@@ -133,19 +142,15 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
     )
 
 
-def tell(case: Case, found: Sequence[Finding]) -> None:
+def tell(case: Case, diagnosis: Diagnosis) -> None:
     """Print each finding, then what is well in one line."""
-    tell_findings(case.host, found)
-    for area in AREAS:
-        if unseen(case, area):
-            console.say(f"  not looked at: {area}{_why(case, area)}", case.host)
-    if good := well(case, list(found)):
-        console.say(f"✓ well: {', '.join(good)}{_size(case)}", case.host, "green")
-
-
-def _why(case: Case, area: str) -> str:
-    reason = case.symptoms.blind.get(PARTS[area], "") if area in PARTS else ""
-    return f" ({reason})" if reason else ""
+    tell_findings(case.host, diagnosis.found)
+    for area, missing in diagnosis.unseen.items():
+        reasons = ", ".join(filter(None, map(case.blind, missing)))
+        why = f" ({reasons})" if reasons else ""
+        console.say(f"  not looked at: {area}{why}", case.host)
+    if diagnosis.well:
+        console.say(f"✓ well: {', '.join(diagnosis.well)}{_size(case)}", case.host, "green")
 
 
 def _size(case: Case) -> str:
@@ -160,7 +165,7 @@ def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:
     server = c.server
     scripts = list(dict.fromkeys(finding.script for finding in safe if finding.script))
     wanted = {task for finding in safe for task in finding.tasks}
-    names = [name for name in TASKS if name in wanted]
+    names = [name for name in REPAIRS if name in wanted]
     # A deploy or restart starts what is stopped.
     if {"deploy", "restart"} & wanted and "start" in names:
         names.remove("start")
@@ -173,55 +178,7 @@ def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:
     if scripts:
         server.apply("doctor --fix", [Change(script, script) for script in scripts], decided=False)
     for name in names:
-        task = TASKS[name]
+        task = c.tasks[name]
         if task.prepare:
             task.prepare([server])
         task(c)
-
-
-Look = Callable[[Case], Iterator[Finding]]
-
-# In the order in which an operator would look: what others follow from comes first.
-AREAS: dict[str, Look] = {
-    "host": host,
-    "environment": environment,
-    "database": database,
-    "nginx": nginx,
-    "server": server,
-    "users": users,
-    "bucket": bucket,
-    "backup": backup,
-    "settings": settings,
-    "client": client,
-}
-
-# Which part of the look an area needs; the others need none.
-PARTS = {
-    "host": "system",
-    "environment": "environment",
-    "database": "databases",
-    "nginx": "nginx",
-    "server": "service",
-    "users": "databases",
-    "bucket": "bucket",
-    "backup": "bucket",
-}
-
-
-def diagnose(case: Case) -> list[Finding]:
-    """List all that is wrong, problems first; within them what other things may follow from."""
-    found = [finding for area, look in AREAS.items() for finding in look(replace(case, area=area))]
-    return sorted(found, key=lambda finding: finding.severity == "note")
-
-
-def well(case: Case, found: list[Finding]) -> list[str]:
-    """Name the areas that were looked at and have no finding."""
-    ill = {finding.area for finding in found}
-    return [area for area in AREAS if area not in ill and not unseen(case, area)]
-
-
-def unseen(case: Case, area: str) -> bool:
-    """Tell whether an area could not be looked at."""
-    if area == "database" and not case.sqlite:
-        return case.facts.schema is None and case.facts.schema_error is None
-    return area in PARTS and PARTS[area] not in case.symptoms.looked

@@ -11,28 +11,31 @@ from typing import Any
 
 import pytest
 from invoke import Exit
+from seen import HERE, WELL
 from stand_ins import ROOT, SETTINGS, Reply, Task, context, deployed
-from test_findings import HERE, WELL
 
 from tasks import audit as module
-from tasks.audit import AREAS, PARTS, examine, unseen, well
+from tasks.audit import AREAS
 from tasks.engine.facts import Facts, Listener
 from tasks.engine.settings import Settings
 from tasks.findings import advisories as known
 from tasks.findings.advisories import Advisories, Advisory
-from tasks.findings.audit.case import Audit
-from tasks.findings.report import verdict
+from tasks.findings.case import Case, Finding
+from tasks.findings.diagnosis import Diagnosis, diagnose, verdict
 from tasks.findings.safety import Audited, auditing, parse
 from tasks.findings.symptoms import Certificate
 
 SAFE = Audited(
-    looked=frozenset(("doors", "site", "units", "secrets", "packages", "passwords", "users")),
     sshd={"permitrootlogin": "without-password", "passwordauthentication": "no"},
     firewall=True,
     upgrades=True,
     site=("listen 127.0.0.1:5000;",),
     exposures={"mlflow-server.service": 1.1, "mlflow-server-backup.service": 1.2},
     packages={"mlflow": "3.17.2"},
+)
+SEEN = replace(
+    WELL,
+    looked=WELL.looked | {"doors", "site", "units", "secrets", "packages", "passwords", "users"},
 )
 NONE_KNOWN = Advisories((), "osv.dev")
 CIPHERED = ("listen 443 ssl;", "ssl_protocols TLSv1.2 TLSv1.3;",
@@ -45,18 +48,20 @@ def case(
     advisories: Advisories = NONE_KNOWN,
     symptoms: dict[str, Any] | None = None,
     **audited: Any,
-) -> Audit:
+) -> Case:
     """A safe server but for what is given."""
-    return Audit(
-        "ec2", settings, facts or deployed(), replace(WELL, **(symptoms or {})), HERE,
+    return Case(
+        "ec2", settings, facts or deployed(), replace(SEEN, **(symptoms or {})), HERE,
         audited=replace(SAFE, **audited), advisories=advisories,
     )  # fmt: skip
 
 
-def test_a_safe_host_has_no_finding():
-    safe = case()
-    assert examine(safe) == []
-    assert well(safe, []) == list(AREAS)
+def findings(given: Case) -> list[Finding]:
+    return list(diagnose(given, AREAS).found)
+
+
+def test_a_safe_host_has_no_finding_and_every_area_is_well():
+    assert diagnose(case(), AREAS) == Diagnosis([], list(AREAS), {})
 
 
 OPEN = (Listener("0.0.0.0:5432", "postgres", 9), Listener("*:9100", "node_exporter", 10))
@@ -103,7 +108,7 @@ OPEN = (Listener("0.0.0.0:5432", "postgres", 9), Listener("*:9100", "node_export
     ],
 )  # fmt: skip
 def test_what_is_unsafe_is_one_finding_with_a_remedy(audited, key, severity, saying):
-    (finding,) = examine(case(**audited))
+    (finding,) = findings(case(**audited))
     assert (finding.key, finding.severity) == (key, severity)
     assert saying in finding.what
     assert finding.seen
@@ -122,11 +127,11 @@ def test_what_is_unsafe_is_one_finding_with_a_remedy(audited, key, severity, say
     ],
 )
 def test_what_is_right_is_no_finding(audited):
-    assert examine(case(**audited)) == []
+    assert findings(case(**audited)) == []
 
 
 def test_a_program_that_the_network_reaches_is_a_problem_where_it_keeps_data():
-    found = examine(case(symptoms={"listeners": OPEN}))
+    found = findings(case(symptoms={"listeners": OPEN}))
     assert [(one.key, one.severity) for one in found] == [
         ("listener-open", "problem"), ("listener-open", "note"),
     ]  # fmt: skip
@@ -138,8 +143,8 @@ def test_ssh_and_the_server_s_own_doors_are_no_listeners_of_others():
     ours = (Listener("0.0.0.0:22", "sshd", 1), Listener("0.0.0.0:443", "nginx", 2),
             Listener("0.0.0.0:5000", "nginx", 2))  # fmt: skip
     safe = deployed(named)
-    assert examine(case(named, safe, symptoms={"listeners": ours})) == []
-    assert [one.key for one in examine(case(symptoms={"listeners": ours[1:2]}))] == [
+    assert findings(case(named, safe, symptoms={"listeners": ours})) == []
+    assert [one.key for one in findings(case(symptoms={"listeners": ours[1:2]}))] == [
         "listener-open"
     ]
 
@@ -155,11 +160,11 @@ def test_ssh_and_the_server_s_own_doors_are_no_listeners_of_others():
     ],
 )
 def test_what_doctor_finds_is_found_by_its_own_functions(symptoms, key):
-    assert [finding.key for finding in examine(case(symptoms=symptoms))] == [key]
+    assert [finding.key for finding in findings(case(symptoms=symptoms))] == [key]
 
 
 def test_a_password_that_everybody_knows_is_named_once():
-    found = examine(case(symptoms={"weak": ("admin",)}, weak=("admin", "ann")))
+    found = findings(case(symptoms={"weak": ("admin",)}, weak=("admin", "ann")))
     assert [one.key for one in found] == ["password-well-known", "password-weak"]
 
 
@@ -168,7 +173,7 @@ def test_advisories_of_mlflow_are_a_problem_and_those_beside_it_notes():
         (Advisory("mlflow", "3.9.0", "X-1", "open"), Advisory("jinja2", "3.0", "Y-1"),
          Advisory("mlflow", "3.9.0", "X-2")), "osv.dev",
     )  # fmt: skip
-    first, second = examine(case(advisories=both))
+    first, second = findings(case(advisories=both))
     assert first.what == "mlflow 3.9.0 has known vulnerabilities: X-1 (open), X-2."
     assert (first.severity, second.severity) == ("problem", "note")
     assert "looked up in osv.dev" in first.seen
@@ -176,18 +181,15 @@ def test_advisories_of_mlflow_are_a_problem_and_those_beside_it_notes():
 
 
 def test_what_could_not_be_looked_at_is_not_called_well():
-    blind = case(looked=frozenset({"doors"}))
-    assert unseen(blind, "secrets") == ["secrets"]
-    assert unseen(blind, "access") == []
-    assert well(blind, []) == ["access", "backup"]
-    assert PARTS.keys() == AREAS.keys()
+    blind = diagnose(case(symptoms={"looked": WELL.looked | {"doors"}}), AREAS)
+    assert blind.unseen["secrets"] == ["secrets"]
+    assert "access" not in blind.unseen
+    assert blind.well == ["access", "backup"]
 
 
 # -- the look ----------------------------------------------------------------------------------
 
 REPORTS = """\
-looked\tdoors
-blind\tusers no such table
 sshd\tpermitrootlogin yes
 passworded\troot ann
 upgrades\t1
@@ -210,8 +212,6 @@ mode\t600 /x
 
 def test_what_the_host_reports_is_read():
     assert parse(REPORTS.splitlines()) == Audited(
-        looked=frozenset({"doors"}),
-        blind={"users": "no such table"},
         sshd={"permitrootlogin": "yes"},
         passworded=("root", "ann"),
         firewall=True,
@@ -224,7 +224,6 @@ def test_what_the_host_reports_is_read():
         secrets=("the AWS secret key in /tmp/x",),
         packages={"mlflow": "3.17.2", "markup-safe": "2.0"},
         weak=("ann",),
-        untried=1,
         unseen=("bob",),
         days=20,
     )
@@ -258,7 +257,7 @@ def answered(*reports: str) -> Task:
 
 @pytest.mark.usefixtures("unreached")
 def test_an_audit_is_one_look_without_lock_or_login(capsys):
-    c = answered("package\tmlflow-3.9.0", "loose\t/x", "looked\tunits")
+    c = answered("package\tmlflow-3.9.0", "loose\t/x", "looked\tunits", "blind\tsite no file")
     found = module.audit(c)
     (run,) = c.recorder.runs
     assert "change.sh" not in run.files
@@ -268,6 +267,7 @@ def test_an_audit_is_one_look_without_lock_or_login(capsys):
     out, err = capsys.readouterr()
     assert "✗ Others than root may change" in out or "✗ Others than its owner may change /x" in out
     assert "  not looked at: secrets: secrets (no answer), system (no answer)" in out
+    assert "  not looked at: tls: site (no file)" in out
     assert "no database of advisories was reached (no way out)" in err
     assert "problems" in str(verdict(found))
 

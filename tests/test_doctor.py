@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from invoke import Exit
+from seen import NGINX, SERVICE, SOCKET, unit
 from stand_ins import SETTINGS, Reply, Task, blank, context, deployed
-from test_findings import NGINX, SERVICE, SOCKET, unit
 
 from tasks import doctor, tunnel
 from tasks.engine import credentials
 from tasks.engine.login import Login
 from tasks.engine.task import RemoteTask
-from tasks.findings import case, report
+from tasks.findings import case
+from tasks.findings.diagnosis import verdict
 
 LOOKED = "".join(
     f"@report looked\t{part}\n"
@@ -120,7 +121,7 @@ def test_what_could_not_be_seen_is_said(c, capsys):
     ],
 )  # fmt: skip
 def test_only_problems_fail_and_the_last_line_names_the_first(rows, reason):
-    assert report.verdict(rows) == reason
+    assert verdict(rows) == reason
 
 
 def test_a_host_without_a_server_says_what_to_type():
@@ -159,17 +160,17 @@ def test_nothing_to_repair_asks_nothing(c):
     assert doctor.doctor(c, fix=True) == []
 
 
-def test_tasks_are_run_once_each_in_the_order_of_the_chain_and_ask_first(monkeypatch):
+def test_tasks_are_run_once_each_in_the_order_of_the_chain_and_ask_first():
     done: list[str] = []
 
     def note(name: str, prepare: Callable[[Any], None] | None = None) -> RemoteTask:
         return RemoteTask(lambda c: done.append(name), prepare=prepare)
 
-    tasks = {name: note(name) for name in doctor.TASKS}
+    tasks = {name: note(name) for name in doctor.REPAIRS}
     tasks["configure"] = note("configure", lambda servers: done.append("ask"))
-    monkeypatch.setattr(doctor, "TASKS", tasks)
     names = {SERVICE: unit("inactive"), SOCKET: unit("inactive"), NGINX: unit("active")}
     c = context(deployed(units=names, server_env=frozenset({"MLFLOW_BACKEND_STORE_URI"})))
+    c._set(tasks=tasks)
     c.recorder.replies = [Reply(SEEN)]
     doctor.doctor(c, fix=True, yes=True)
     # A restart starts what is stopped.

@@ -180,7 +180,7 @@ class Executor(fabric.Executor):
             for call in stage.calls:
                 if call.task.options:
                     call.task.options(**call.kwargs)
-        hosts = Hosts(self.client(), self.config)
+        hosts = Hosts(self.client(), self.config, self.collection)
         chains = [self._chain(stage, hosts) for stage in stages]
         try:
             run_in_turn(chains, hosts)

@@ -9,11 +9,14 @@ from paramiko import SSHConfig
 from tasks.engine import facts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import fabric
 
     from tasks.engine.server import Server
     from tasks.engine.settings import Settings
     from tasks.engine.ssh import Client
+    from tasks.engine.task import RemoteTask
 
 
 def without_ssh(config: fabric.Config) -> fabric.Config:
@@ -52,8 +55,10 @@ def server_on(
 class Hosts:
     """The hosts of a chain: one connection each, and one Server for each environment there."""
 
-    def __init__(self, client: Client, config: fabric.Config) -> None:
-        self._client, self._config = client, config
+    def __init__(
+        self, client: Client, config: fabric.Config, tasks: Mapping[str, RemoteTask] | None = None
+    ) -> None:
+        self._client, self._config, self._tasks = client, config, tasks or {}
         self._servers: dict[str, dict[str, Server]] = {}
 
     def server(self, host: str, settings: Settings, named: bool) -> Server:
@@ -69,7 +74,7 @@ class Hosts:
 
     def turn_to(self, server: Server) -> None:
         """Have tasks work on this server; what others changed on the host is looked at again."""
-        server.connection._set(server=server)
+        server.connection._set(server=server, tasks=self._tasks)
         others = (other for other in self._servers[server.name].values() if other is not server)
         if any(other.changed for other in others):
             server.forget()

@@ -14,9 +14,13 @@ Reporter = Callable[[Mapping[str, Any]], None]
 
 
 class Host(Protocol):
-    """The context of a remote task: Fabric's connection, and our Server on top of it."""
+    """The context of a remote task: Fabric's connection, and our Server on top of it.
+
+    `tasks` are all tasks by their names, for one that has others done.
+    """
 
     server: Server
+    tasks: Mapping[str, RemoteTask]
     config: Any
 
 

@@ -36,8 +36,8 @@ class Advisory:
 class Advisories:
     """What was found, and by which source."""
 
-    found: tuple[Advisory, ...]
-    source: str
+    found: tuple[Advisory, ...] = ()
+    source: str = "nothing"
 
 
 def advisories(packages: Mapping[str, str]) -> Advisories:

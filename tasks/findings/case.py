@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.engine.typed import completed, typed
+from tasks.findings.advisories import Advisories
+from tasks.findings.safety import Audited
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -63,13 +65,18 @@ class Here:
 
 @dataclass(frozen=True)
 class Case:
-    """All that was seen of one server, and how its operator would name it."""
+    """All that was seen of one server, and how its operator would name it.
+
+    `audited` and `advisories` are what the audit's own look adds: nothing for doctor.
+    """
 
     host: str
     settings: Settings
     facts: Facts
     symptoms: Symptoms
     here: Here
+    audited: Audited = field(default_factory=Audited)
+    advisories: Advisories = field(default_factory=Advisories)
     area: str = field(default="", compare=False)
 
     def fab(self, *words: str) -> str:
@@ -95,6 +102,21 @@ class Case:
         safe = safe and bool(script or tasks) and not type
         what, remedy = (completed(text, self.settings.environment) for text in (what, remedy))
         return Finding(key, self.area, severity, what, seen, remedy, typed, script, tasks, safe)
+
+    @property
+    def looked(self) -> frozenset[str]:
+        """Name the parts of the look that gave an answer.
+
+        `store` is the tracking database, wherever it is: of PostgreSQL the facts tell.
+        """
+        facts, parts = self.facts, self.symptoms.looked
+        elsewhere = facts.schema is not None or facts.schema_error is not None
+        there = "databases" in parts if self.sqlite else elsewhere
+        return parts | {"store"} if there else parts
+
+    def blind(self, part: str) -> str:
+        """Say why a part of the look gave no answer; nothing where nobody knows."""
+        return self.symptoms.blind.get("databases" if part == "store" else part, "")
 
     @property
     def unit(self) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.engine.change import Change
 from tasks.engine.templates import source, staged
+from tasks.findings.reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     from tasks.engine.settings import Settings
 
@@ -23,7 +22,7 @@ PROGRAMS = (
 
 @dataclass(frozen=True)
 class Audited:
-    """One server's safety at one moment.
+    """One server's safety at one moment; which parts were looked at is among the symptoms.
 
     `sshd` is what `sshd -T` says, `passworded` the accounts that have a password, `site` the lines
     of nginx's site that matter, `keys` private keys of certificates (mode, owner, path),
@@ -31,8 +30,6 @@ class Audited:
     name, and `unseen` the users that nginx's logs of so many `days` do not know.
     """
 
-    looked: frozenset[str] = frozenset()
-    blind: Mapping[str, str] = field(default_factory=dict)
     sshd: Mapping[str, str] = field(default_factory=dict)
     passworded: tuple[str, ...] = ()
     firewall: bool = False
@@ -44,7 +41,6 @@ class Audited:
     secrets: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
     weak: tuple[str, ...] = ()
-    untried: int = 0
     unseen: tuple[str, ...] = ()
     days: int = 0
 
@@ -57,39 +53,24 @@ def auditing(settings: Settings) -> Change:
 
 def parse(reports: Sequence[str]) -> Audited:
     """Read the reports of the look; those that are the symptoms' are passed over."""
-    found: dict[str, list[str]] = {}
-    for report in reports:
-        key, _, value = report.partition("\t")
-        if value.strip():
-            found.setdefault(key, []).append(value.strip())
-
-    def data(key: str) -> Any:
-        return json.loads(found[key][-1]) if key in found else {}
-
-    passwords, users = data("passwords"), data("users")
+    # What the host could not tell is an empty word.
+    found = Reports(line for line in reports if line.partition("\t")[2].strip())
+    passwords, users = found.data("passwords", {}), found.data("users", {})
     return Audited(
-        looked=frozenset(found.get("looked", [])),
-        blind=dict(_pair(line) for line in found.get("blind", [])),
-        sshd=dict(_pair(line) for line in found.get("sshd", [])),
-        passworded=tuple(" ".join(found.get("passworded", [])).split()),
+        sshd=dict(found.pairs("sshd")),
+        passworded=tuple(" ".join(found.all("passworded")).split()),
         firewall="firewall" in found,
-        upgrades="upgrader" in found and found.get("upgrades") == ["1"],
-        site=tuple(found.get("site", [])),
-        keys=tuple(_key(line) for line in found.get("key", [])),
-        exposures=dict(_exposure(line) for line in found.get("exposure", [])),
-        loose=tuple(found.get("loose", [])),
-        secrets=tuple(dict.fromkeys(found.get("secret", []))),
-        packages=dict(_package(line) for line in found.get("package", [])),
+        upgrades="upgrader" in found and found.all("upgrades") == ["1"],
+        site=tuple(found.all("site")),
+        keys=tuple(_key(line) for line in found.all("key")),
+        exposures=dict(_exposure(line) for line in found.all("exposure")),
+        loose=tuple(found.all("loose")),
+        secrets=tuple(dict.fromkeys(found.all("secret"))),
+        packages=dict(_package(line) for line in found.all("package")),
         weak=tuple(passwords.get("weak", ())),
-        untried=passwords.get("of", 0) - passwords.get("tried", 0),
         unseen=tuple(users.get("unseen", ())),
         days=users.get("days", 0),
     )
-
-
-def _pair(line: str) -> tuple[str, str]:
-    first, _, rest = line.partition(" ")
-    return first, rest
 
 
 def _key(line: str) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from tasks.engine.change import Change
 from tasks.engine.facts import listeners
 from tasks.engine.shell import sh, then
 from tasks.engine.templates import source, staged
+from tasks.findings.reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,55 +137,45 @@ def looking(
 
 def parse(reports: Sequence[str]) -> Symptoms:
     """Read the reports of the look."""
-    found: dict[str, list[str]] = {}
-    for report in reports:
-        key, _, value = report.partition("\t")
-        found.setdefault(key, []).append(value)
-
-    def one(key: str, default: str = "") -> str:
-        return found.get(key, [default])[-1]
-
-    def data(key: str, default: Any = None) -> Any:
-        return json.loads(one(key)) if key in found else default
-
-    admins, logins = data("admins", {}), map(json.loads, found.get("login", []))
+    found = Reports(reports)
+    admins, logins = found.data("admins", {}), map(json.loads, found.all("login"))
     return Symptoms(
-        looked=frozenset(found.get("looked", [])),
-        blind=dict(line.split(" ", 1) for line in found.get("blind", [])),
-        mounts=tuple({mount.path: mount for mount in map(_mount, found.get("mount", []))}.values()),
-        large=tuple(found.get("large", [])),
-        modes={path: mode for mode, path in _pairs(found.get("mode", []))},
-        failed=tuple(found.get("failed", [])),
+        looked=frozenset(found.all("looked")),
+        blind=dict(found.pairs("blind")),
+        mounts=tuple({mount.path: mount for mount in map(_mount, found.all("mount"))}.values()),
+        large=tuple(found.all("large")),
+        modes={path: mode for mode, path in found.pairs("mode")},
+        failed=tuple(found.all("failed")),
         reboot="reboot" in found,
-        synchronised=one("synchronised", "yes") != "no",
-        listeners=listeners(found.get("listener", [])),
-        error=one("error"),
-        out_of_memory=_number(one("oom")) or 0,
-        schedule=one("schedule") or None,
-        period=_period(data("timer", [])),
-        timer_failed=dict(_pairs(found.get("timer_failed", []))),
-        nginx=one("nginx", "ok"),
+        synchronised=found.last("synchronised", "yes") != "no",
+        listeners=listeners(found.all("listener")),
+        error=found.last("error"),
+        out_of_memory=_number(found.last("oom")) or 0,
+        schedule=found.last("schedule") or None,
+        period=_period(found.data("timer", [])),
+        timer_failed=dict(found.pairs("timer_failed")),
+        nginx=found.last("nginx", "ok"),
         certificates=tuple(
-            Certificate(path, int(ends)) for ends, path in _pairs(found.get("certificate", []))
+            Certificate(path, int(ends)) for ends, path in found.pairs("certificate")
         ),
         unserved="unserved" in found,
-        renewal=one("renewal") or None,
-        renewal_failed=one("renewal_failed"),
-        health=data("health"),
-        stranger=data("stranger"),
-        name=data("name"),
+        renewal=found.last("renewal") or None,
+        renewal_failed=found.last("renewal_failed"),
+        health=found.data("health"),
+        stranger=found.data("stranger"),
+        name=found.data("name"),
         logins={login["source"]: login["status"] for login in logins},
-        databases={base["name"]: base for base in map(json.loads, found.get("database", []))},
+        databases={base["name"]: base for base in map(json.loads, found.all("database"))},
         admins=admins.get("count"),
         weak=tuple(admins.get("weak", ())),
-        direct=data("direct", {}),
-        environment=one("environment", "whole"),
+        direct=found.data("direct", {}),
+        environment=found.last("environment", "whole"),
         profile="profile" not in found,
-        bucket=data("bucket"),
-        skew=data("skew"),
-        backup=data("backup"),
-        backup_error=data("backup_error"),
-        stream_error=one("stream_error"),
+        bucket=found.data("bucket"),
+        skew=found.data("skew"),
+        backup=found.data("backup"),
+        backup_error=found.data("backup_error"),
+        stream_error=found.last("stream_error"),
         stream_astray="stream_astray" in found,
         stream_loose="stream_loose" in found,
     )
@@ -198,10 +189,6 @@ def _period(timers: Sequence[Mapping[str, int]]) -> float | None:
         if timer.get("last") and timer.get("next")
     ]
     return spans[0] if spans and spans[0] > 0 else None
-
-
-def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
-    return [(first, rest) for first, _, rest in (line.partition(" ") for line in lines)]
 
 
 def _number(text: str) -> int | None:

@@ -71,6 +71,11 @@ def third(c):
 
 
 @remote
+def repair(c):
+    c.tasks["third"](c)
+
+
+@remote
 def talk(c, lines=20):
     for _ in range(lines):
         c.server.say(c.server.name * 10)
@@ -155,7 +160,7 @@ def advise(c):
 
 TASKS = Collection(
     first, second, third, everywhere, talk, answer, show, here, leak, broken, count,
-    roll, roll_if, once, wait_for_ctrl_c, use, where, change, advise,
+    roll, roll_if, once, wait_for_ctrl_c, use, where, change, advise, repair,
 )  # fmt: skip
 
 
@@ -531,6 +536,12 @@ def test_tasks_of_a_chain_run_in_their_order_and_as_often_as_they_stand(fab, net
     assert fab("-H", "alpha", "third", "second", "third") == 0
     commands = [c for c in network.hosts["alpha"].commands if "facts" not in c]
     assert commands == ["third", "second", "third"]
+
+
+def test_a_task_finds_the_others_by_their_names(fab, network):
+    network.add("alpha", facts)
+    assert fab("-H", "alpha", "repair") == 0
+    assert network.hosts["alpha"].commands[-1] == "third"
 
 
 def test_a_chain_is_one_login(fab, network):

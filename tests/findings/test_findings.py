@@ -6,52 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from seen import DATABASE, HERE, NGINX, NOW, SERVICE, SOCKET, WELL, unit
 from stand_ins import ROOT, SETTINGS, deployed
 
-from tasks.doctor import AREAS, diagnose, unseen, well
+from tasks.doctor import AREAS
 from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit
 from tasks.engine.settings import Settings
-from tasks.findings.case import Case, Here
-from tasks.findings.symptoms import Certificate, Mount, Symptoms
+from tasks.findings.case import Case, Finding, Here
+from tasks.findings.diagnosis import diagnose
+from tasks.findings.symptoms import Certificate, Mount
 
-NOW = 1_800_000_000
 LETS = Tls("m.example.org", "https://acme.example/dir")
 LIVE = "/etc/letsencrypt/live/m.example.org/fullchain.pem"
-SERVICE, SOCKET, NGINX = "mlflow-server.service", "mlflow-server.socket", "nginx.service"
-DATABASE: dict[str, Any] = {
-    "strangers": {},
-    "damage": None,
-    "revision": {"found": "abc", "known": True, "newest": True},
-    "writers": {},
-}
-WELL = Symptoms(
-    looked=frozenset(
-        ("system", "service", "nginx", "requests", "databases", "environment", "bucket")
-    ),
-    mounts=(Mount("/", 20_000_000, 15_000_000, 1_000_000, 900_000, False),),
-    modes={f"{ROOT}/server.env": "600"},
-    schedule="active",
-    period=3600.0,
-    health=200,
-    stranger=401,
-    logins={"copy": 200, "variables": 200},
-    databases={
-        "mlflow.db": {"name": "mlflow.db", **DATABASE},
-        "basic_auth.db": {"name": "basic_auth.db", **DATABASE},
-    },
-    admins=1,
-    direct={"count": 0, "names": [], "places": []},
-    skew=0.2,
-    backup={"id": "20270115T070000Z-x", "made": NOW - 700, "damage": None},
-)
-HERE = Here(
-    now=NOW,
-    uri="http://localhost:5001",
-    sources=frozenset({"variables", "copy"}),
-    tunnel_port=5001,
-    tunnel="open",
-    tunnel_answers=True,
-)
 
 
 def case(
@@ -72,18 +38,26 @@ def units(**changed: Unit) -> Facts:
     return replace(facts, units=facts.units | {names[key]: unit for key, unit in changed.items()})
 
 
-def unit(active: str, **values: Any) -> Unit:
-    return Unit("loaded", active, file="enabled", **values)
+def findings(given: Case) -> list[Finding]:
+    return list(diagnose(given, AREAS).found)
+
+
+def unseen(given: Case) -> list[str]:
+    return list(diagnose(given, AREAS).unseen)
+
+
+def well(given: Case) -> list[str]:
+    return list(diagnose(given, AREAS).well)
 
 
 def only(given: Case) -> Any:
-    (finding,) = diagnose(given)
+    (finding,) = findings(given)
     return finding
 
 
 def test_a_healthy_server_has_no_finding_and_every_area_is_well():
-    assert diagnose(case()) == []
-    assert well(case(), []) == list(AREAS)
+    assert findings(case()) == []
+    assert well(case()) == list(AREAS)
 
 
 BY_TIMER = ("mlflow-server-backup.service", "mlflow-server-backup-verify.service")
@@ -257,12 +231,12 @@ def test_a_fault_of_a_database_is_named(databases, key, saying, typed):
     ids=["the server itself", "one that has ended"],
 )
 def test_the_server_s_own_writing_is_no_fault(writers):
-    assert diagnose(case(databases=database(writers=writers))) == []
+    assert findings(case(databases=database(writers=writers))) == []
 
 
 @pytest.mark.parametrize("damage", [None, "unknown"])
 def test_a_check_that_had_no_time_is_no_damage(damage):
-    assert diagnose(case(databases=database(damage=damage))) == []
+    assert findings(case(databases=database(damage=damage))) == []
 
 
 @pytest.mark.parametrize(
@@ -306,7 +280,7 @@ def test_a_file_of_logins_is_wrong_only_where_no_variables_stand_before_it():
     logins = {"file": 401, "copy": 200}
     without = replace(HERE, sources=frozenset({"file", "copy"}))
     assert only(case(SETTINGS, None, without, logins=logins)).key == "client-file-wrong"
-    assert diagnose(case(SETTINGS, None, HERE, logins=logins)) == []
+    assert findings(case(SETTINGS, None, HERE, logins=logins)) == []
 
 
 def test_a_file_with_another_server_s_login_is_a_note():
@@ -318,7 +292,7 @@ def test_a_file_with_another_server_s_login_is_a_note():
 
 
 def test_a_rehearsal_host_says_nothing_of_the_operator_s_shell():
-    assert diagnose(case(SETTINGS, None, replace(HERE, uri=None, half=True, shell=False))) == []
+    assert findings(case(SETTINGS, None, replace(HERE, uri=None, half=True, shell=False))) == []
 
 
 def test_half_of_a_login_is_named():
@@ -334,12 +308,12 @@ def test_a_dead_tunnel_is_named_only_where_the_host_listens(condition):
     assert finding.key == "tunnel-dead"
     assert f"is {condition}, but dead" in finding.what
     assert finding.type == ("./fab -H ec2 tunnel.close", "./fab -H ec2 tunnel --background")
-    assert diagnose(case(SETTINGS, None, dead)) == []
+    assert findings(case(SETTINGS, None, dead)) == []
 
 
 def test_another_name_in_the_settings_than_the_host_serves_is_a_note():
     settings = Settings(bucket="my-bucket", public_name="other.example.org")
-    (finding,) = diagnose(case(settings, deployed(settings, tls=LETS)))
+    (finding,) = findings(case(settings, deployed(settings, tls=LETS)))
     assert (finding.key, finding.severity) == ("name-differs", "note")
     assert "Set `public_name: m.example.org`" in finding.remedy
     assert finding.type[0].startswith("./fab -H ec2 tls.enable other.example.org --email")
@@ -349,13 +323,13 @@ def test_a_public_name_that_is_refused_is_named():
     settings = Settings(bucket="my-bucket", public_name="mlflow.example.org")
     finding = only(case(settings, deployed(settings), name=403))
     assert finding.key == "host-refused"
-    assert diagnose(case(settings, deployed(settings), name=401)) == []
+    assert findings(case(settings, deployed(settings), name=401)) == []
 
 
 def test_a_bind_that_was_chosen_is_no_fault():
     settings = Settings(bucket="my-bucket", bind="0.0.0.0")
     facts = deployed(settings, listeners=(Listener("0.0.0.0:5000", "nginx", 7),))
-    assert diagnose(case(settings, facts)) == []
+    assert findings(case(settings, facts)) == []
 
 
 @pytest.mark.parametrize(
@@ -370,35 +344,35 @@ def test_a_bind_that_was_chosen_is_no_fault():
 )
 def test_a_backup_is_old_by_its_schedule(made, schedule, period, old):
     backup = {"id": "i", "made": NOW - made, "damage": None}
-    found = diagnose(case(backup=backup, schedule=schedule, period=period))
+    found = findings(case(backup=backup, schedule=schedule, period=period))
     assert ("backup-old" in [finding.key for finding in found]) is old
 
 
 def test_a_large_disk_that_has_gigabytes_left_is_not_nearly_full():
     mount = Mount("/", 1_000_000_000, 60_000_000, 9, 9, False)
-    assert diagnose(case(mounts=(mount,))) == []
+    assert findings(case(mounts=(mount,))) == []
 
 
 def test_problems_stand_before_notes():
-    found = diagnose(case(reboot=True, weak=("admin",), failed=("a",)))
+    found = findings(case(reboot=True, weak=("admin",), failed=("a",)))
     assert [finding.severity for finding in found] == ["problem", "note", "note"]
 
 
 def test_what_could_not_be_looked_at_is_neither_well_nor_ill():
     blind = case(looked=frozenset({"system", "service", "nginx"}), databases={}, bucket=None)
-    assert [area for area in AREAS if unseen(blind, area)] == [
+    assert unseen(blind) == [
         "environment", "database", "users", "bucket", "backup",
     ]  # fmt: skip
-    assert diagnose(blind) == []
-    assert well(blind, []) == ["host", "nginx", "server", "settings", "client"]
+    assert findings(blind) == []
+    assert well(blind) == ["host", "nginx", "server", "settings", "client"]
 
 
 def test_of_postgresql_only_whether_it_answers_is_looked_at():
     settings = Settings(bucket="my-bucket", backend_store_uri="postgresql+psycopg2://u@h/d")
     facts = deployed(settings, store="postgresql+psycopg2://u@h/d")
     given = case(settings, facts, databases={}, admins=None)
-    assert diagnose(given) == []
-    assert not unseen(given, "database")
+    assert findings(given) == []
+    assert "database" not in unseen(given)
     silent = replace(facts, schema=None, schema_error="connection refused")
     finding = only(case(settings, silent, databases={}, admins=None))
     assert (finding.key, finding.severity) == ("store-unreachable", "problem")
@@ -409,8 +383,8 @@ def test_a_database_of_another_kind_is_not_looked_at():
     settings = Settings(bucket="my-bucket", backend_store_uri="mysql://u@h/d")
     facts = deployed(settings, store="mysql://u@h/d", schema=None)
     given = case(settings, facts, databases={}, admins=None)
-    assert unseen(given, "database")
-    assert diagnose(given) == []
+    assert "database" in unseen(given)
+    assert findings(given) == []
 
 
 def test_an_environment_stands_in_what_is_to_be_typed():

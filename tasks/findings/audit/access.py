@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.engine.facts import Listener
-    from tasks.findings.audit.case import Audit
-    from tasks.findings.case import Finding
+    from tasks.findings.case import Case, Finding
 
 RELOAD = "sudo systemctl reload ssh"
 
@@ -19,7 +18,7 @@ RELOAD = "sudo systemctl reload ssh"
 DROP_IN = "/etc/ssh/sshd_config.d/00-remote-mlflow.conf"
 
 
-def access(case: Audit) -> Iterator[Finding]:
+def access(case: Case) -> Iterator[Finding]:
     yield from open_doors(case)
     yield from _ssh(case)
     yield from _listeners(case)
@@ -51,7 +50,7 @@ def access(case: Audit) -> Iterator[Finding]:
         )
 
 
-def _ssh(case: Audit) -> Iterator[Finding]:
+def _ssh(case: Case) -> Iterator[Finding]:
     sshd, names = case.audited.sshd, ", ".join(case.audited.passworded)
     if sshd.get("permitrootlogin") == "yes":
         yield case.finding(
@@ -77,7 +76,7 @@ def _drop_in(line: str) -> str:
     return f"echo '{line}' | sudo tee -a {DROP_IN} && sudo sshd -t && {RELOAD}"
 
 
-def _listeners(case: Audit) -> Iterator[Finding]:
+def _listeners(case: Case) -> Iterator[Finding]:
     for one in case.symptoms.listeners:
         if not is_wide(one) or one.program in (*SERVERS, "sshd") or _is_ours(case, one):
             continue
@@ -96,6 +95,6 @@ def _listeners(case: Audit) -> Iterator[Finding]:
 DATABASES = ("postgres", "mysqld", "mariadbd", "redis-server", "mongod")
 
 
-def _is_ours(case: Audit, one: Listener) -> bool:
+def _is_ours(case: Case, one: Listener) -> bool:
     ports = [str(case.settings.port), *(["80", "443"] if case.settings.public_name else [])]
     return one.program == "nginx" and one.address.rpartition(":")[2] in ports

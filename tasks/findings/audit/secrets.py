@@ -9,11 +9,10 @@ from tasks.findings.server import readable_secrets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.findings.audit.case import Audit
-    from tasks.findings.case import Finding
+    from tasks.findings.case import Case, Finding
 
 
-def secrets(case: Audit) -> Iterator[Finding]:
+def secrets(case: Case) -> Iterator[Finding]:
     yield from readable_secrets(case)
     for line in case.audited.secrets:
         kind, _, place = line.partition(" in ")

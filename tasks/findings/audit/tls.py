@@ -10,8 +10,7 @@ from tasks.findings.proxy import certificate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.findings.audit.case import Audit
-    from tasks.findings.case import Finding
+    from tasks.findings.case import Case, Finding
 
 OLD = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1")  # RFC 8996
 
@@ -20,7 +19,7 @@ HALF_A_YEAR = 15_768_000  # seconds: what Mozilla's "intermediate" asks of HSTS 
 LOOPBACK = re.compile(r"listen\s+(127\.|\[::1\]|localhost|unix:)")
 
 
-def tls(case: Audit) -> Iterator[Finding]:
+def tls(case: Case) -> Iterator[Finding]:
     listens = [line for line in case.audited.site if line.startswith("listen")]
     ciphered = [line for line in listens if re.search(r"\bssl\b", line)]
     wide = [line for line in listens if not LOOPBACK.match(line)]
@@ -50,7 +49,7 @@ def tls(case: Audit) -> Iterator[Finding]:
         yield from _grade(case, site)
 
 
-def _grade(case: Audit, site: str) -> Iterator[Finding]:
+def _grade(case: Case, site: str) -> Iterator[Finding]:
     protocols = next((line for line in case.audited.site if line.startswith("ssl_protocols")), "")
     old = [word for word in protocols.rstrip(";").split()[1:] if word in OLD]
     if old:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.findings.audit.case import Audit
-    from tasks.findings.case import Finding
+    from tasks.findings.case import Case, Finding
 
 HIGHEST = 1.5  # of systemd's own scale from 0 to 10, where it says "OK"
 
 
-def units(case: Audit) -> Iterator[Finding]:
+def units(case: Case) -> Iterator[Finding]:
     for name, exposure in case.audited.exposures.items():
         if exposure > HIGHEST:
             again = "backup.schedule" if "-backup" in name else "deploy"

@@ -9,13 +9,12 @@ from tasks.findings.database import users as administrators
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.findings.audit.case import Audit
-    from tasks.findings.case import Finding
+    from tasks.findings.case import Case, Finding
 
 LONG = 14  # days: as far back as the distribution's logrotate keeps nginx's logs
 
 
-def users(case: Audit) -> Iterator[Finding]:
+def users(case: Case) -> Iterator[Finding]:
     yield from administrators(case)
     audited = case.audited
     for name in audited.weak:

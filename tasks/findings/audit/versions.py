@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.findings.audit.case import Audit
-    from tasks.findings.case import Finding
+    from tasks.findings.case import Case, Finding
 
 
-def versions(case: Audit) -> Iterator[Finding]:
+def versions(case: Case) -> Iterator[Finding]:
     source = case.advisories.source
     found = sorted(case.advisories.found, key=lambda one: one.package)
     for package, group in groupby(found, key=lambda one: one.package):
