@@ -25,7 +25,7 @@ from tasks.findings.host import host
 from tasks.findings.proxy import nginx
 from tasks.findings.server import environment, server, settings
 from tasks.findings.symptoms import looking, parse
-from tasks.laptop import keeper, tunnels
+from tasks.laptop import tunnel_daemon, tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
         tunnel_port=there.local_port if there else None,
         tunnel=there.condition if there else "",
         # Asks nobody who would have to wake up for it.
-        tunnel_answers=there is not None and keeper.reaches(there.local_port, 2.0),
+        tunnel_answers=there is not None and tunnel_daemon.reaches(there.local_port, 2.0),
     )
 
 

@@ -1,7 +1,6 @@
 """A tunnel from this machine to the server, by OpenSSH: fast, and shared by every program.
 
-What keeps it open is a program of its own, tasks/keeper.py. There is no file of process ids: a
-tunnel's processes are found by their command lines, which name its control socket.
+What keeps it open is a program of its own, tasks/laptop/tunnel_daemon.py.
 """
 
 from __future__ import annotations

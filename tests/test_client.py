@@ -12,7 +12,7 @@ from tasks.client import client
 from tasks.engine import credentials
 from tasks.engine.login import Login
 from tasks.engine.settings import Settings
-from tasks.laptop.keeper import State
+from tasks.laptop.tunnel_daemon import State
 from tasks.laptop.tunnels import place_of
 
 NASTY = 'it\'s $HOME `id` "x" \\ ; rm -rf / # é'

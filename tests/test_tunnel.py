@@ -20,7 +20,7 @@ from stand_ins import Task, blank, context
 
 from tasks import tunnel as module
 from tasks.engine.settings import Settings
-from tasks.laptop import keeper, machine, tunnels
+from tasks.laptop import machine, tunnel_daemon, tunnels
 
 # Plays ssh: notes its words, and does what the files in its folder say.
 SSH = """#!@PYTHON@
@@ -119,7 +119,7 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ssh]:
     yield ssh
     ssh.mode("healthy")
     for lock in tunnels._folder().glob("*.lock"):
-        tunnels._end(keeper.Place(str(lock.with_suffix(""))))
+        tunnels._end(tunnel_daemon.Place(str(lock.with_suffix(""))))
 
 
 @pytest.fixture
@@ -503,7 +503,9 @@ def test_closing_what_is_not_open_is_no_error(c, ssh, capsys):
 def test_a_process_is_ours_only_by_its_command_line(c):
     place = tunnels.place_of(c.server)
     assert place.is_mark_of(f"ssh -N -M -S {place.socket} -- ec2")
-    assert place.is_mark_of(f"python -I -S /x/keeper.py {place.base} 3 background")
+    # One that was opened before the program had its name is ours as well.
+    for program in ("tunnel_daemon.py", "keeper.py"):
+        assert place.is_mark_of(f"python -I -S /x/{program} {place.base} 3 background")
     assert not place.is_mark_of(f"tail -f {place.log}")
     assert not place.is_mark_of(f"ssh -N -M -S {place.socket}x -- ec2")
     assert not place.is_mark_of(f"less {place.socket}")
@@ -622,7 +624,7 @@ def test_status_shows_the_tunnels_of_other_environments_and_hosts_too(c, ssh, po
 
 def test_a_state_that_nobody_keeps_is_stale(c, ssh):
     place = tunnels.place_of(c.server)
-    keeper.State("ec2", None, 5001, 5000, ["ssh"], connected=1.0).write(place)
+    tunnel_daemon.State("ec2", None, 5001, 5000, ["ssh"], connected=1.0).write(place)
     (row,) = module.status(c)
     assert row["state"] == "stale"
     assert module._advice(row) == (

@@ -1,4 +1,4 @@
-"""copies: see the move list."""
+"""Copy a model version to another server, by way of this machine, with a login for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""downloads: see the move list."""
+"""A backup that arrives on this machine: unpacked, compared with its manifest, then named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""play: see the move list."""
+"""Run a program of ours as an MLflow client, with nothing of the operator's own clients in it."""
 
 from __future__ import annotations
 

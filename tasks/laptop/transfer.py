@@ -38,7 +38,7 @@ AGAIN = "Type the same again: what was sent stays sent"
 LINES = sys.stdout
 
 
-class Disappointed(Exception):
+class Failed(Exception):
     """What cannot be copied, and why."""
 
 
@@ -79,7 +79,7 @@ def say(**words: Any) -> None:
 
 
 def transfer(errand: Errand) -> None:
-    """Fetch, send and compare; raises Disappointed or whatever MLflow raises."""
+    """Fetch, send and compare; raises Failed or whatever MLflow raises."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     shutil.rmtree(errand.folder, ignore_errors=True)  # what a killed transfer left
@@ -90,7 +90,7 @@ def transfer(errand: Errand) -> None:
         uri = client.get_model_version_download_uri(errand.model, errand.version)
         refuse_past_the_server(uri)
         if not (files := fetch(get_artifact_repository(uri), errand.folder)):
-            raise Disappointed(f"there are no files at {uri}. Their run may have been removed")
+            raise Failed(f"there are no files at {uri}. Their run may have been removed")
         client = errand.target.become_its_client()
         run = run_for(client, errand)
         send(get_artifact_repository(f"{run.info.artifact_uri}/{PLACE}"), files, errand.folder)
@@ -106,10 +106,10 @@ def transfer(errand: Errand) -> None:
 
 
 def refuse_past_the_server(uri: str) -> None:
-    """Raise Disappointed for files that this machine would need cloud keys of its own for."""
+    """Raise Failed for files that this machine would need cloud keys of its own for."""
     kind = urlsplit(uri).scheme
     if kind not in ("mlflow-artifacts", "runs", "http", "https"):
-        raise Disappointed(
+        raise Failed(
             f"the files are at {uri}, where clients go past the server. Log the model again in an "
             "experiment whose artifacts are at mlflow-artifacts:/"
         )
@@ -128,14 +128,14 @@ class File:
 def fetch(repository: Any, folder: Path) -> list[File]:
     """Download all files of an artifact repository into a folder.
 
-    Raises Disappointed where there is no room for them, or one of them does not come.
+    Raises Failed where there is no room for them, or one of them does not come.
     """
     expected = listed(repository)
     if not expected:
         return []
     needed, free = 2 * sum(expected.values()), shutil.disk_usage(folder).free
     if free < needed:  # twice, since each comes back from the other server to be compared
-        raise Disappointed(
+        raise Failed(
             f"the files on their way need {needed / 1e9:.1f} GB in {folder.parent}, and "
             f"{free / 1e9:.1f} are free. Free some, or set XDG_CACHE_HOME"
         )
@@ -146,7 +146,7 @@ def fetch(repository: Any, folder: Path) -> list[File]:
         if local.is_file()
     ]
     if missing := expected.keys() - {file.path for file in files}:
-        raise Disappointed(f"{min(missing)} did not arrive. {AGAIN}")
+        raise Failed(f"{min(missing)} did not arrive. {AGAIN}")
     say(step=f"fetched {len(files)} files, {megabytes(sum(file.size for file in files))}")
     return files
 
@@ -182,7 +182,7 @@ def run_for(client: Any, errand: Errand) -> Any:
 def send(repository: Any, files: list[File], folder: Path) -> None:
     """Send what is not there as it should be; compare everything as it comes back.
 
-    Raises Disappointed where it comes back other than it was sent.
+    Raises Failed where it comes back other than it was sent.
     """
     there = listed(repository)
     sent = 0
@@ -193,9 +193,9 @@ def send(repository: Any, files: list[File], folder: Path) -> None:
         repository.log_artifact(str(file.local), None if parent == "." else parent)
         sent += 1
         if returned(repository, file, folder) != file.sha256:
-            raise Disappointed(f"{file.path} came back other than it was sent. {AGAIN}")
+            raise Failed(f"{file.path} came back other than it was sent. {AGAIN}")
     if foreign := there.keys() - {file.path for file in files}:
-        raise Disappointed(f"its run there holds {min(foreign)} besides. Delete the run, and type "
+        raise Failed(f"its run there holds {min(foreign)} besides. Delete the run, and type "
                            "the same again")  # fmt: skip
     say(step=f"sent {sent} of them; all come back with the same SHA-256")
 
@@ -267,7 +267,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 (whatever MLflow raises is the finding)
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         unforeseen = f"{type(error).__name__}: {reason}. {AGAIN}"
-        say(failed=reason if isinstance(error, Disappointed) else unforeseen)
+        say(failed=reason if isinstance(error, Failed) else unforeseen)
         return 1
     return 0
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TEXT = "logged by remote-mlflow's verify\n"
 
 
-class Disappointed(Exception):
+class Failed(Exception):
     """The server works, but not as promised."""
 
 
@@ -36,7 +36,7 @@ def say(**words: Any) -> None:
 
 
 def trial(proxied: bool) -> None:
-    """Train, log and read back; raises Disappointed or whatever MLflow raises."""
+    """Train, log and read back; raises Failed or whatever MLflow raises."""
     import mlflow
     import requests
     from mlflow import MlflowClient
@@ -49,7 +49,7 @@ def trial(proxied: bool) -> None:
     say(step="the server answers, and takes the login")
     info = requests.get(f"{uri}/api/3.0/mlflow/server-info", timeout=30)
     if proxied and info.status_code != 404:
-        raise Disappointed(
+        raise Failed(
             "the server offers direct access to S3, so clients would go past it. Type: deploy"
         )
 
@@ -58,7 +58,7 @@ def trial(proxied: bool) -> None:
     say(made={"experiment": experiment, "model": name})
     root = client.get_experiment(experiment).artifact_location
     if not root.startswith("mlflow-artifacts:/"):
-        raise Disappointed(f"artifacts go to {root}, not through the server (mlflow-artifacts:/)")
+        raise Failed(f"artifacts go to {root}, not through the server (mlflow-artifacts:/)")
 
     features, kinds = load_iris(return_X_y=True)
     model = LogisticRegression(max_iter=500).fit(features, kinds)
@@ -74,19 +74,19 @@ def trial(proxied: bool) -> None:
 
     seen = client.get_run(run.info.run_id).data
     if seen.params != {"max_iter": "500"} or seen.metrics["accuracy"] != accuracy:
-        raise Disappointed("parameters or metrics did not come back as they were logged")
+        raise Failed("parameters or metrics did not come back as they were logged")
     with tempfile.TemporaryDirectory() as folder:
         path = mlflow.artifacts.download_artifacts(
             run_id=run.info.run_id, artifact_path="note.txt", dst_path=folder
         )
         if Path(path).read_text() != TEXT:
-            raise Disappointed("the file did not come back as it was logged")
+            raise Failed("the file did not come back as it was logged")
     again = mlflow.sklearn.load_model(logged.model_uri)
     if list(again.predict(features)) != list(model.predict(features)):
-        raise Disappointed("the model that came back predicts something else")
+        raise Failed("the model that came back predicts something else")
     registered = mlflow.sklearn.load_model(f"models:/{name}/1")
     if registered.coef_.tolist() != model.coef_.tolist():
-        raise Disappointed("the registered model is another one")
+        raise Failed("the registered model is another one")
     say(step="read all of it back through the server")
     # Through the API first: it takes the grants back that creating them gave.
     client.delete_registered_model(name)
@@ -103,7 +103,7 @@ def main() -> int:
         with redirect_stdout(sys.stderr):
             trial(proxied="--proxied" in sys.argv)
     except Exception as error:  # noqa: BLE001 (whatever MLflow raises is the finding)
-        kind = "" if isinstance(error, Disappointed) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
         say(failed=kind + (str(error).strip().splitlines() or ["no reason given"])[0])
         return 1
     return 0

@@ -1,4 +1,9 @@
-"""tunnels: see the move list."""
+"""The tunnels of this machine: which are open, and how one is opened, asked and ended.
+
+A kept tunnel is a program of its own (tunnel_daemon.py) that outlives its task; `forwarded` holds
+one for as long as a block takes. No file holds process ids: the processes of a tunnel are found by
+their command lines, which name its files.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +28,8 @@ from invoke import Exit
 
 from tasks.engine.console import interactive
 from tasks.engine.typed import typed
-from tasks.laptop import keeper as keeper_laptop
-from tasks.laptop import machine
-from tasks.laptop.keeper import Place, State
+from tasks.laptop import machine, tunnel_daemon
+from tasks.laptop.tunnel_daemon import Place, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -100,10 +104,10 @@ def opened(server: Server) -> Tunnel | None:
     """Return the server's tunnel, whatever its condition; None where there is none.
 
     Prints nothing, and asks nothing of the host: `answers` asks for /health, and
-    `keeper.reaches` asks without waking a stopped server.
+    `tunnel_daemon.reaches` asks without waking a stopped server.
     """
     place = place_of(server)
-    state = keeper_laptop.read(place)
+    state = tunnel_daemon.read(place)
     return _now(place, state, machine.processes()) if state else None
 
 
@@ -114,7 +118,7 @@ def tunnels(but: Collection[tuple[str, str]] = ()) -> list[Tunnel]:
     return [
         _now(place, state, running)
         for place in places
-        if (state := keeper_laptop.read(place)) and (state.host, state.label) not in but
+        if (state := tunnel_daemon.read(place)) and (state.host, state.label) not in but
     ]
 
 
@@ -142,7 +146,7 @@ def _condition(place: Place, state: State, keepers: list[machine.Process]) -> Co
         return "dead"
     if state.connected is None:
         return "reconnecting" if state.losses or state.problem else "connecting"
-    return "open" if keeper_laptop.greets(place.socket) else "dead"
+    return "open" if tunnel_daemon.greets(place.socket) else "dead"
 
 
 def url(port: int) -> str:
@@ -249,7 +253,7 @@ class Kept:
         state = State(server.name, settings.environment, local_port, settings.port, ssh)
         state.write(self._place)
         manner = "background" if background else "asking" if interactive() else "attached"
-        program = [sys.executable, "-I", "-S", keeper_laptop.__file__]
+        program = [sys.executable, "-I", "-S", tunnel_daemon.__file__]
         with self._place.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*program, self._place.base, str(lock), manner],
@@ -290,7 +294,7 @@ class Kept:
 
 def needs_somebody(reason: str) -> bool:
     """Tell whether it failed for want of somebody who answers ssh's questions."""
-    return any(text in reason for text in keeper_laptop.REFUSALS_SAY)
+    return any(text in reason for text in tunnel_daemon.REFUSALS_SAY)
 
 
 def _acquaint(server: Server) -> bool:

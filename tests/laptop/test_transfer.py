@@ -15,7 +15,7 @@ import pytest
 
 from tasks.engine import paths
 from tasks.laptop import transfer
-from tasks.laptop.transfer import Disappointed, Errand, fetch, run_for, send
+from tasks.laptop.transfer import Errand, Failed, fetch, run_for, send
 
 Entry = namedtuple("Entry", "path is_dir file_size")
 CONTENT = {"MLmodel": b"flavors", "data/model.pkl": b"\x00\x01", "data/a b/empty": b""}
@@ -124,14 +124,14 @@ def test_a_file_of_the_same_size_that_differs_is_sent_again(source, target, way)
 
 def test_a_file_that_comes_back_other_than_it_was_sent_is_named(source, target, way):
     target.spoilt = {"data/model.pkl"}
-    with pytest.raises(Disappointed, match=r"data/model\.pkl came back other .* the same again"):
+    with pytest.raises(Failed, match=r"data/model\.pkl came back other .* the same again"):
         send(target, fetch(source, way), way)
 
 
 def test_files_of_another_model_are_not_taken_for_ours(source, target, way):
     target.folder.mkdir()
     (target.folder / "other.bin").write_bytes(b"other")
-    with pytest.raises(Disappointed, match=r"holds other\.bin besides"):
+    with pytest.raises(Failed, match=r"holds other\.bin besides"):
         send(target, fetch(source, way), way)
 
 
@@ -145,13 +145,13 @@ def test_a_file_that_does_not_arrive_is_named(source, way, monkeypatch):
         return dst_path
 
     monkeypatch.setattr(source, "download_artifacts", forgetful)
-    with pytest.raises(Disappointed, match="data/a b/empty did not arrive"):
+    with pytest.raises(Failed, match="data/a b/empty did not arrive"):
         fetch(source, way)
 
 
 def test_room_is_looked_for_before_anything_is_fetched(source, way, monkeypatch):
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: SimpleNamespace(free=17))
-    with pytest.raises(Disappointed, match=r"need 0\.0 GB in .*Free some, or set XDG_CACHE_HOME"):
+    with pytest.raises(Failed, match=r"need 0\.0 GB in .*Free some, or set XDG_CACHE_HOME"):
         fetch(source, way)
     assert list(way.iterdir()) == []
 
@@ -165,7 +165,7 @@ def test_files_behind_the_server_are_fetched(uri):
 
 @pytest.mark.parametrize("uri", ["s3://bucket/x", "gs://b/x", "file:///x", "/x"])
 def test_files_past_the_server_are_refused(uri):
-    with pytest.raises(Disappointed, match="go past the server"):
+    with pytest.raises(Failed, match="go past the server"):
         transfer.refuse_past_the_server(uri)
 
 
@@ -272,7 +272,7 @@ def test_the_transfer_ends_when_the_operator_s_process_is_gone(tmp_path):
 @pytest.mark.parametrize(
     ("error", "wanted"),
     [
-        (Disappointed("there are no files"), "there are no files"),
+        (Failed("there are no files"), "there are no files"),
         (OSError("gone\nmore"), "OSError: gone. Type the same again: what was sent stays sent"),
     ],
 )

@@ -1,8 +1,8 @@
 """Keep one tunnel: run ssh, and bring its connection back whenever it is lost.
 
 Runs as a program of its own, which outlives the `fab` that started it. It knows nothing but the
-standard library, so that it starts in 30 ms and stays at 12 MB; `tasks.tunnel` starts, asks and
-ends it. It never asks for /health: that would start a service that somebody has stopped.
+standard library, so that it starts in 30 ms and stays at 12 MB; `tasks.laptop.tunnels` starts,
+asks and ends it. It never asks for /health: that would start a service that somebody has stopped.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ REFUSALS, REFUSED_PAUSE = 10, 60.0
 
 MOST_LOG = 200_000  # bytes
 
+FORMER_NAME = "keeper.py"  # of this file: a tunnel that was opened by it may still be open
+
 # The mark of a login that only somebody at a keyboard, or another key, can mend.
 REFUSALS_SAY = ("Permission denied", "Host key verification failed", "Too many authentication")
 
@@ -72,7 +74,8 @@ class Place:
         return self.keeps(command) or f" -S {self.socket} " in f"{command} "
 
     def keeps(self, command: str) -> bool:
-        return f"{Path(__file__).name} {self.base} " in f"{command} "
+        names = Path(__file__).name, FORMER_NAME
+        return any(f"{name} {self.base} " in f"{command} " for name in names)
 
 
 @dataclass
@@ -403,7 +406,7 @@ def before_exec(own_group: bool) -> Callable[[], None]:
 
 
 def main() -> None:
-    """Run as: keeper.py BASE LOCK-DESCRIPTOR background|attached|asking."""
+    """Run as: tunnel_daemon.py BASE LOCK-DESCRIPTOR background|attached|asking."""
     base, lock, manner = sys.argv[1:]
     os.set_inheritable(int(lock), False)
     os.umask(0o077)
