@@ -104,7 +104,8 @@ def balancer(
 
 def named(c: Host) -> list[str]:
     """List the servers that `hosts:` names, by the addresses that OpenSSH has for them."""
-    from tasks.engine.settings import configured, settle
+    from tasks.engine.configuration import configured
+    from tasks.engine.settings import settle
 
     server = c.server
     _, hosts = settle(configured(c.config), os.environ, server.settings.label)

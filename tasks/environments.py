@@ -7,8 +7,8 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tasks.engine.configuration import UNNAMED
 from tasks.engine.console import console
-from tasks.engine.settings import UNNAMED
 from tasks.engine.task import choosing, local
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def environments(c: Context, json: bool = False) -> None:
 
     Example: fab environments
     """
-    from tasks.engine.settings import configured, has_default, refuse_shared, settle, settle_all
+    from tasks.engine.configuration import configured
+    from tasks.engine.environments import has_default, refuse_shared, settle_all
+    from tasks.engine.settings import settle
 
     file = configured(c.config)
     chosen = settle(file, os.environ)[0].label

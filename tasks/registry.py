@@ -150,7 +150,7 @@ def demote(c: Host, model: str, alias: str = CHAMPION) -> None:
 
 def aliases(alias: str | None, stage: str | None) -> tuple[list[str], list[str]]:
     """Return the aliases that a version shall have, and those that it shall not."""
-    from tasks.engine.settings import nearest
+    from tasks.engine.configuration import nearest
 
     if alias is not None and stage is not None:
         raise Exit("--alias and --stage both say what the version becomes. Give one of them.")

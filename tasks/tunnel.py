@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.engine.configuration import UNNAMED
 from tasks.engine.console import console, seconds
-from tasks.engine.settings import UNNAMED
 from tasks.engine.task import remote
 from tasks.engine.typed import typed
 from tasks.laptop import machine

@@ -14,7 +14,8 @@ from invoke import Collection, Task
 
 import fabfile
 from tasks.engine import paths, templates
-from tasks.engine.settings import Settings, refuse_shared, settle
+from tasks.engine.environments import refuse_shared
+from tasks.engine.settings import Settings, settle
 from tasks.engine.task import LocalTask, RemoteTask
 
 README = paths.PROJECT / "README.md"

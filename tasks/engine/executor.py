@@ -15,9 +15,9 @@ import fabric
 from invoke import Call, Exit
 from invoke.exceptions import ParseError, UnexpectedExit
 
+from tasks.engine.configuration import configured, load_yaml
 from tasks.engine.console import console
 from tasks.engine.hosts import Hosts, without_ssh
-from tasks.engine.settings import configured, load_yaml
 from tasks.engine.ssh import Client
 from tasks.engine.task import ChoosingTask, RemoteTask
 from tasks.engine.typed import completed, typed
@@ -152,7 +152,7 @@ class Executor(fabric.Executor):
 
     def _settled(self, found: Sequence[Leg]) -> list[Stage]:
         """Find out where each part of the chain works; raises Exit before any of it has begun."""
-        from tasks.engine.settings import has_default, refuse_shared
+        from tasks.engine.environments import has_default, refuse_shared
 
         file = configured(self.config)
         stages = []
@@ -193,7 +193,7 @@ class Executor(fabric.Executor):
         assert settings is not None
         everywhere = None
         if all(call.task.everywhere for call in stage.calls) and not console.chosen:
-            from tasks.engine.settings import settle_all
+            from tasks.engine.environments import settle_all
 
             places = settle_all(configured(self.config), os.environ)
             if not self.core[0].args.hosts.value:
@@ -208,7 +208,8 @@ class Executor(fabric.Executor):
             raise Exit("--dry would still connect and change things. Type: ./fab plan")
 
     def settings(self, use: str | None = None) -> tuple[Settings, list[str]]:
-        from tasks.engine.settings import host_names, settle
+        from tasks.engine.configuration import host_names
+        from tasks.engine.settings import settle
 
         settings, hosts = settle(configured(self.config), os.environ, use)
         given = self.core[0].args.hosts.value

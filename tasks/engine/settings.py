@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from invoke import Exit
@@ -24,45 +22,10 @@ from pydantic import (
     ValidationError,
 )
 
+from tasks.engine.configuration import UNNAMED, nearest
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
     from typing import Any
-
-    import fabric
-
-# What people call the server that stands in no `environments:`.
-UNNAMED = "default"
-
-
-def load_yaml(path: str) -> dict[str, Any]:
-    """Read a configuration file; raises Exit that names file and line of a mistake."""
-    import yaml
-
-    try:
-        with open(path) as stream:
-            data = yaml.safe_load(stream)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "it cannot be read"
-        raise Exit(f"{path}{line} is not YAML: {reason}. Mend that line.") from None
-    if not isinstance(data, dict | None):
-        raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
-    return data or {}
-
-
-def configured(config: fabric.Config) -> dict[str, Any]:
-    """Return fabric.yaml as plain data."""
-    return {key: _plain(config.get(key)) for key in ("mlflow", "hosts")}
-
-
-def _plain(value: Any) -> Any:
-    """Turn Invoke's configuration proxies into plain data."""
-    if hasattr(value, "keys"):
-        return {key: _plain(value[key]) for key in value.keys()}  # noqa: SIM118 (a proxy, no dict)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 PREFIX = "FABRIC_MLFLOW_"
@@ -235,15 +198,15 @@ def settle(
     key on the first mistake.
     """
     data = dict(file or {})
-    base = _section(data.get("mlflow"), "mlflow")
-    environments = _environments(base)
+    base = section(data.get("mlflow"), "mlflow")
+    environments = environments_in(base)
     overrides = _from_variables(variables)
     name = environment or overrides.get("environment") or base.get("environment") or UNNAMED
     layer: dict[str, Any] = {}
     if name == UNNAMED:
         name = None
     elif name in environments:
-        layer = _section(environments[name], f"mlflow.environments.{name}")
+        layer = section(environments[name], f"mlflow.environments.{name}")
     else:
         known = [UNNAMED, *environments]
         raise Exit(
@@ -255,118 +218,15 @@ def settle(
     return checked({**base, **layer, **overrides, "environment": name}), hosts
 
 
-def _environments(base: dict[str, Any]) -> dict[str, Any]:
+def environments_in(base: dict[str, Any]) -> dict[str, Any]:
     """Take the environments out of the file's section; raises Exit where one has a taken name."""
-    environments = _section(base.pop("environments", None), "mlflow.environments")
+    environments = section(base.pop("environments", None), "mlflow.environments")
     for taken in filter(TAKEN.fullmatch, map(str, environments)):
         raise Exit(
             f"No environment can be called {taken!r}: a server's own units or backups are. Rename "
             "it under `environments:` in fabric.yaml."
         )
     return environments
-
-
-def settle_all(
-    file: Mapping[str, Any] | None, variables: Mapping[str, str]
-) -> list[tuple[Settings, list[str]]]:
-    """Settle every environment, the unnamed one first; raises Exit as `settle` does.
-
-    A variable that is meant for one alone, such as its port, counts for the one that is chosen.
-    """
-    base = _section((file or {}).get("mlflow"), "mlflow")
-    chosen = settle(file, variables)[0].label
-    return [
-        settle(file, variables if name == chosen else without(OWN, variables), name)
-        for name in (UNNAMED, *map(str, _environments(base)))
-    ]
-
-
-# What each environment has for itself: given as a variable, it is meant for the chosen one alone.
-OWN = ("environment", "port", "root", "prefix", "backend_store_uri")
-
-
-def without(keys: Collection[str], variables: Mapping[str, str]) -> dict[str, str]:
-    """Leave away the variables of some settings."""
-    left_out = {PREFIX + key.upper() for key in keys}
-    return {name: value for name, value in variables.items() if name not in left_out}
-
-
-def has_default(file: Mapping[str, Any] | None) -> bool:
-    """Tell whether the file names the environment that is meant where nothing is chosen.
-
-    Then the unnamed one is meant by nobody who does not say so.
-    """
-    return _section((file or {}).get("mlflow"), "mlflow").get("environment") not in (
-        None,
-        "",
-        UNNAMED,
-    )
-
-
-@dataclass(frozen=True)
-class Place:
-    """An environment, the hosts that it is on, and whether only -H says which."""
-
-    settings: Settings
-    hosts: frozenset[str]
-    anywhere: bool
-
-    def shares_host(self, other: Place) -> bool:
-        """Tell whether they may be on one host."""
-        return bool(self.hosts & other.hosts) or (self.anywhere and other.anywhere)
-
-
-def refuse_shared(
-    file: Mapping[str, Any] | None,
-    variables: Mapping[str, str],
-    chosen: Sequence[tuple[Settings, Collection[str]]] = (),
-) -> None:
-    """Raise Exit where two environments would take each other's port, folder, database or files.
-
-    `chosen` are those that tasks are going to work on, with their hosts. The unnamed one counts
-    where it is chosen, or where no `environment:` takes its place.
-    """
-    common = without(OWN, variables)
-    common.pop("FABRIC_HOSTS", None)
-    places = {
-        settings.label: Place(settings, frozenset(hosts), anywhere=not hosts)
-        for settings, hosts in settle_all(file, common)
-    }
-    for settings, hosts in chosen:
-        there = places[settings.label]
-        places[settings.label] = Place(settings, there.hosts.union(hosts), there.anywhere)
-    if has_default(file) and UNNAMED not in {settings.label for settings, _ in chosen}:
-        del places[UNNAMED]
-    for one, other in itertools.combinations(places.values(), 2):
-        if shared := _shared(one, other):
-            key, what = shared
-            raise Exit(
-                f"The environments {one.settings.label} and {other.settings.label} have the same "
-                f"{what}. Give one of them a `{key}:` of its own under `environments:` in "
-                "fabric.yaml."
-            )
-
-
-def _shared(one: Place, other: Place) -> tuple[str, str] | None:
-    """Return the key that two environments must not have in common, and what its value means."""
-    a, b = one.settings, other.settings
-    hosts = sorted(one.hosts & other.hosts)
-    where = f" on {', '.join(hosts)}" if hosts else ""
-    same_host = one.shares_host(other)
-    if same_host and a.port == b.port:
-        return "port", f"port ({a.port}){where}"
-    if same_host and a.root_path.rstrip("/") == b.root_path.rstrip("/"):
-        return "root", f"folder ({a.root_path}){where}"
-    if a.backend_store_uri and a.backend_store_uri == b.backend_store_uri:
-        return "backend_store_uri", "database"
-    store = (a.bucket, a.endpoint_url) == (b.bucket, b.endpoint_url)
-    if store and _nest(a.artifact_prefix, b.artifact_prefix):
-        return "prefix", f"files (s3://{a.bucket or '…'}/{a.artifact_prefix})"
-    return None
-
-
-def _nest(one: str, other: str) -> bool:
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def checked(values: Mapping[str, Any]) -> Settings:
@@ -429,20 +289,9 @@ def _hosts(value: Any) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def _section(value: Any, name: str) -> dict[str, Any]:
+def section(value: Any, name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise Exit(f"`{name}:` is {value!r}, not a list of `key: value` lines. {WHERE}")
     return dict(value)
-
-
-def nearest(word: str, known: Any) -> str:
-    """Spell ', did you mean ...?' or nothing."""
-    close = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def host_names(text: str) -> list[str]:
-    """Split what -H was given."""
-    return [name for name in re.split(r"[,\s]+", text) if name]

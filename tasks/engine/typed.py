@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from tasks.engine.configuration import UNNAMED
 from tasks.engine.console import console
-from tasks.engine.settings import UNNAMED
 
 
 def using(environment: str | None) -> str:

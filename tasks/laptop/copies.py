@@ -14,9 +14,9 @@ from invoke import Exit
 from tasks.changes.registry import ask, change, typed
 from tasks.engine import credentials, paths
 from tasks.engine import login as login_engine
+from tasks.engine.configuration import configured
 from tasks.engine.console import console
 from tasks.engine.hosts import server_on
-from tasks.engine.settings import configured
 from tasks.engine.ssh import hash_of
 from tasks.laptop.play import client_environment, play
 from tasks.laptop.transfer import AGAIN

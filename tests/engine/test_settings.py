@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 from invoke import Exit
 
-from tasks.engine.settings import (
-    SCALARS,
-    Settings,
-    checked,
-    host_names,
-    nearest,
-    refuse_shared,
-    settle,
-    settle_all,
-)
+from tasks.engine.configuration import host_names, nearest
+from tasks.engine.environments import refuse_shared, settle_all
+from tasks.engine.settings import SCALARS, Settings, checked, settle
 
 
 def error(values: dict[str, object]) -> str:
