@@ -21,13 +21,13 @@ from invoke import Exit
 
 from tasks.changes.files import workers
 from tasks.changes.presence import absent
-from tasks.changes.team import NAME, PERMISSIONS, _permission, _plain, team
+from tasks.changes.team import PERMISSIONS, _permission, _plain, team
 from tasks.changes.users import asking, forgetting, forgetting_one, resetting
 from tasks.engine import credentials, paths
 from tasks.engine import login as login_engine
 from tasks.engine.console import console, interactive
 from tasks.engine.facts import is_deployed
-from tasks.engine.login import Login
+from tasks.engine.login import NAME, Login
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:

@@ -78,7 +78,7 @@ def program(
 
 
 def place_in(store: Store, **other: str) -> dict[str, str]:
-    """Say where a server keeps what it has in this bucket, as tasks/changes/surroundings.py does."""
+    """Say where a server keeps what it has in this bucket, as `surroundings.place` does."""
     return {
         "bucket": "my-bucket", "prefix": "mlflow-artifacts", "backup_prefix": "mlflow-backups",
         "environment": "default", "region": "", "endpoint": store.url, **other,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import re
 from typing import TYPE_CHECKING
 
 from invoke import Exit
+
+from tasks.engine.login import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 # MLflow grants no NO_PERMISSIONS: without a grant there is default_permission, and DENY shuts out.
 PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "DENY")
-
-# What works in a login header, a shell, a file's name and MLflow's pages alike.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 COLUMNS = ("name", "admin", "experiment", "model", "permission")
 

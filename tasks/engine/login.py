@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from invoke import Exit
+
+# What works in a login header, a shell, a file's name and MLflow's pages alike.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 SHORTEST = 12  # characters; MLflow 3.17 refuses a shorter admin password at its first start
 

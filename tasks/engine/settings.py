@@ -18,11 +18,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
 )
 
 from tasks.engine.configuration import UNNAMED, nearest
+from tasks.engine.login import NAME
 
 if TYPE_CHECKING:
     from typing import Any
@@ -32,41 +32,96 @@ PREFIX = "FABRIC_MLFLOW_"
 
 WHERE = "Mend it in fabric.yaml or the variable that sets it."
 
+
+def shaped(pattern: str, give: str) -> AfterValidator:
+    """Check that a text matches as a whole; the error says what to give instead."""
+
+    def matching(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"give {give}")
+        return text
+
+    return AfterValidator(matching)
+
+
 # Amazon S3 user guide, "General purpose bucket naming rules".
-Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+Bucket = Annotated[
+    str,
+    shaped(
+        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "the bucket's name alone: basketworld, not s3://basketworld",
+    ),
+]
 
-KeyPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$")]
+# A part of dots alone would lead out of the place that it names.
+KeyPrefix = Annotated[
+    str,
+    shaped(
+        r"(?!(.*/)?\.+(/|$))[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*",
+        "letters, digits and . _ = - with / between the parts, such as team/artifacts",
+    ),
+]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Name = Annotated[
+    str, shaped(r"[a-z0-9][a-z0-9-]{0,31}", "small letters, digits and - (32 at most)")
+]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 # The server runs as the login user: below 1024 only nginx, with a public name, may listen.
 UserPort = Annotated[int, Field(ge=1024, le=65535)]
 
-Path_ = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9._/-]+$")]
+Folder = Annotated[
+    str,
+    shaped(r"(~|/)[A-Za-z0-9._/-]+", "a folder such as ~/mlflow-server or /srv/mlflow-server"),
+    AfterValidator(lambda text: own_folder(text)),
+]
 
-Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+# What begins with a dash would be an option where it stands in a command.
+Word = Annotated[
+    str,
+    shaped(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "letters, digits and . _ - beginning with a letter"),
+]
 
 # systemd.resource-control(5), MemoryMax=
 Memory = Annotated[
-    str, StringConstraints(pattern=r"^[0-9]+[MG]$"), AfterValidator(lambda text: enough(text))
+    str,
+    shaped(r"[0-9]+[MG]", "mega- or gigabytes, such as 600M or 2G"),
+    AfterValidator(lambda text: enough(text)),
 ]
 
 Addresses = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9A-Fa-f.:/]+(, *[0-9A-Fa-f.:/]+)*$"),
+    shaped(
+        r"[0-9A-Fa-f.:/]+(, *[0-9A-Fa-f.:/]+)*",
+        "addresses or networks with commas between them, such as 10.0.1.10 or 10.0.1.0/24",
+    ),
     AfterValidator(lambda text: all_addresses(text)),
 ]
 
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+(rc[0-9]+)?$")]
+Version = Annotated[
+    str, shaped(r"[0-9]+(\.[0-9]+)+(rc[0-9]+)?", "a release's number, such as 3.17.2")
+]
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"\\]+$")]
+Url = Annotated[
+    str, shaped(r"https?://[^\s'\"\\]+", "an address such as https://store.example.org")
+]
 
 # It stands in single quotes in server.env.
-Database = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+]*://[^\s']*$")]
+Database = Annotated[
+    str,
+    shaped(
+        r"[a-z][a-z0-9+]*://[^\s']*", "an address such as postgresql://mlflow@db.example.org/mlflow"
+    ),
+]
 
-UserName = Annotated[str, StringConstraints(pattern=r"^[^\s:%]+$")]
+UserName = Annotated[
+    str,
+    shaped(
+        NAME.pattern,
+        "letters, digits and . _ @ + - (64 at most), beginning with a letter or digit",
+    ),
+]
 
 Permission = Literal["READ", "USE", "EDIT", "MANAGE", "NO_PERMISSIONS", "DENY"]
 
@@ -89,10 +144,48 @@ def enough(memory: str) -> str:
     return memory
 
 
+# A network with more addresses than this is no place that a balancer comes from, but half the
+# internet: whoever is in it may say who he is.
+WIDEST = {4: 8, 6: 32}
+
+
 def all_addresses(text: str) -> str:
-    """Raise ValueError where one of them is neither an address nor a network."""
+    """Raise ValueError where one of them is neither an address nor a network, or is too wide."""
     for word in text.split(","):
-        ipaddress.ip_network(word.strip())
+        network = ipaddress.ip_network(word.strip())
+        if network.prefixlen < WIDEST[network.version]:
+            raise ValueError(
+                f"{network} lets anybody speak for others. Give the balancer's own addresses"
+            )
+    return text
+
+
+# Folders of the system's and of other programs: a server's own folder is made private (0700), and
+# the server may write in it.
+SYSTEMS = {
+    "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "lost+found", "proc", "run",
+    "sbin", "sys", "tmp", "usr",
+}  # fmt: skip
+OTHERS = {
+    ".aws", ".cache", ".config", ".docker", ".gnupg", ".local", ".mlflow", ".ssh", "snap",
+}  # fmt: skip
+
+
+def own_folder(text: str) -> str:
+    """Raise ValueError where a folder could not be one server's own."""
+    home, *parts = text.rstrip("/").split("/")
+    if not parts or any(set(part) <= {"."} for part in parts):
+        raise ValueError("give the folder's whole path, without . and .. or a / too many")
+    if home == "~":
+        if parts[0] in OTHERS:
+            raise ValueError(f"~/{parts[0]} is for other programs. Give a folder of its own")
+        return text
+    if home or parts[0] in SYSTEMS or parts[:2] in (["var", "tmp"], ["var", "run"]):
+        raise ValueError("that is the system's. Give a folder such as /srv/mlflow-server")
+    # Where folders of others lie side by side, or in somebody's home among them.
+    least = 3 if parts[0] in ("home", "var") else 2
+    if len(parts) < least or OTHERS & set(parts):
+        raise ValueError("it holds what others need. Give a folder of the server's own below it")
     return text
 
 
@@ -117,7 +210,7 @@ class Settings(BaseModel):
     region: Word | None = Field(None, description="AWS region of the bucket")
     profile: Word = Field("default", description="profile in the host's ~/.aws/credentials")
     endpoint_url: Url | None = Field(None, description="S3-compatible store other than AWS")
-    root: Path_ | None = Field(None, description="folder on the host for all of the server")
+    root: Folder | None = Field(None, description="folder on the host for all of the server")
     port: UserPort = Field(5000, description="port on the host")
     local_port: UserPort = Field(5001, description="port of the tunnel on this machine")
     bind: Word = Field("127.0.0.1", description="address on the host that the port listens on")
@@ -256,9 +349,8 @@ def _reason(error: Any) -> str:
     }.get(error["type"])
     if wanted:
         return f"is {value!r}, not {wanted}"
-    if error["type"] == "string_pattern_mismatch":
-        return f"is {value!r}, which does not look right (wanted: {error['ctx']['pattern']})"
-    return f"is {value!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"is {value!r}: {said[:1].lower()}{said[1:]}"
 
 
 def _from_variables(variables: Mapping[str, str]) -> dict[str, str]:

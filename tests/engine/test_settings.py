@@ -64,7 +64,10 @@ def test_the_defaults_are_the_guide_s(key, value):
         ({"workers": 1.5}, "`mlflow: workers:` is 1.5"),
         ({"workers": -1}, "`mlflow: workers:` is -1"),
         ({"version": 3.17}, "`mlflow: version:` is 3.17, not text (quote it)"),
-        ({"version": "latest"}, "`mlflow: version:` is 'latest', which does not look right"),
+        (
+            {"version": "latest"},
+            "`mlflow: version:` is 'latest': give a release's number",
+        ),
         ({"bucket": "My_Bucket"}, "`mlflow: bucket:` is 'My_Bucket'"),
         ({"bucket": "s3://x"}, "`mlflow: bucket:` is 's3://x'"),
         ({"prefix": "/a/"}, "`mlflow: prefix:` is '/a/'"),
@@ -78,11 +81,37 @@ def test_the_defaults_are_the_guide_s(key, value):
         ({"default_permission": "ALL"}, "`mlflow: default_permission:` is 'ALL'"),
         ({"artifact_access": "both"}, "`mlflow: artifact_access:` is 'both'"),
         ({"environment": "Big One"}, "`mlflow: environment:` is 'Big One'"),
-        ({"memory_max": "lots"}, "`mlflow: memory_max:` is 'lots', which does not look right"),
+        ({"memory_max": "lots"}, "`mlflow: memory_max:` is 'lots': give mega- or gigabytes"),
         (
             {"memory_max": "300M"},
-            "`mlflow: memory_max:` is '300M': value error, a server needs 512M",
+            "`mlflow: memory_max:` is '300M': a server needs 512M",
         ),
+        ({"bucket": "s3://x"}, "give the bucket's name alone: basketworld, not s3://basketworld"),
+        ({"prefix": ".."}, "`mlflow: prefix:` is '..': give letters"),
+        ({"prefix": "a/../b"}, "`mlflow: prefix:` is 'a/../b'"),
+        ({"backup_prefix": "a/."}, "`mlflow: backup_prefix:` is 'a/.'"),
+        ({"root": "/etc"}, "`mlflow: root:` is '/etc': that is the system's"),
+        ({"root": "/usr/local/mlflow"}, "that is the system's"),
+        ({"root": "/tmp"}, "that is the system's"),
+        ({"root": "/var/tmp/mlflow"}, "that is the system's"),
+        ({"root": "~/.ssh"}, "~/.ssh is for other programs. Give a folder of its own"),
+        ({"root": "/home/ubuntu/.aws/x"}, "it holds what others need"),
+        ({"root": "~/../../etc"}, "give the folder's whole path, without . and .."),
+        ({"root": "~/a//b"}, "without . and .. or a / too many"),
+        ({"root": "~/"}, "`mlflow: root:` is '~/'"),
+        ({"root": "//"}, "`mlflow: root:` is '//'"),
+        ({"root": "/srv"}, "it holds what others need. Give a folder of the server's own below it"),
+        ({"root": "/home/ubuntu"}, "it holds what others need"),
+        ({"root": "~ubuntu/x"}, "`mlflow: root:` is '~ubuntu/x'"),
+        ({"balancer": "0.0.0.0/0"}, "0.0.0.0/0 lets anybody speak for others"),
+        ({"balancer": "10.0.1.10, ::/0"}, "::/0 lets anybody speak for others"),
+        ({"balancer": "128.0.0.0/1"}, "128.0.0.0/1 lets anybody speak for others"),
+        ({"username": "../../x"}, "`mlflow: username:` is '../../x': give letters, digits"),
+        ({"username": "-x"}, "`mlflow: username:` is '-x'"),
+        ({"bind": "-x"}, "`mlflow: bind:` is '-x': give letters, digits"),
+        ({"profile": "-x"}, "`mlflow: profile:` is '-x'"),
+        ({"public_name": "-x.org"}, "`mlflow: public_name:` is '-x.org'"),
+        ({"version": "3.17.2\n"}, "`mlflow: version:`"),
         ({"confirm": "no"}, "`mlflow: confirm:` is 'no'"),
         ({"keep": {"hourli": 1}}, "`mlflow: keep.hourli:` is 1, not a known key"),
         ({"keep": {"daily": -1}}, "`mlflow: keep.daily:` is -1"),
@@ -94,6 +123,21 @@ def test_a_mistake_is_one_line_that_names_the_key(values, wanted):
     assert wanted in message
     assert "fabric.yaml" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"root": "~/mlflow-server"}, {"root": "~/team/mlflow"}, {"root": "/srv/mlflow"},
+        {"root": "/opt/mlflow"}, {"root": "/data/a/b"}, {"root": "/var/lib/mlflow"},
+        {"root": "/home/ubuntu/mlflow-server"}, {"root": "~/.mlflow-server"},
+        {"prefix": "team/a.b/v1..2"}, {"balancer": "10.0.0.0/8, fd00::/64, 192.0.2.7"},
+        {"username": "ann@example.org"}, {"bind": "0.0.0.0"}, {"bind": "ip-10-0-0-1.internal"},
+        {"profile": "_x"}, {"version": "3.18.0rc1"},
+    ],
+)  # fmt: skip
+def test_what_can_be_a_server_s_own_is_taken(values):
+    assert checked(values).model_dump(include=set(values)) == values
 
 
 @pytest.mark.parametrize("empty", [None, ""])
@@ -309,11 +353,11 @@ def test_a_variable_that_one_alone_can_have_is_meant_for_the_chosen_one():
     file = {"mlflow": {"environments": {"a": None, "b": None}}}
     variables = {
         "FABRIC_MLFLOW_ENVIRONMENT": "b",
-        "FABRIC_MLFLOW_ROOT": "/srv",
+        "FABRIC_MLFLOW_ROOT": "/srv/x",
         "FABRIC_MLFLOW_WORKERS": "2",
     }
     found = settle_all(file, variables)
-    assert [settings.root for settings, _ in found] == [None, None, "/srv"]
+    assert [settings.root for settings, _ in found] == [None, None, "/srv/x"]
     assert [settings.workers for settings, _ in found] == [2, 2, 2]
 
 
