@@ -14,13 +14,13 @@ from tasks.engine.tables import (
     GAP,
     IN_A_FILE,
     Column,
-    _age,
-    _size,
     age,
+    age_text,
     needed,
-    packed,
+    parts,
     plain,
     size,
+    size_text,
 )
 from tasks.engine.task import remote
 from tasks.laptop import tunnels
@@ -39,21 +39,21 @@ def _database(row: Row) -> str:
         return "-"
     if row["database_bytes"] is None:
         return str(row["database"])
-    return f"{row['database']} {_size(row['database_bytes'])}"
+    return f"{row['database']} {size_text(row['database_bytes'])}"
 
 
 def _backup(row: Row) -> str:
     if row["backup_age_seconds"] is None:
         made = "never" if row["version"] else "-"
     else:
-        made = f"{_age(row['backup_age_seconds'])} ago"
+        made = f"{age_text(row['backup_age_seconds'])} ago"
     failed = (f"{name} failed" for name in row["failed_by_timer"])
     return ", ".join((made, *_stream(row), *failed))
 
 
 def _stream(row: Row) -> Iterator[str]:
     if row["stream_lag_seconds"] is not None:
-        yield f"streamed {_age(row['stream_lag_seconds'])} ago"
+        yield f"streamed {age_text(row['stream_lag_seconds'])} ago"
     elif row["stream"]:
         yield f"stream {row['stream']}"
 
@@ -82,7 +82,7 @@ WHAT = (
     Column("database", _database),
     Column("runs", plain("runs")),
     Column("experiments", plain("experiments")),
-    Column("last backup", _backup),
+    Column("last backup", _backup, least=20),
     Column("disk free", size("disk_free_bytes")),
     Column("tunnel", _tunnel),
     Column("certificate", _certificate),
@@ -99,11 +99,7 @@ def layout(rows: Sequence[Row], width: int | None) -> list[list[Column]]:
         return [[*WHO, *WHAT]]
     one_environment = {row["environment"] for row in rows} == {"default"}
     who = WHO[:1] if one_environment else WHO
-    what = [column for column in WHAT if not column.says_nothing(rows)]
-    parts = packed(who, what, rows, width)
-    # As few parts as fit, and these as even as can be: no last one with a single column.
-    narrower = (packed(who, what, rows, fewer) for fewer in range(width))
-    return next((even for even in narrower if len(even) == len(parts)), parts)
+    return parts(who, [column for column in WHAT if not column.says_nothing(rows)], rows, width)
 
 
 def show(answers: Mapping[str, Sequence[Row]]) -> None:

@@ -1,4 +1,8 @@
-"""tables: see the move list."""
+"""What stands in tables for people: values as they read them, and columns that share a terminal.
+
+rich lays a table out, and folds what may be folded. Which columns make one table is chosen here:
+rich would cut or fold all of them where there is no room, and cannot go on in a table below.
+"""
 
 from __future__ import annotations
 
@@ -45,21 +49,21 @@ def plain(key: str) -> Callable[[Row], str]:
 
 def size(key: str) -> Callable[[Row], str]:
     """Show a number of bytes."""
-    return lambda row: "-" if row[key] is None else _size(row[key])
+    return lambda row: "-" if row[key] is None else size_text(row[key])
 
 
 def age(key: str) -> Callable[[Row], str]:
     """Show a number of seconds."""
-    return lambda row: "-" if row[key] is None else _age(row[key])
+    return lambda row: "-" if row[key] is None else age_text(row[key])
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     if count < 1024**3:
         return f"{count / 1024**2:.{1 if count < 10 * 1024**2 else 0}f} MB"
     return f"{count / 1024**3:.1f} GB"
 
 
-def _age(seconds: int) -> str:
+def age_text(seconds: int) -> str:
     for length, name in ((DAY, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * length:
             return f"{seconds // length} {name}"
@@ -71,13 +75,14 @@ def needed(columns: Sequence[Column], rows: Sequence[Row]) -> int:
     return sum(column.width(rows) + GAP for column in columns) - GAP
 
 
-def packed(
+def parts(
     who: Sequence[Column], what: Sequence[Column], rows: Sequence[Row], width: int
 ) -> list[list[Column]]:
-    """Fill one part after the other with columns."""
-    parts = [list(who)]
-    for column in what:
-        if len(parts[-1]) > len(who) and needed([*parts[-1], column], rows) > width:
-            parts.append(list(who))
-        parts[-1].append(column)
-    return parts
+    """Fill one table after the other with columns; each begins with whose they are."""
+    tables = [[*who, what[0]]]
+    for column in what[1:]:
+        if needed([*tables[-1], column], rows) <= width:
+            tables[-1].append(column)
+        else:
+            tables.append([*who, column])
+    return tables
