@@ -66,8 +66,6 @@ Name = Annotated[
     str, shaped(r"[a-z0-9][a-z0-9-]{0,31}", "small letters, digits and - (32 at most)")
 ]
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-
 # The server runs as the login user: below 1024 only nginx, with a public name, may listen.
 UserPort = Annotated[int, Field(ge=1024, le=65535)]
 

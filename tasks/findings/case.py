@@ -128,10 +128,6 @@ class Case:
         return uri.startswith("sqlite:")
 
     @property
-    def running(self) -> bool:
-        return self.facts.unit(f"{self.unit}.service").active == "active"
-
-    @property
     def crashing(self) -> bool:
         """Tell whether systemd starts the server again and again; our tasks reset its count."""
         service = self.facts.unit(f"{self.unit}.service")

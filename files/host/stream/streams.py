@@ -18,7 +18,6 @@ import sets
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-STAMP = "%Y%m%dT%H%M%SZ"
 CHANGES = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
 SECOND = datetime.timedelta(seconds=1)  # what S3 rounds its times down to
 
