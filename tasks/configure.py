@@ -10,8 +10,10 @@ from invoke import Exit
 from tasks.changes.bucket import aws_changes
 from tasks.changes.configure import auth_changes, making_env, share_changes, store_changes
 from tasks.changes.guide import refuse_unlike_guide
+from tasks.changes.proofs import login_check
 from tasks.engine import credentials, paths, stores
 from tasks.engine.change import Change
+from tasks.engine.credentials import gather_keys, gather_logins
 from tasks.engine.facts import Facts, refuse_without_sudo
 from tasks.engine.login import Keys, Login
 from tasks.engine.task import remote
@@ -32,13 +34,7 @@ def check(servers: list[Server]) -> None:
         credentials.supplied_login(server.settings, server.variables)
 
 
-def gather(servers: list[Server]) -> None:
-    """Ask for what the hosts lack, once for all of them."""
-    credentials.gather_keys(servers)
-    credentials.gather_logins(servers)
-
-
-@remote(check=check, prepare=gather, then="deploy verify")
+@remote(check=check, prepare=(gather_keys, gather_logins), then="deploy verify")
 def configure(c: Host) -> None:
     """Give the host its AWS keys and the first login.
 
@@ -49,10 +45,10 @@ def configure(c: Host) -> None:
 
     Example: fab -H ec2 configure
     """
-    _configure(c.server, "configure", aws_changes, auth_changes)
+    _configure(c, "configure", aws_changes, auth_changes)
 
 
-@remote(check=check, prepare=credentials.gather_keys, then="configure-auth deploy verify")
+@remote(check=check, prepare=(gather_keys,), then="configure-auth deploy verify")
 def configure_aws(c: Host) -> None:
     """Give the host its AWS keys, and prove the bucket.
 
@@ -60,10 +56,10 @@ def configure_aws(c: Host) -> None:
 
     Example: fab -H ec2 configure-aws
     """
-    _configure(c.server, "configure-aws", aws_changes)
+    _configure(c, "configure-aws", aws_changes)
 
 
-@remote(check=check, prepare=credentials.gather_logins, then="deploy verify")
+@remote(check=check, prepare=(gather_logins,), then="deploy verify")
 def configure_auth(c: Host) -> None:
     """Give the host the login of its first user.
 
@@ -71,11 +67,12 @@ def configure_auth(c: Host) -> None:
 
     Example: fab -H ec2 configure-auth
     """
-    _configure(c.server, "configure-auth", auth_changes)
+    _configure(c, "configure-auth", auth_changes)
 
 
-def _configure(server: Server, task: str, *halves: Half) -> None:
-    facts = server.facts
+def _configure(c: Host, task: str, *halves: Half) -> None:
+    server, facts = c.server, c.server.facts
+    keys, login = (c.turn.answers.get(question) for question in (gather_keys, gather_logins))
     refuse_without_sudo(facts)
     refuse_unlike_guide(server.settings, facts)
     if not facts.complete:
@@ -83,11 +80,7 @@ def _configure(server: Server, task: str, *halves: Half) -> None:
     joining = facts.store is None and stores.in_common(server.settings) is not None
     if auth_changes in halves and joining:
         facts = _join(server, task)
-    needed = [
-        change
-        for half in halves
-        for change in half(server.settings, facts, server.keys, server.login)
-    ]
+    needed = [change for half in halves for change in half(server.settings, facts, keys, login)]
     if auth_changes in halves:
         if not joining:
             password = credentials.database_password(server)
@@ -95,10 +88,10 @@ def _configure(server: Server, task: str, *halves: Half) -> None:
             needed += share_changes(server.settings, facts)
         _accept_supplied_login(server)
     if needed:
-        if server.login and not facts.has_users:
+        if login and not facts.has_users:
             # Kept here before it is sent: a connection lost half way must not lose the password.
-            copy = credentials.keep(server, server.login)
-            server.say(f"the login of {server.login.username} is kept in {paths.shown(copy)}")
+            copy = credentials.keep(server, login)
+            server.say(f"the login of {login.username} is kept in {paths.shown(copy)}")
         server.apply(task, needed)
         server.say("✓ configured", "green")
     else:
@@ -126,8 +119,6 @@ def _accept_supplied_login(server: Server) -> None:
     if server.facts.unit(f"{server.settings.unit}.service").active != "active":
         server.warn(f"the login of {given.username} cannot be checked while the server is stopped")
         return
-    from tasks.changes.proofs import login_check
-
     server.apply("check a login", [login_check(server.settings, given)])
     server.say(f"the login of {given.username} is right, and kept in "
                f"{paths.shown(credentials.keep(server, given))}")  # fmt: skip

@@ -15,7 +15,7 @@ from tasks.engine import credentials
 from tasks.engine import login as login_engine
 from tasks.engine.change import Change
 from tasks.engine.console import console
-from tasks.engine.task import remote
+from tasks.engine.task import remote, run_by_name
 from tasks.findings.bucket import backup, bucket
 from tasks.findings.case import Case, Here
 from tasks.findings.client import client
@@ -178,7 +178,4 @@ def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:
     if scripts:
         server.apply("doctor --fix", [Change(script, script) for script in scripts], decided=False)
     for name in names:
-        task = c.tasks[name]
-        if task.prepare:
-            task.prepare([server])
-        task(c)
+        run_by_name(c, name)

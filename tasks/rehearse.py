@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tasks import configure, deploy, install, sandbox, verify
+from tasks import sandbox
 from tasks.engine import credentials, paths
 from tasks.engine.console import console, seconds
 from tasks.engine.task import local, remote
 from tasks.laptop.tunnels import url
 
 if TYPE_CHECKING:
-    from invoke import Context
-
-    from tasks.engine.task import Host
+    from tasks.engine.task import Host, Machine
 
 
 @remote
@@ -47,7 +45,7 @@ def closing_panel(c: Host) -> None:
     )
 
 
-CHAIN = (install.install, configure.configure, deploy.deploy, verify.verify, closing_panel)
+CHAIN = ("install", "configure", "deploy", "verify")
 
 
 @local(
@@ -56,7 +54,7 @@ CHAIN = (install.install, configure.configure, deploy.deploy, verify.verify, clo
         "yes": "do not ask before changing this machine",
     }
 )
-def rehearse(c: Context, suite: str = "bookworm", yes: bool = False) -> None:
+def rehearse(c: Machine, suite: str = "bookworm", yes: bool = False) -> None:
     """Do the whole thing on a throw-away host here.
 
     Boots a rehearsal host, installs, configures, deploys and verifies, with S3 played by moto. No
@@ -64,10 +62,10 @@ def rehearse(c: Context, suite: str = "bookworm", yes: bool = False) -> None:
 
     Example: fab rehearse
     """
-    from tasks.engine.executor import run_on
+    from tasks.engine.chain import run_on
 
     started = time.monotonic()
     with console.step("boot a rehearsal host"):
         sandbox.boot(1, suite, yes)
-    run_on(["sandbox"], CHAIN, c.config)
+    run_on(["sandbox"], [*(c.tasks[name] for name in CHAIN), closing_panel], c.config)
     console.say(f"✓ rehearsed in {seconds(time.monotonic() - started)}", style="green")

@@ -10,6 +10,7 @@ from invoke import Exit
 
 from tasks.changes import stream
 from tasks.changes.backup import program
+from tasks.changes.follow import follow
 from tasks.changes.presence import refuse_absent
 from tasks.changes.restore import fetching, fetching_moment, restoring
 from tasks.changes.service import is_one_of_several
@@ -62,10 +63,8 @@ def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
     """
     server = c.server
     refuse_absent(server)
-    if server.lead:
-        from tasks.changes.follow import follow
-
-        follow(server, "restore")
+    if lead := c.turn.lead:
+        follow(server, lead, "restore")
         return
     refuse_other_store(server.facts)
     if at and server.facts.database == "postgresql":
@@ -76,17 +75,18 @@ def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
     if at:
         restore_moment(server, stream.moment(at), yes)
     else:
-        restore_set(server, id, yes)
+        restore_set(c, id, yes)
     server.say(HINT)
 
 
-def restore_set(server: Server, id: str, yes: bool) -> None:
+def restore_set(c: Host, id: str, yes: bool) -> None:
     """Go back to a backup."""
+    server = c.server
     chosen = choose(server, id)
     id = chosen["set"]["id"]
     ask(server, f"the backup {id}", replaced(chosen["set"], chosen["present"]), yes)
     fetch = fetching(server.settings, id)
-    steps = restoring(server.settings, server.facts, fetch, is_one_of_several(server))
+    steps = restoring(server.settings, server.facts, fetch, is_one_of_several(c))
     server.apply("restore", steps, False)
     server.say(f"✓ restored {id}: {holdings(chosen['set'])}", "green")
 

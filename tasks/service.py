@@ -11,7 +11,6 @@ from tasks.engine.change import Change
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
-    from tasks.engine.server import Server
     from tasks.engine.task import Host
 
 
@@ -28,7 +27,7 @@ def start(c: Host) -> None:
         server.say("start: nothing to change, the server runs")
         return
     unit = server.settings.unit
-    _switch(server, "start", shell.start(f"{unit}.socket", "nginx", f"{unit}.service"))
+    _switch(c, "start", shell.start(f"{unit}.socket", "nginx", f"{unit}.service"))
 
 
 @remote
@@ -47,7 +46,7 @@ def stop(c: Host) -> None:
         server.say("stop: nothing to change, the server is stopped")
         return
     script = f"as_root {shell.stop(*names)}"
-    if is_one_of_several(server):
+    if is_one_of_several(c):
         script = f"{drained(server.settings)}\n{script}\nundrain"
     server.apply("stop", [Change("stop the server", script)])
     server.say("✓ stopped; it starts again with: ./fab start", "green")
@@ -66,16 +65,17 @@ def restart(c: Host) -> None:
     server = _deployed(c.server)
     unit = server.settings.unit
     _switch(
-        server,
+        c,
         "restart",
         shell.start(f"{unit}.socket", "nginx"),
         shell.restart(f"{unit}.service"),
     )
 
 
-def _switch(server: Server, task: str, *commands: str) -> None:
+def _switch(c: Host, task: str, *commands: str) -> None:
+    server = c.server
     script = awaiting(server.settings, *commands)
-    if task == "restart" and is_one_of_several(server):
+    if task == "restart" and is_one_of_several(c):
         script = rolling(server.settings, *commands)
     server.apply(task, [Change(f"{task} the server", script)])
     server.say("✓ the server answers", "green")

@@ -127,7 +127,8 @@ def status(c: Host, json: bool = False) -> list[dict[str, Any]]:
 
     Example: fab -H ec2 status
     """
-    return [row(server) for server in c.server.look_everywhere()]
+    c.server.look_at(c.turn.everywhere)
+    return [row(server) for server in c.turn.everywhere]
 
 
 def row(server: Server) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def upgrade(c: Host, to: str = "", check: bool = False) -> None:
     """
     server = c.server
     refuse_absent(server)
-    if server.lead:
-        follow(server, "upgrade")
+    if lead := c.turn.lead:
+        follow(server, lead, "upgrade")
         return
     refuse_unfit(server.facts)
     release, lock = find(server, to or server.settings.version)
@@ -61,7 +61,7 @@ def upgrade(c: Host, to: str = "", check: bool = False) -> None:
     if check:
         tell(server, release)
         return
-    steps = upgrading(server.settings, server.facts, release, lock, is_one_of_several(server))
+    steps = upgrading(server.settings, server.facts, release, lock, is_one_of_several(c))
     server.apply("upgrade", steps)
     server.say(f"✓ MLflow {version} serves; back goes: ./fab rollback", "green")
     say_version(server, version)
@@ -123,8 +123,8 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
         say_given_back(server, server.facts.guide.version)
         return
     refuse_absent(server)
-    if server.lead:
-        follow(server, "rollback")
+    if lead := c.turn.lead:
+        follow(server, lead, "rollback")
         return
     stores.refuse_closed(server.facts)
     former = json.loads(server.look("rollback", [looking(id)])[-1])
@@ -136,7 +136,7 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
         server.apply("rollback", changes, decided=False)
         say_given_back(server, version)
         return
-    steps = rolling_back(server.settings, server.facts, former, is_one_of_several(server))
+    steps = rolling_back(server.settings, server.facts, former, is_one_of_several(c))
     server.apply("rollback", steps, decided=False)
     server.say(f"✓ MLflow {version} serves, as before the {former['task']}", "green")
     say_version(server, version)

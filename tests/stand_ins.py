@@ -15,6 +15,7 @@ from typing import Any
 import paramiko
 from invoke import Context, Result
 
+import fabfile
 from tasks.changes import files as files_changes
 from tasks.changes import owner, releases
 from tasks.changes.bucket import proof
@@ -24,6 +25,7 @@ from tasks.engine.facts import PACKAGES, Facts, Managed, Unit
 from tasks.engine.server import Server
 from tasks.engine.settings import Settings
 from tasks.engine.ssh import Client, Target
+from tasks.engine.task import Turn
 from tasks.engine.templates import FILES
 
 SETTINGS = Settings(bucket="my-bucket")
@@ -133,10 +135,16 @@ class Task(Context):
     """A remote task's context: what a task function gets as `c`."""
 
     server: Server
+    turn: Turn
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, turn: Turn | None = None) -> None:
         super().__init__()
-        self._set(server=server)
+        self._set(server=server, turn=turn or Turn(everywhere=[server]), tasks=fabfile.namespace)
+
+    def handed(self, **values: Any) -> Task:
+        """The same, with another turn."""
+        self._set(turn=replace(self.turn, **values))
+        return self
 
     @property
     def recorder(self) -> Recorder:
@@ -148,10 +156,11 @@ def context(
     settings: Settings = SETTINGS,
     alias: str = "ec2",
     rehearsal: bool = False,
+    named: bool = False,
     **variables: str,
 ) -> Task:
     """A task's context on a recorder, with the facts already looked at."""
-    server = Server(Recorder(alias), settings, Client(), variables=variables, rehearsal=rehearsal)
+    server = Server(Recorder(alias), settings, Client(), variables, rehearsal, named)
     server._facts = facts
     # Facts stay what they are: the recorder has no host to look at again.
     if facts is not None:

@@ -29,6 +29,7 @@ from tasks.changes.files import auth_config
 from tasks.changes.surroundings import aws_profile_script
 from tasks.configure import check, configure, configure_auth, configure_aws
 from tasks.engine import credentials, paths, stores
+from tasks.engine.credentials import gather_keys, gather_logins
 from tasks.engine.facts import Facts, Managed, is_there
 from tasks.engine.login import KEY, KEY_ID, PASSWORD, USERNAME, Keys, Login
 from tasks.engine.settings import Settings
@@ -286,10 +287,14 @@ def test_a_database_of_one_host_alone_is_nothing_to_agree_on(uri):
     assert share_changes(Settings(bucket="my-bucket", backend_store_uri=uri), installed()) == []
 
 
+def told(c: Task) -> Task:
+    """Answer what configure asks."""
+    return c.handed(answers={gather_keys: KEYS, gather_logins: LOGIN})
+
+
 def joining(monkeypatch: pytest.MonkeyPatch, after: Facts) -> Task:
     """Configure a new host of a database; `after` is how it looks once it can ask that."""
-    c = context(installed(), POSTGRES)
-    c.server.keys, c.server.login = KEYS, LOGIN
+    c = told(context(installed(), POSTGRES))
     monkeypatch.setattr(c.server, "forget", lambda: setattr(c.server, "_facts", after))
     configure(c)
     return c
@@ -386,9 +391,7 @@ def test_a_host_without_sudo_is_refused():
 
 
 def new(**variables: str) -> Task:
-    c = context(installed(), **variables)
-    c.server.keys, c.server.login = KEYS, LOGIN
-    return c
+    return told(context(installed(), **variables))
 
 
 def test_everything_is_sent_in_one_exec_without_a_secret_in_the_command():
@@ -480,6 +483,5 @@ def test_a_stopped_server_cannot_check_a_login_and_says_so(capsys):
 
 def test_keys_of_the_variables_reach_the_host():
     c = context(installed(), **{KEY_ID: "AKIA", KEY: "hidden-key"})
-    credentials.gather_keys([c.server])
-    configure_aws(c)
+    configure_aws(c.handed(answers={gather_keys: gather_keys([c.server])["ec2"]}))
     assert "hidden-key" in c.recorder.changes[0].files["aws.json"]

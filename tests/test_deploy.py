@@ -21,6 +21,7 @@ from stand_ins import (
     installed,
 )
 
+from tasks.changes import stream
 from tasks.changes.deploy import changes
 from tasks.changes.files import files, workers
 from tasks.changes.proofs import CHECK, login_check
@@ -29,8 +30,9 @@ from tasks.changes.site import allowed_hosts, listeners, pair
 from tasks.changes.surroundings import aws_variables
 from tasks.deploy import deploy, serves
 from tasks.engine import credentials
-from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit, managed_files
+from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit
 from tasks.engine.login import Login
+from tasks.engine.probe import managed_files
 from tasks.engine.settings import Settings
 
 LOGIN = Login("admin", "correct horse battery")
@@ -259,6 +261,8 @@ def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
     shipped = {file.path for file in files(SETTINGS, blank())} | {AUTH}
     # What backup.schedule ships is looked at too.
     shipped |= {file.path for file in units(SETTINGS, blank(), Plan()).values()}
+    # So is what backup.stream ships.
+    shipped |= {path for path, _, _ in stream.files(SETTINGS, blank(), every=1)}
     # And what configure ships for a server on PostgreSQL.
     shipped |= {f"{blank().root}/.pgpass"}
     # So is a certificate of the operator's own.

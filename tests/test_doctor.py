@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -163,11 +162,14 @@ def test_nothing_to_repair_asks_nothing(c):
 def test_tasks_are_run_once_each_in_the_order_of_the_chain_and_ask_first():
     done: list[str] = []
 
-    def note(name: str, prepare: Callable[[Any], None] | None = None) -> RemoteTask:
+    def note(name: str, *prepare: Any) -> RemoteTask:
         return RemoteTask(lambda c: done.append(name), prepare=prepare)
 
-    tasks = {name: note(name) for name in doctor.REPAIRS}
-    tasks["configure"] = note("configure", lambda servers: done.append("ask"))
+    def ask(servers: Any) -> dict[str, str]:
+        done.append("ask")
+        return {}
+
+    tasks = {name: note(name) for name in doctor.REPAIRS} | {"configure": note("configure", ask)}
     names = {SERVICE: unit("inactive"), SOCKET: unit("inactive"), NGINX: unit("active")}
     c = context(deployed(units=names, server_env=frozenset({"MLFLOW_BACKEND_STORE_URI"})))
     c._set(tasks=tasks)

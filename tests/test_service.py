@@ -141,7 +141,7 @@ def words_of(c: Task) -> list[str]:
 @pytest.mark.parametrize("settings", [SETTINGS, BALANCED])
 def test_a_server_that_others_stand_in_for_is_drained_restarted_and_brought_back(settings):
     c = context(units(), settings)
-    c.server.several = settings is SETTINGS
+    c.handed(several=settings is SETTINGS)
     service.restart(c)
     lines = words_of(c)
     order = [lines.index(line) for line in (

@@ -132,7 +132,7 @@ def probed(**facts: str) -> str:
 
 def test_all_environments_of_a_host_cost_one_exec():
     c = context()
-    c.server.everywhere = [c.server, c.server.beside(STAGING)]
+    c.handed(everywhere=[c.server, c.server.beside(STAGING)])
     c.recorder.replies = [Reply(probed(release="3.17.2-abc") + probed(release="3.17.1-abc"))]
     rows = status(c)
     assert [(row["environment"], row["version"], row["port"]) for row in rows] == [

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 
-def follow(server: Server, task: str) -> None:
+def follow(server: Server, leader: Server, task: str) -> None:
     """Bring a host to the databases and the release of the one that the task began with."""
-    assert server.lead
-    first, lead, facts = server.lead.name, server.lead.facts, server.facts
+    first, lead, facts = leader.name, leader.facts, server.facts
     if (facts.store, facts.release) == (lead.store, lead.release):
         server.say(f"{task}: nothing to change, it serves what {first} serves")
         return

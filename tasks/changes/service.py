@@ -10,8 +10,8 @@ from tasks.engine.typed import completed
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
-    from tasks.engine.server import Server
     from tasks.engine.settings import Settings
+    from tasks.engine.task import Host
 
 TIMED = ("backup", "backup-verify")  # what timers begin, as their units are called
 
@@ -36,9 +36,9 @@ def awaiting(settings: Settings, *commands: str) -> str:
     return "\n".join((f"unit={settings.unit}", source("health.sh"), *as_root, "await_health"))
 
 
-def is_one_of_several(server: Server) -> bool:
+def is_one_of_several(c: Host) -> bool:
     """Tell whether others may serve meanwhile: a balancer stands in front."""
-    return server.several or bool(server.settings.balancers)
+    return c.turn.several or bool(c.server.settings.balancers)
 
 
 def drained(settings: Settings) -> str:

@@ -234,14 +234,20 @@ def ask_keys(names: str) -> Keys | None:
     return Keys(key_id, secret)
 
 
-def gather_keys(servers: list[Server]) -> None:
-    """Settle which keys each host gets, asking once for all hosts that have none."""
+def gather_keys(servers: list[Server]) -> dict[str, Keys | None]:
+    """Settle which keys each host gets, asking once for all hosts that have none.
+
+    Returns them by the host's name; None leaves a host what it has, or its instance role. Raises
+    Exit where only half of them is given.
+    """
     bare = [server for server in servers if _lacks_keys(server)]
     asked = ask_keys(_names(bare)) if bare and interactive() else None
-    for server in servers:
-        if server.facts.guide and len(server.facts.credential_keys) == 2:
-            continue  # it serves with the keys that it has
-        server.keys = supplied_keys(server.variables) or (asked if server in bare else None)
+    return {
+        server.name: supplied_keys(server.variables) or (asked if server in bare else None)
+        for server in servers
+        # The guide's server serves with the keys that it has.
+        if not (server.facts.guide and len(server.facts.credential_keys) == 2)
+    }
 
 
 def _lacks_keys(server: Server) -> bool:
@@ -250,22 +256,26 @@ def _lacks_keys(server: Server) -> bool:
                 or facts.proved or facts.guide)  # fmt: skip
 
 
-def gather_logins(servers: list[Server]) -> None:
+def gather_logins(servers: list[Server]) -> dict[str, Login]:
     """Settle the first user's login for each host without users, asking once for all of them.
 
-    A host that has users is left alone: nothing is generated, asked for or rewritten there. Those
-    that have a database in common get one login.
+    Returns them by the host's name. A host that has users is not among them: nothing is generated,
+    asked for or rewritten there. Those that have a database in common get one login. Raises Exit
+    where MLflow would not take the password that is given.
     """
     new = [server for server in servers if not server.facts.has_users]
     blank = [server for server in new if known(server) is None]
     asking = [server for server in blank if not server.rehearsal] if interactive() else []
     asked = ask_password(asking[0].settings.username, _names(asking)) if asking else None
     made: dict[Path, Login] = {}
+    logins = {}
     for server in new:
         password = asked if asked and server in asking else generated()
         own = Login(server.settings.username, password)
-        server.login = known(server) or made.setdefault(copy_of(server), own)
-        console.protect(server.login.password)
+        login = known(server) or made.setdefault(copy_of(server), own)
+        console.protect(login.password)
+        logins[server.name] = login
+    return logins
 
 
 def _names(servers: list[Server]) -> str:

@@ -1,4 +1,4 @@
-"""hosts: see the move list."""
+"""The hosts of a chain: one connection each, and one Server for each environment there."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 from paramiko import SSHConfig
 
-from tasks.engine import facts
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import fabric
 
+    from tasks.engine.connection import Connection
     from tasks.engine.server import Server
     from tasks.engine.settings import Settings
     from tasks.engine.ssh import Client
-    from tasks.engine.task import RemoteTask
+    from tasks.engine.task import RemoteTask, Turn
 
 
 def without_ssh(config: fabric.Config) -> fabric.Config:
@@ -26,59 +25,81 @@ def without_ssh(config: fabric.Config) -> fabric.Config:
     return clone
 
 
-def server_on(
-    host: str, settings: Settings, client: Client, config: fabric.Config, named: bool = False
+def connection_to(host: str, client: Client, config: fabric.Config) -> Connection:
+    """Return a connection that is not open yet; raises Exit where OpenSSH takes no such host."""
+    from tasks.engine.connection import Connection
+
+    return Connection(client.target(host), without_ssh(config))
+
+
+def server_at(
+    connection: Connection, settings: Settings, client: Client, named: bool = False
 ) -> Server:
-    """Return a host's Server, not connected yet; a rehearsal host goes by settings of its own.
+    """Return the Server of an environment; a rehearsal host goes by settings of its own.
 
     Of the operator's it takes the environment only where the command line has `named` it.
     """
-    from tasks.engine.connection import Connection
     from tasks.engine.rehearsed import rehearsed
     from tasks.engine.server import Server
 
-    def managed_files(settings: Settings) -> list[str]:
-        return facts.managed_files(settings) + facts.stream_files(settings)
-
-    connection = Connection(client.target(host), without_ssh(config))
     own = rehearsed(connection.target.identity)
     if own is None:
-        server = Server(connection, settings, client, managed_files)
-    else:
-        there = own.as_environment(settings) if named else own.settings
-        server = Server(connection, there, client, managed_files, own.variables, True)
-    server.named = named
-    connection._set(server=server)
-    return server
+        return Server(connection, settings, client, named=named)
+    there = own.as_environment(settings) if named else own.settings
+    return Server(connection, there, client, own.variables, rehearsal=True, named=named)
+
+
+def server_on(host: str, settings: Settings, client: Client, config: fabric.Config) -> Server:
+    """Return the Server of an environment that no task works on; raises Exit as `connection_to`."""
+    return server_at(connection_to(host, client, config), settings, client)
 
 
 class Hosts:
-    """The hosts of a chain: one connection each, and one Server for each environment there."""
+    """The hosts of a chain, and what its tasks are handed there.
+
+    `tasks` are all there are, by name; `named` are the environments that the command line names.
+    """
 
     def __init__(
-        self, client: Client, config: fabric.Config, tasks: Mapping[str, RemoteTask] | None = None
+        self,
+        client: Client,
+        config: fabric.Config,
+        tasks: Mapping[str, RemoteTask] | None = None,
+        named: Collection[str] = (),
     ) -> None:
-        self._client, self._config, self._tasks = client, config, tasks or {}
+        self._client, self._config = client, config
+        self._tasks, self._named = tasks or {}, named
+        self._connections: dict[str, Connection] = {}
         self._servers: dict[str, dict[str, Server]] = {}
 
-    def server(self, host: str, settings: Settings, named: bool) -> Server:
-        """Return the server of an environment; all those of a host share its connection."""
+    def server(self, host: str, settings: Settings) -> Server:
+        """Return the server of an environment; all those of a host share its connection.
+
+        Raises Exit where OpenSSH takes no such host.
+        """
+        if host not in self._connections:
+            self._connections[host] = connection_to(host, self._client, self._config)
         there = self._servers.setdefault(host, {})
         if settings.label not in there:
-            server = server_on(host, settings, self._client, self._config, named)
-            if first := next(iter(there.values()), None):
-                server.connection = first.connection
-            there[settings.label] = server
-        there[settings.label].named |= named
+            named = settings.label in self._named
+            there[settings.label] = server_at(
+                self._connections[host], settings, self._client, named
+            )
         return there[settings.label]
 
-    def turn_to(self, server: Server) -> None:
-        """Have tasks work on this server; what others changed on the host is looked at again."""
-        server.connection._set(server=server, tasks=self._tasks)
+    def turn_to(self, server: Server, turn: Turn) -> Connection:
+        """Have tasks work on this server; returns what they get as `c`.
+
+        What others changed on the host meanwhile is looked at again.
+        """
         others = (other for other in self._servers[server.name].values() if other is not server)
         if any(other.changed for other in others):
             server.forget()
+        connection = self._connections[server.name]
+        connection._set(server=server, turn=turn, tasks=self._tasks)
+        return connection
 
     def close(self) -> None:
-        for there in self._servers.values():
-            next(iter(there.values())).connection.close()
+        """Log out of every host that was reached."""
+        for connection in self._connections.values():
+            connection.close()

@@ -7,9 +7,7 @@ holds one.
 
 from __future__ import annotations
 
-import base64
 import getpass
-import hashlib
 import io
 import os
 import socket
@@ -22,7 +20,7 @@ from invoke import Exit
 from invoke.exceptions import CommandTimedOut, ThreadException
 from paramiko.ssh_exception import SSHException
 
-from tasks.engine import facts as facts_engine
+from tasks.engine import probe
 from tasks.engine.change import Change, bundle
 from tasks.engine.console import confirm, console, seconds
 from tasks.engine.shell import sh
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
     from tasks.engine.facts import Facts
-    from tasks.engine.login import Keys, Login
     from tasks.engine.settings import Settings
     from tasks.engine.ssh import Client
 
@@ -66,9 +63,9 @@ class Server:
         connection: Any,
         settings: Settings,
         client: Client,
-        managed: Callable[[Settings], Sequence[str]] = lambda settings: (),
         variables: Mapping[str, str] | None = None,
         rehearsal: bool = False,
+        named: bool = False,
     ) -> None:
         self.connection = connection
         self.settings = settings
@@ -78,20 +75,11 @@ class Server:
         # A rehearsal host never sees the operator's own keys and logins.
         self.variables = os.environ if variables is None else variables
         self.rehearsal = rehearsal
-        self.keys: Keys | None = None
-        self.login: Login | None = None
-        # This host's servers, one an environment; just this one where a task concerns one alone.
-        self.everywhere: list[Server] = [self]
-        self._managed = managed
+        self._named = named  # whether this command line names the environment, by `use`
         self._facts: Facts | None = None
+        self._lock = threading.Lock()
         self.execs = 0
         self.changed = False
-        self.named = False  # whether this command line names the environment, by `use`
-        self._lock = threading.Lock()
-        # Whether this command works on other hosts with the same database as well.
-        self.several = False
-        # The first of them, where they take turns and this is another.
-        self.lead: Server | None = None
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
 
@@ -99,9 +87,7 @@ class Server:
         """Return another environment's server of the same host, or this one."""
         if settings == self.settings:
             return self
-        return Server(
-            self.connection, settings, self.client, self._managed, self.variables, self.rehearsal
-        )
+        return Server(self.connection, settings, self.client, self.variables, self.rehearsal)
 
     @property
     def place(self) -> str:
@@ -130,7 +116,7 @@ class Server:
         Where the settings say `confirm: name`, --yes answers only a command that names the
         environment itself, by `use`; a variable or the default does not.
         """
-        wanted = self.settings.confirm == "name" and not (yes and self.named)
+        wanted = self.settings.confirm == "name" and not (yes and self._named)
         return confirm(question, yes, consequence, self.settings.label if wanted else "")
 
     # -- reading -----------------------------------------------------------------------------
@@ -194,14 +180,6 @@ class Server:
         """Return what a command prints."""
         return str(self.run(command, **options).stdout)
 
-    def ok(self, command: str, **options: Any) -> bool:
-        """Tell whether a command succeeds."""
-        return not self.run(command, check=False, **options).exited
-
-    def fetch(self, path: str) -> bytes:
-        """Return a file's bytes; meant for small ones."""
-        return base64.b64decode(self.read(sh("base64", path)))
-
     @property
     def facts(self) -> Facts:
         """Look at the host, in one exec, unless nothing changed since the last look."""
@@ -211,21 +189,19 @@ class Server:
             assert self._facts is not None
             return self._facts
 
-    def look_everywhere(self) -> list[Server]:
-        """Look at all environments of this host in one exec; returns their servers."""
-        unknown = [server for server in self.everywhere if server._facts is None]
-        if unknown:
+    def look_at(self, servers: Sequence[Server]) -> None:
+        """Look at servers of this host in one exec; what is known of one is not asked again.
+
+        Raises Exit as `run` does, and where the login runs no commands.
+        """
+        if unknown := [server for server in servers if server._facts is None]:
             self._learn(unknown)
-        return self.everywhere
 
     def _learn(self, servers: Sequence[Server]) -> None:
-        probes = [
-            facts_engine.probe(server.settings, server._managed(server.settings))
-            for server in servers
-        ]
+        probes = [probe.command(server.settings) for server in servers]
         text = self.read("; ".join(probes))
         try:
-            found = [facts_engine.parse(part) for part in facts_engine.parts(text, len(probes))]
+            found = [probe.parse(part) for part in probe.parts(text, len(probes))]
         except ValueError:
             # EC2 images answer root with a sentence instead of a shell, and exit 0.
             said = (text.strip().splitlines() or ["nothing"])[0]
@@ -240,25 +216,18 @@ class Server:
         """Look again where somebody else's environment lies: few hosts need this second exec."""
         if not facts.foreign:
             return facts
-        return facts_engine.with_guide(
-            facts, self.read(facts_engine.guide_probe(settings, facts), check=False)
-        )
+        return probe.with_guide(facts, self.read(probe.guide_command(settings, facts), check=False))
 
     def forget(self) -> None:
         """Look again at the next question."""
         self._facts = None
 
-    # -- changing ----------------------------------------------------------------------------
+    def interrupt(self) -> None:
+        """End what runs here: another thread heard Ctrl-C."""
+        self.interrupted.set()
+        self.connection.close()
 
-    def write(self, path: str, text: str, mode: str = "0644") -> bool:
-        """Put a file on the host if it differs; True when it did."""
-        digest = sh("sha256sum", path)
-        now = self.read(digest, check=False).split(" ")[0]
-        if now == hashlib.sha256(text.encode()).hexdigest():
-            return False
-        script = f'place "$here/file" {sh(path, mode)}'
-        self.apply(f"write {path}", [Change(f"write {path}", script, {"file": text})])
-        return True
+    # -- changing ----------------------------------------------------------------------------
 
     def apply(self, task: str, changes: Sequence[Change], decided: bool = True) -> list[str]:
         """Make all the changes in one exec, under the lock, with an audit line.

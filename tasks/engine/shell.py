@@ -1,7 +1,7 @@
 """The vocabulary that commands for the host are built from: values in, one quoted string out.
 
-A command is text for bash. Nothing in this package runs, prints or reads configuration, and no
-secret is ever an argument: secrets travel on standard input (see `tasks.server`).
+A command is text for bash. Nothing in this module runs, prints or reads configuration, and no
+secret is ever an argument: secrets travel on standard input (see `server`).
 """
 
 from __future__ import annotations
@@ -17,35 +17,14 @@ def sh(*words: Word) -> str:
     return " ".join(shlex.quote(str(word)) for word in words if word is not None)
 
 
-def option(name: str, value: Word) -> str | None:
-    """Spell `name=value`, or None when there is no value to give."""
-    return None if value is None else f"{name}={value}"
-
-
 def then(*commands: str) -> str:
     """Run each command only if the one before it succeeded."""
     return " && ".join(commands)
 
 
-def pipe(*commands: str) -> str:
-    """Feed each command with the output of the one before; any failure fails the whole."""
-    return f"set -o pipefail; {' | '.join(commands)}"
-
-
 def when(condition: str, command: str) -> str:
     """Run the command if the condition holds; succeed either way unless the command fails."""
     return f"if {condition}; then {command}; fi"
-
-
-def into(command: str, path: Word, mode: str = "0600") -> str:
-    """Write a command's output to a file that is whole or absent, never half and never readable."""
-    part = f"{path}.part"
-    return then(
-        "umask 077",
-        f"{command} > {sh(part)}",
-        sh("chmod", mode, part),
-        sh("mv", "-f", part, path),
-    )
 
 
 def start(*units: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from invoke import Task, task
@@ -12,54 +13,74 @@ if TYPE_CHECKING:
 
 Reporter = Callable[[Mapping[str, Any]], None]
 
+# A question to ask before the first task: for all servers at once, answered for each by its name.
+Question = Callable[[list["Server"]], Mapping[str, Any]]
 
-class Host(Protocol):
-    """The context of a remote task: Fabric's connection, and our Server on top of it.
 
-    `tasks` are all tasks by their names, for one that has others done.
+@dataclass(frozen=True)
+class Turn:
+    """What a remote task is handed with its host, beside what was typed.
+
+    `answers` holds what was asked for this host, by the question in the task's `prepare`; a host
+    that was not asked about is not in it. `several` says whether the command works on other hosts
+    with the same database as well; where they take turns, `lead` is the first of them, and None
+    for that one itself. `everywhere` are this host's servers, one an environment; this one alone
+    where one is chosen.
     """
 
-    server: Server
+    answers: Mapping[Question, Any] = field(default_factory=dict)
+    several: bool = False
+    lead: Server | None = None
+    everywhere: Sequence[Server] = ()
+
+
+class Machine(Protocol):
+    """The context of a local task: Invoke's, with all tasks by their names."""
+
     tasks: Mapping[str, RemoteTask]
     config: Any
 
 
+class Host(Machine, Protocol):
+    """The context of a remote task: Fabric's connection, our Server on top, and its turn."""
+
+    server: Server
+    turn: Turn
+
+    def _set(self, **handed: Any) -> None: ...
+
+
 class RemoteTask(Task):  # type: ignore[type-arg]
-    """A task whose context is a connection to one host, with our Server as `c.server`.
+    """A task whose context is a connection to one host, with our Server as `c.server`."""
 
-    `options` gets what was typed and refuses what makes no sense; `check` looks at this machine
-    alone; both before any connection. `everywhere` says that the task looks at all environments of
-    its hosts where none is chosen (see `Server.everywhere`). `prepare` gets all servers of the
-    chain at once, in the main thread, before the first task: the place to ask questions. `report`
-    gets every host's return value by name once all hosts are done; with `--json` the executor
-    prints the values itself. `verdict` says of a value why the task failed although it has an
-    answer, or None. `then` is what to type when this was the last task of a chain.
+    # Gets what was typed, and refuses what makes no sense; before any connection.
+    options: Callable[..., Any] | None = None
+    # Looks at this machine alone, for all servers; before any connection.
+    check: Callable[..., None] | None = None
+    # Questions, asked of all servers of the chain at once, in the main thread, before its first
+    # task; however many tasks want one answered, it is asked once. See `Turn.answers`.
+    prepare: Sequence[Question] = ()
+    # Whether it looks at all environments of its hosts where none is chosen (`Turn.everywhere`).
+    everywhere: bool = False
+    # Gets every host's value by name once all are done; with --json the executor prints them.
+    report: Reporter | None = None
+    # Says of a value why the task failed although it has an answer, or None.
+    verdict: Callable[[Any], str | None] | None = None
+    # What to type when this was the last task of a chain.
+    then: str | None = None
+    # Where several hosts have one database, has the first that can be reached do it for all.
+    once: bool = False
+    # There, has one host do it after the other: the first failure ends that, so that the others go
+    # on serving. A function holds where it does for one of the servers, as they are before.
+    in_turn: bool | Callable[[Server], bool] = False
 
-    Where several hosts have one database, `once` has the first that can be reached do it for all,
-    and `in_turn` has one host do it after the other: the first failure ends that, so that the
-    others go on serving. It may be a function: where it holds for one of the servers, as they are
-    before the chain begins.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        options: Callable[..., Any] | None = None,
-        everywhere: bool = False,
-        check: Callable[..., None] | None = None,
-        prepare: Callable[[list[Server]], None] | None = None,
-        report: Reporter | None = None,
-        verdict: Callable[[Any], str | None] | None = None,
-        then: str | None = None,
-        once: bool = False,
-        in_turn: bool | Callable[[Server], bool] = False,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        ours = {name: kwargs.pop(name) for name in DECLARED if name in kwargs}
         super().__init__(*args, **kwargs)
-        self.options, self.everywhere = options, everywhere
-        self.check, self.prepare, self.report, self.then = check, prepare, report, then
-        self.verdict = verdict
-        self.once, self.in_turn = once, in_turn
+        vars(self).update(ours)
+
+
+DECLARED = tuple(RemoteTask.__annotations__)  # what a remote task may say of itself
 
 
 class LocalTask(Task):  # type: ignore[type-arg]
@@ -71,7 +92,7 @@ class ChoosingTask(LocalTask):
 
 
 def remote(*args: Any, **kwargs: Any) -> Any:
-    """Declare a task that runs once per host."""
+    """Declare a task that runs once per host; `RemoteTask` tells what it may say of itself."""
     return task(*args, klass=RemoteTask, **kwargs)
 
 
@@ -83,3 +104,22 @@ def local(*args: Any, **kwargs: Any) -> Any:
 def choosing(*args: Any, **kwargs: Any) -> Any:
     """Declare the task that chooses for those after it, with one argument."""
     return task(*args, klass=ChoosingTask, **kwargs)
+
+
+def asked(tasks: Iterable[RemoteTask], servers: list[Server]) -> dict[Question, Mapping[str, Any]]:
+    """Ask every question of the tasks once; returns the answers by question and host's name."""
+    questions = dict.fromkeys(question for task in tasks for question in task.prepare)
+    return {question: question(servers) for question in questions}
+
+
+def about(server: Server, found: Mapping[Question, Mapping[str, Any]]) -> dict[Question, Any]:
+    """Return what was answered for one host, by question; see `Turn.answers`."""
+    return {asked: of[server.name] for asked, of in found.items() if server.name in of}
+
+
+def run_by_name(c: Host, name: str) -> None:
+    """Run another task on the same host: what it wants to know is asked first."""
+    task = c.tasks[name]
+    answers = about(c.server, asked([task], [c.server]))
+    c._set(turn=replace(c.turn, answers=answers))
+    task(c)

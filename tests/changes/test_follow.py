@@ -29,9 +29,7 @@ def facts(store=OLD, release="3.16.0-1111aaaa", **more):
 
 def following(mine, lead):
     c = context(mine, settings=SETTINGS)
-    c.server.lead = context(lead, settings=SETTINGS).server
-    c.server.several = True
-    return c
+    return c.handed(lead=context(lead, settings=SETTINGS).server, several=True)
 
 
 @pytest.mark.parametrize(
@@ -59,13 +57,13 @@ def test_whatever_the_task_the_others_follow_without_a_question(task, call, caps
 
 def test_a_release_that_is_there_is_not_installed_again():
     c = following(facts(complete=frozenset({RELEASE})), facts(NEW, RELEASE))
-    follow(c.server, "upgrade")
+    follow(c.server, c.turn.lead, "upgrade")
     assert "release.txt" not in c.recorder.runs[0].files
 
 
 def test_a_host_that_serves_the_same_is_left_alone(capsys):
     c = following(facts(NEW, RELEASE), facts(NEW, RELEASE))
-    follow(c.server, "restore")
+    follow(c.server, c.turn.lead, "restore")
     assert c.recorder.runs == []
     assert "restore: nothing to change, it serves what ec2 serves" in capsys.readouterr().out
 
@@ -74,7 +72,7 @@ def test_another_lock_of_the_same_version_is_named():
     version = RELEASE.rpartition("-")[0]
     c = following(facts(), facts(NEW, f"{version}-0000ffff"))
     with pytest.raises(Exit, match=f"upgrade --to {version}"):
-        follow(c.server, "upgrade")
+        follow(c.server, c.turn.lead, "upgrade")
     assert c.recorder.runs == []
 
 

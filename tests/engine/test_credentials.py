@@ -290,16 +290,13 @@ def servers(tasks: list[Task]) -> list:
 
 def test_keys_are_asked_for_once_for_all_hosts(terminal):
     terminal += ["A", "B"]
-    tasks = two()
-    credentials.gather_keys(servers(tasks))
-    assert [c.server.keys for c in tasks] == [Keys("A", "B")] * 2
+    found = credentials.gather_keys(servers(two()))
+    assert found == {"alpha": Keys("A", "B"), "beta": Keys("A", "B")}
 
 
 def test_enter_means_the_instance_role(terminal):
     terminal += [""]
-    tasks = two()
-    credentials.gather_keys(servers(tasks))
-    assert [c.server.keys for c in tasks] == [None, None]
+    assert credentials.gather_keys(servers(two())) == {"alpha": None, "beta": None}
 
 
 def test_an_id_without_its_key_is_partial(terminal):
@@ -310,43 +307,37 @@ def test_an_id_without_its_key_is_partial(terminal):
 
 @pytest.mark.parametrize("values", [{"credentials": "digest"}, {"proved": "stamp"}])
 def test_a_host_that_has_keys_or_a_role_is_not_asked_about(terminal, values):
-    tasks = two(**values)
-    credentials.gather_keys(servers(tasks))
-    assert [c.server.keys for c in tasks] == [None, None]
+    assert credentials.gather_keys(servers(two(**values))) == {"alpha": None, "beta": None}
 
 
 def test_only_hosts_without_keys_are_asked_about(terminal):
     terminal += ["A", "B"]
     first, second = context(blank(credentials="x"), alias="alpha"), context(blank(), alias="beta")
-    credentials.gather_keys([first.server, second.server])
-    assert (first.server.keys, second.server.keys) == (None, Keys("A", "B"))
+    found = credentials.gather_keys([first.server, second.server])
+    assert found == {"alpha": None, "beta": Keys("A", "B")}
 
 
 def test_the_variables_are_not_asked_about(terminal):
     c = context(blank(), **{KEY_ID: "A", KEY: "B"})
-    credentials.gather_keys([c.server])
-    assert c.server.keys == Keys("A", "B")
+    assert credentials.gather_keys([c.server]) == {"ec2": Keys("A", "B")}
 
 
 def test_without_a_terminal_it_is_the_instance_role():
     c = context(blank())
-    credentials.gather_keys([c.server])
-    assert c.server.keys is None
+    assert credentials.gather_keys([c.server]) == {"ec2": None}
 
 
 def test_a_password_is_asked_for_twice_and_once_for_all_hosts(terminal):
     terminal += [GOOD, GOOD]
-    tasks = two()
-    credentials.gather_logins(servers(tasks))
-    assert [c.server.login for c in tasks] == [LOGIN, LOGIN]
+    found = credentials.gather_logins(servers(two()))
+    assert found == {"alpha": LOGIN, "beta": LOGIN}
     assert console.redacted(GOOD) == "********"
 
 
 def test_a_short_password_or_a_slip_is_asked_for_again(terminal, capsys):
     terminal += ["short", GOOD, "a slip of the hand", GOOD, GOOD]
     c = context(blank())
-    credentials.gather_logins([c.server])
-    assert c.server.login == LOGIN
+    assert credentials.gather_logins([c.server]) == {"ec2": LOGIN}
     err = capsys.readouterr().err
     assert "has 5 characters" in err
     assert "two different ones" in err
@@ -354,11 +345,7 @@ def test_a_short_password_or_a_slip_is_asked_for_again(terminal, capsys):
 
 def test_enter_generates_one_for_each_host(terminal):
     terminal += [""]
-    tasks = two()
-    credentials.gather_logins(servers(tasks))
-    first, second = (c.server.login for c in tasks)
-    assert first is not None
-    assert second is not None
+    first, second = credentials.gather_logins(servers(two())).values()
     assert len(first.password) == 24
     assert first.password != second.password
 
@@ -372,11 +359,8 @@ def several() -> list[Task]:
 
 def test_hosts_with_one_database_get_one_login(terminal):
     terminal += [""]
-    tasks = several()
-    credentials.gather_logins(servers(tasks))
-    first, second = (c.server.login for c in tasks)
+    first, second = credentials.gather_logins(servers(several())).values()
     assert first == second
-    assert first is not None
 
 
 def test_hosts_with_one_database_have_one_copy():
@@ -402,39 +386,31 @@ def test_a_database_s_password_is_nobody_s_login():
 
 def test_without_a_terminal_one_is_generated():
     c = context(blank())
-    credentials.gather_logins([c.server])
-    assert c.server.login is not None
-    assert c.server.login.username == "admin"
-    assert console.redacted(c.server.login.password) == "********"
+    login = credentials.gather_logins([c.server])["ec2"]
+    assert login.username == "admin"
+    assert console.redacted(login.password) == "********"
 
 
 def test_a_login_that_is_known_is_not_asked_for(terminal):
     c = context(blank())
     credentials.keep(c.server, LOGIN)
-    credentials.gather_logins([c.server])
-    assert c.server.login == LOGIN
+    assert credentials.gather_logins([c.server]) == {"ec2": LOGIN}
 
 
 def test_a_server_with_users_is_left_alone(terminal):
     c = context(deployed(), **{PASSWORD: GOOD})
-    credentials.gather_logins([c.server])
-    assert c.server.login is None
+    assert credentials.gather_logins([c.server]) == {}
 
 
 def test_a_rehearsal_host_is_never_asked_about(terminal):
     c = context(blank(), alias="sandbox", rehearsal=True)
-    credentials.gather_keys([c.server])
-    credentials.gather_logins([c.server])
-    assert c.server.keys is None
-    assert c.server.login is not None
+    assert credentials.gather_keys([c.server]) == {"sandbox": None}
+    assert list(credentials.gather_logins([c.server])) == ["sandbox"]
 
 
 def test_a_rehearsal_host_ignores_the_environment(monkeypatch):
     for name in (KEY_ID, KEY, PASSWORD):
         monkeypatch.setenv(name, "the operator's own")
     c = context(blank(), rehearsal=True, **{KEY_ID: "rehearsal", KEY: "toy"})
-    credentials.gather_keys([c.server])
-    credentials.gather_logins([c.server])
-    assert c.server.keys == Keys("rehearsal", "toy")
-    assert c.server.login is not None
-    assert c.server.login.password != "the operator's own"
+    assert credentials.gather_keys([c.server]) == {"ec2": Keys("rehearsal", "toy")}
+    assert credentials.gather_logins([c.server])["ec2"].password != "the operator's own"

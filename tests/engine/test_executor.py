@@ -17,7 +17,8 @@ from invoke import Collection, Exit
 from stand_ins import Network, Session
 
 from tasks.engine import paths, rehearsed
-from tasks.engine.executor import NO_HOST, Executor, adopt, run_on
+from tasks.engine.chain import NO_HOST, run_on
+from tasks.engine.executor import Executor, adopt
 from tasks.engine.task import local, remote
 from tasks.environments import use
 
@@ -35,20 +36,21 @@ def looked(servers: Any) -> None:
     noted.append(("check", *(server.name for server in servers)))
 
 
-def asked(servers: Any) -> None:
+def asked(servers: Any) -> dict[str, str]:
     noted.append(("prepare", *(server.name for server in servers)))
+    return {server.name: f"what {server.name} said" for server in servers}
 
 
 def shown(answers: Any) -> None:
     noted.append(("report", *answers))
 
 
-@remote(check=looked, prepare=asked)
+@remote(check=looked, prepare=[asked])
 def first(c):
     c.server.run("first")
 
 
-@remote(check=looked, prepare=asked)
+@remote(check=looked, prepare=[asked])
 def second(c):
     c.server.run("second")
     c.server.say("second\nis done")
@@ -61,7 +63,8 @@ def refuse(loud=False):
 
 @remote(everywhere=True, options=refuse)
 def everywhere(c, loud=False):
-    for server in c.server.look_everywhere():
+    c.server.look_at(c.turn.everywhere)
+    for server in c.turn.everywhere:
         noted.append((server.name, server.settings.label))
 
 
@@ -146,7 +149,7 @@ def where(c):
     c.server.run(c.server.settings.label)
 
 
-@remote(prepare=asked)
+@remote(prepare=[asked])
 def change(c):
     noted.append((c.server.settings.label, str(c.server.facts.now)))
     c.server.changed = True

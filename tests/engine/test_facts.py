@@ -25,13 +25,9 @@ from tasks.engine.facts import (
     Managed,
     Tls,
     Unit,
-    guide_probe,
-    parse,
-    parts,
-    probe,
-    with_guide,
 )
 from tasks.engine.login import Keys
+from tasks.engine.probe import command, guide_command, managed_files, parse, parts, with_guide
 from tasks.engine.settings import Settings
 
 
@@ -150,18 +146,19 @@ def test_facts_cannot_be_changed_under_way():
 
 def test_the_probe_names_what_to_look_at_and_quotes_it():
     settings = Settings(root="~/m", port=6000, profile="work")
-    words = shlex.split(probe(settings, ["/etc/a b", "~/c"]))
+    words = shlex.split(command(settings))
     assert words[:2] == ["bash", "-c"]
     assert words[3:] == [
         "facts", "~/m", "mlflow-server", "6000", "work",
-        *PACKAGES, POSTGRES_CLIENT, "--", "/etc/a b", "~/c", "--",
+        *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
     ]  # fmt: skip
 
 
 def test_the_probes_of_many_environments_fit_in_one_command():
-    managed = [f"/etc/systemd/system/mlflow-server-staging-{n}.service" for n in range(10)]
-    command = "; ".join(probe(Settings(root=f"~/mlflow-server-{n}"), managed) for n in range(10))
-    assert len(command) < 128 * 1024  # Linux's limit of one argument, which sshd makes of it
+    commands = (command(Settings(environment=f"staging-{n}")) for n in range(10))
+    assert (
+        len("; ".join(commands)) < 128 * 1024
+    )  # Linux's limit of one argument, which sshd makes of it
 
 
 # -- with bash itself --------------------------------------------------------------------------
@@ -184,11 +181,11 @@ def programs(tmp_path: Path) -> Path:
     return folder
 
 
-def look(home: Path, programs: Path, settings: Settings | None = None, *files: str) -> Facts:
+def look(home: Path, programs: Path, settings: Settings | None = None) -> Facts:
     settings = settings or Settings()
-    facts = parse(ask(home, programs, probe(settings, files)))
+    facts = parse(ask(home, programs, command(settings)))
     if facts.foreign:
-        facts = with_guide(facts, ask(home, programs, guide_probe(settings, facts)))
+        facts = with_guide(facts, ask(home, programs, guide_command(settings, facts)))
     return facts
 
 
@@ -268,7 +265,7 @@ def server(home: Path) -> Path:
 
 
 def test_a_server_is_read(home, programs, server):
-    facts = look(home, programs, None, "~/mlflow-server/server.env", "/nowhere/file")
+    facts = look(home, programs)
     assert facts.release == "3.17.2-abc"
     assert facts.complete == {"3.17.2-abc"}, "neither half of one nor one without its Python is"
     assert facts.tools == "12345678"
@@ -283,8 +280,10 @@ def test_a_server_is_read(home, programs, server):
     assert (facts.database, facts.workers) == ("sqlite", 3)
     assert facts.database_bytes == (server / "mlflow.db").stat().st_size
     assert facts.backup == "1800000000 20270115T080000Z-ec2"
-    text = (server / "server.env").read_bytes()
-    assert facts.files == {f"{server}/server.env": Managed(hashlib.sha256(text).hexdigest(), "644")}
+    assert facts.files == {
+        str(file): Managed(hashlib.sha256(file.read_bytes()).hexdigest(), "644")
+        for file in (server / "start_mlflow_server.sh", server / ".mlflow_auth_config")
+    }, "of those that are managed the ones that are there"
 
 
 @pytest.mark.parametrize(
@@ -344,7 +343,7 @@ def test_a_folder_where_our_link_should_be_is_somebody_else_s(home, programs, se
 def test_no_secret_leaves_the_host(home, programs, server, monkeypatch):
     credentials(home, "[default]\naws_access_key_id = AKIA\naws_secret_access_key = hidden-key\n")
     done = subprocess.run(
-        ["bash", "-c", probe(Settings(), [])],
+        ["bash", "-c", command(Settings())],
         env={"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import shlex
@@ -13,7 +12,7 @@ from invoke import Exit, Result
 from invoke.exceptions import CommandTimedOut, ThreadException
 from invoke.util import ExceptionWrapper
 from paramiko import SSHException
-from stand_ins import ROOT, Reply, Task, blank, context, sha256
+from stand_ins import ROOT, Reply, Task, blank, context
 
 from tasks.engine import server as module
 from tasks.engine.change import Change, bundle
@@ -60,12 +59,6 @@ def test_what_a_command_prints_is_read(c):
     assert c.server.read("uptime") == "up 3 days\n"
 
 
-@pytest.mark.parametrize(("code", "wanted"), [(0, True), (1, False), (127, False)])
-def test_ok_tells_whether_a_command_succeeds(c, code, wanted):
-    c.recorder.replies = [Reply(exited=code)]
-    assert c.server.ok("test -e x") is wanted
-
-
 def test_a_failure_is_the_last_line_of_its_errors(c):
     c.recorder.replies = [Reply("out", "first\nno such file\n", 2)]
     with pytest.raises(Exit) as caught:
@@ -87,13 +80,6 @@ def test_a_failed_command_is_not_printed_with_its_error(c):
     with pytest.raises(Exit) as caught:
         c.server.run("cat /a/very/long/path")
     assert "/a/very/long/path" not in message(caught)
-
-
-def test_a_file_is_fetched_byte_for_byte(c):
-    content = bytes(range(256))
-    c.recorder.replies = [Reply(base64.encodebytes(content).decode())]
-    assert c.server.fetch("/a b") == content
-    assert c.recorder.commands == ["base64 '/a b'"]
 
 
 def test_a_command_that_takes_too_long_names_the_host(c):
@@ -255,19 +241,6 @@ def test_a_secret_travels_on_standard_input_and_never_in_a_command(c):
     assert SECRET.encode() in run.stdin
 
 
-def test_a_file_is_written_only_where_it_differs(c):
-    c.recorder.replies = [Reply(f"{sha256('text')}  /etc/x\n")]
-    assert c.server.write("/etc/x", "text") is False
-    assert c.recorder.commands == ["sha256sum /etc/x"]
-
-
-def test_a_file_that_differs_is_put_in_place(c):
-    c.recorder.replies = [Reply("", "No such file", 1)]
-    assert c.server.write("/a b/x", "text", "0600") is True
-    assert c.recorder.runs[1].files["file"] == "text"
-    assert c.recorder.runs[1].steps == "say 'write /a b/x'\nplace \"$here/file\" '/a b/x' 0600\n"
-
-
 # -- what the host says of a change ------------------------------------------------------------
 
 
@@ -426,13 +399,11 @@ def test_a_name_is_wanted_only_where_the_settings_say_so(terminal):
 
 @pytest.mark.parametrize(("named", "yes"), [(False, True), (True, False), (False, False)])
 def test_without_a_terminal_the_name_has_to_stand_in_the_command_with_yes(named, yes):
-    server = context(blank(), PRODUCTION).server
-    server.named = named
+    server = context(blank(), PRODUCTION, named=named).server
     with pytest.raises(Exit, match=r"production wants its name typed: use production TASK --yes"):
         server.confirm("Go on?", yes)
 
 
 def test_use_and_yes_together_are_the_name_typed():
-    server = context(blank(), PRODUCTION).server
-    server.named = True
+    server = context(blank(), PRODUCTION, named=True).server
     assert server.confirm("Go on?", yes=True)
