@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -128,6 +129,12 @@ def test_the_versions_that_fit_together_are_held() -> None:
     assert held["mlflow"] == held["mlflow-skinny"] == {"3.17.2"}
     needed = "boto3 moto flask mypy pydantic pytest rich ruff scikit-learn six uv".split()
     assert held.keys() >= set(needed)
+
+
+def test_patchwork_is_pinned_and_not_used_for_it_cannot_be_imported() -> None:
+    # Once it can be, README's reason has to be looked at again.
+    with pytest.raises(ImportError, match="six"):
+        importlib.import_module("patchwork.transfers")
 
 
 def test_the_install_line_without_dot_fab_stands_in_the_header() -> None:
