@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes import schedule
 from tasks.changes.service import failed_by_timer
+from tasks.findings.case import Remedy
 from tasks.findings.stream import stream
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ UNSCHEDULED = 7 * 86400  # seconds after which a backup that is made by hand is 
 def bucket(case: Case) -> Iterator[Finding]:
     settings, trouble = case.settings, case.symptoms.bucket
     if not settings.bucket:
-        yield case.finding("bucket-unnamed", "No bucket is configured.", "fabric.yaml",
-                           "Set `bucket:` under `mlflow:` in fabric.yaml.")  # fmt: skip
+        yield case.finding(
+            "bucket-unnamed",
+            "No bucket is configured.",
+            "fabric.yaml",
+            Remedy("Set `bucket:` under `mlflow:` in fabric.yaml."),
+        )
         return
     if not case.symptoms.profile:
         yield case.finding(
@@ -30,9 +35,11 @@ def bucket(case: Case) -> Iterator[Finding]:
             "host's ~/.aws.",
             f"no [{settings.profile}] in ~/.aws/credentials and no [profile {settings.profile}] in "
             "~/.aws/config",
-            "Mend `profile:` in fabric.yaml; or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "then:",
-            type=(case.fab("configure", "deploy"),),
+            Remedy(
+                "Mend `profile:` in fabric.yaml; or set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, then:",
+                type=(case.fab("configure", "deploy"),),
+            ),
         )
     if trouble and trouble["kind"] != "clock":
         again = trouble["kind"].startswith("credentials")
@@ -40,8 +47,7 @@ def bucket(case: Case) -> Iterator[Finding]:
             trouble["kind"],
             trouble["what"],
             f"the host asked s3://{settings.bucket} as the server would",
-            trouble["remedy"],
-            type=(case.fab("configure"),) if again else (),
+            Remedy(trouble["remedy"], type=(case.fab("configure"),) if again else ()),
         )
 
 
@@ -55,7 +61,7 @@ def backup(case: Case) -> Iterator[Finding]:
             f"The backups under {case.settings.backup_prefix}/ cannot be listed "
             f"({symptoms.backup_error}).",
             "the host asked as its backup would",
-            "Allow s3:ListBucket and s3:GetObject there in the policy.",
+            Remedy("Allow s3:ListBucket and s3:GetObject there in the policy."),
         )
         return
     if symptoms.schedule is None:
@@ -63,15 +69,15 @@ def backup(case: Case) -> Iterator[Finding]:
             "backup-unscheduled",
             "No schedule makes backups.",
             f"there is no {case.unit}-backup.timer",
+            Remedy(type=(case.fab("backup.schedule"),)),
             severity="note",
-            type=(case.fab("backup.schedule"),),
         )
     elif symptoms.schedule != "active":
         yield case.finding(
             "backup-schedule-off",
             "The backups' schedule is switched off.",
             f"systemctl: {case.unit}-backup.timer {symptoms.schedule}",
-            script=f"sudo systemctl enable --now {case.unit}-backup.timer",
+            Remedy(script=f"sudo systemctl enable --now {case.unit}-backup.timer"),
         )
     if "bucket" not in symptoms.looked or symptoms.bucket:
         return
@@ -81,8 +87,8 @@ def backup(case: Case) -> Iterator[Finding]:
             "backup-none",
             "There is no backup yet.",
             f"nothing under {case.settings.backup_prefix}/{case.settings.label}/ in the bucket",
+            Remedy(tasks=("backup",)),
             severity="problem" if symptoms.schedule or (facts.runs or 0) > 0 else "note",
-            tasks=("backup",),
         )
         return
     age = facts.now - newest["made"]
@@ -92,15 +98,14 @@ def backup(case: Case) -> Iterator[Finding]:
             f"The newest backup is {_days(age)} old.",
             f"{newest['id']} in the bucket"
             + (f"; journalctl -u {case.unit}-backup says why" if symptoms.schedule else ""),
-            tasks=("backup",),
+            Remedy(tasks=("backup",)),
         )
     if newest["damage"]:
         yield case.finding(
             "backup-damaged",
             f"The newest backup fails its check: {newest['damage']}.",
             f"{newest['id']}: its manifest against what the bucket holds",
-            "Do not rely on it; make another one now.",
-            tasks=("backup",),
+            Remedy("Do not rely on it; make another one now.", tasks=("backup",)),
         )
 
 
@@ -112,16 +117,16 @@ def _timers(case: Case) -> Iterator[Finding]:
             "backup-failed",
             f"The last scheduled backup failed: {_why(case, 'backup')}",
             f"systemctl is-failed {case.unit}-backup.service, and its journal",
-            again,
-            type=(case.ssh(f"sudo systemctl start {case.unit}-backup.service"),),
+            Remedy(again, type=(case.ssh(f"sudo systemctl start {case.unit}-backup.service"),)),
         )
     if "backup.verify" in failed:
         yield case.finding(
             "backup-verify-failed",
             f"The last scheduled verification failed: {_why(case, 'backup-verify')}",
             f"systemctl is-failed {case.unit}-backup-verify.service, and its journal",
-            again,
-            type=(case.ssh(f"sudo systemctl start {case.unit}-backup-verify.service"),),
+            Remedy(
+                again, type=(case.ssh(f"sudo systemctl start {case.unit}-backup-verify.service"),)
+            ),
         )
     plan = schedule.planned(case.facts)
     if plan and case.settings.bucket and not schedule.is_current(case.settings, case.facts, plan):
@@ -129,10 +134,12 @@ def _timers(case: Case) -> Iterator[Finding]:
             "backup-schedule-due",
             "The schedule of backups and the settings differ.",
             "what backup.schedule would lay down",
-            "Changed settings, a newer version of this project, or a change made by hand on the "
-            "host.",
+            Remedy(
+                "Changed settings, a newer version of this project, or a change made by hand on "
+                "the host.",
+                type=(case.fab("backup.schedule"),),
+            ),
             severity="note",
-            type=(case.fab("backup.schedule"),),
         )
 
 

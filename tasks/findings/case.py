@@ -43,6 +43,24 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Remedy:
+    """What is done about a finding: in words, and as what to type, in the order of these fields.
+
+    `script` is bash for the host and `tasks` are ours; `doctor --fix` may do both, unless there is
+    something else to `type` or they are not `safe`.
+    """
+
+    words: str = ""
+    script: str = ""
+    tasks: tuple[str, ...] = ()
+    type: tuple[str, ...] = ()
+    safe: bool = True
+
+
+NO_REMEDY = Remedy()
+
+
+@dataclass(frozen=True)
 class Here:
     """The operator's machine: its clock, its tunnel, and what MLflow clients find there.
 
@@ -90,18 +108,15 @@ class Case:
         key: str,
         what: str,
         seen: str,
-        remedy: str = "",
-        *,
+        remedy: Remedy = NO_REMEDY,
         severity: Literal["problem", "note"] = "problem",
-        script: str = "",
-        tasks: tuple[str, ...] = (),
-        type: tuple[str, ...] = (),
-        safe: bool = True,
     ) -> Finding:
-        typed = ((self.ssh(script),) if script else ()) + tuple(map(self.fab, tasks)) + type
-        safe = safe and bool(script or tasks) and not type
-        what, remedy = (completed(text, self.settings.environment) for text in (what, remedy))
-        return Finding(key, self.area, severity, what, seen, remedy, typed, script, tasks, safe)
+        """Return what is wrong, how it was `seen`, and what to do about it in commands to type."""
+        script, tasks = remedy.script, remedy.tasks
+        typed = ((self.ssh(script),) if script else ()) + tuple(map(self.fab, tasks)) + remedy.type
+        safe = remedy.safe and bool(script or tasks) and not remedy.type
+        what, words = (completed(text, self.settings.environment) for text in (what, remedy.words))
+        return Finding(key, self.area, severity, what, seen, words, typed, script, tasks, safe)
 
     @property
     def looked(self) -> frozenset[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tasks.findings.case import Remedy
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,9 +28,11 @@ def client(case: Case) -> Iterator[Finding]:
             "login-refused",
             f"The server refuses {SOURCES['copy']}.",
             "a request with it is answered 401",
-            "If somebody changed the password, set the new one in MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD and type configure; if it is lost:",
-            type=(case.fab("users.reset-admin", "--yes"),),
+            Remedy(
+                "If somebody changed the password, set the new one in MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD and type configure; if it is lost:",
+                type=(case.fab("users.reset-admin", "--yes"),),
+            ),
         )
     if not here.shell:
         return
@@ -38,21 +42,27 @@ def client(case: Case) -> Iterator[Finding]:
             "Only one of MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD is set in this "
             "shell; MLflow clients need both.",
             "this shell's variables",
-            type=(export,),
+            Remedy(type=(export,)),
         )
     if logins.get("variables") == 401:
-        yield case.finding("client-variables-wrong", f"The server refuses {SOURCES['variables']}.",
-                           "a request with them is answered 401", type=(export,))  # fmt: skip
+        yield case.finding(
+            "client-variables-wrong",
+            f"The server refuses {SOURCES['variables']}.",
+            "a request with them is answered 401",
+            Remedy(type=(export,)),
+        )
     elif logins.get("file") == 401 and "variables" not in here.sources:
         yield case.finding(
             "client-file-wrong",
             f"The server refuses {SOURCES['file']}, which MLflow clients read by themselves.",
             "a request with it is answered 401"
             + (", and it is kept here as another server's" if here.file_is_anothers else ""),
-            "It may be another server's. To make it this one's:",
+            Remedy(
+                "It may be another server's. To make it this one's:",
+                type=(case.fab("client", "--use"),),
+            ),
             # Clients of one of several servers read that one's login there, as is right.
             severity="note" if here.file_is_anothers else "problem",
-            type=(case.fab("client", "--use"),),
         )
     if here.uri is None or not here.sources & {"variables", "file"}:
         missing = "MLFLOW_TRACKING_URI" if here.uri is None else "a login"
@@ -60,8 +70,8 @@ def client(case: Case) -> Iterator[Finding]:
             "client-variables-unset",
             f"MLflow clients started in this shell know no server: {missing} is not set.",
             "this shell's variables, and ~/.mlflow/credentials",
+            Remedy(type=(export,)),
             severity="note",
-            type=(export,),
         )
     elif _local_port(here.uri) not in (None, here.tunnel_port or case.settings.local_port):
         yield case.finding(
@@ -69,8 +79,8 @@ def client(case: Case) -> Iterator[Finding]:
             f"MLFLOW_TRACKING_URI is {here.uri}, and this server's tunnel is on port "
             f"{here.tunnel_port or case.settings.local_port}.",
             "this shell's variables",
+            Remedy(type=(export,)),
             severity="note",
-            type=(export,),
         )
 
 
@@ -83,15 +93,15 @@ def _tunnel(case: Case) -> Iterator[Finding]:
             f"The tunnel on port {here.tunnel_port} of this machine is {here.tunnel}, but dead: "
             "the host listens, and nobody answers through it.",
             f"a request to localhost:{here.tunnel_port}",
-            type=reopen,
+            Remedy(type=reopen),
         )
     elif not here.tunnel_port and _local_port(here.uri) == case.settings.local_port:
         yield case.finding(
             "tunnel-closed",
             "Clients in this shell look for the tunnel, and none is open.",
             f"MLFLOW_TRACKING_URI is {here.uri}",
+            Remedy(type=(case.fab("tunnel", "--background"),)),
             severity="note",
-            type=(case.fab("tunnel", "--background"),),
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes.releases import version_of
 from tasks.engine import stores
+from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,13 +28,18 @@ def database(case: Case) -> Iterator[Finding]:
             "auth-missing",
             "The database of users is gone: at its next start the server knows nobody.",
             f"there is no {case.facts.root}/basic_auth.db",
-            "Without a backup make a first user again: ./fab users.reset-admin --yes",
-            type=(case.fab("restore"),),
+            Remedy(
+                "Without a backup make a first user again: ./fab users.reset-admin --yes",
+                type=(case.fab("restore"),),
+            ),
         )
     if "mlflow.db" not in found and case.facts.well:
-        yield case.finding("tracking-missing", "The tracking database is gone.",
-                           f"there is no {case.facts.root}/mlflow.db",
-                           type=(case.fab("restore"),))  # fmt: skip
+        yield case.finding(
+            "tracking-missing",
+            "The tracking database is gone.",
+            f"there is no {case.facts.root}/mlflow.db",
+            Remedy(type=(case.fab("restore"),)),
+        )
     for name, base in found.items():
         yield from _one_database(case, name, base)
     yield from _direct(case)
@@ -48,17 +54,21 @@ def _elsewhere(case: Case) -> Iterator[Finding]:
             "The database was replaced by an upgrade, restore or rollback through another host: "
             "nothing works here.",
             f"{case.facts.store} lets nobody in",
-            "Have this host follow: ./fab -H HOSTS upgrade, with all hosts of the database, that "
-            "one first.",
+            Remedy(
+                "Have this host follow: ./fab -H HOSTS upgrade, with all hosts of the database, "
+                "that one first."
+            ),
         )
     elif error:
         yield case.finding(
             "store-unreachable",
             "The database does not answer: every request fails or waits.",
             f"{case.facts.store}: {error}",
-            "Start PostgreSQL, or mend the way to it. Another password goes into PGPASSWORD, and "
-            "to the host by:",
-            type=(case.fab("configure"),),
+            Remedy(
+                "Start PostgreSQL, or mend the way to it. Another password goes into PGPASSWORD, "
+                "and to the host by:",
+                type=(case.fab("configure"),),
+            ),
         )
 
 
@@ -70,8 +80,7 @@ def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Fi
             "database-owner",
             f"{name} belongs to {owners}, not to {case.facts.user}: the server cannot write it.",
             "stat: " + ", ".join(base["strangers"]),
-            script=f"sudo chown {case.facts.user}: {files}",
-            tasks=("restart",),
+            Remedy(script=f"sudo chown {case.facts.user}: {files}", tasks=("restart",)),
         )
         return
     for pid, program in base["writers"].items():
@@ -83,17 +92,17 @@ def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Fi
             f"{name} is locked by {program['name']} (process {pid}), which {state}: the server "
             "cannot write.",
             "/proc/locks: it has held SQLite's write lock for a second",
-            "End it if it is nobody's work.",
-            script=f"sudo kill -9 {pid}",
-            safe=False,
+            Remedy("End it if it is nobody's work.", script=f"sudo kill -9 {pid}", safe=False),
         )
     if base["damage"] not in (None, "unknown"):
         yield case.finding(
             "database-corrupt",
             f"{name} is damaged: {base['damage']}",
             "pragma quick_check",
-            "Stop the server so that it grows no worse, and go back to the newest backup.",
-            type=(case.fab("stop"), case.fab("restore")),
+            Remedy(
+                "Stop the server so that it grows no worse, and go back to the newest backup.",
+                type=(case.fab("stop"), case.fab("restore")),
+            ),
         )
     revision = base["revision"]
     if revision and not revision["known"]:
@@ -102,17 +111,18 @@ def _one_database(case: Case, name: str, base: Mapping[str, Any]) -> Iterator[Fi
             "schema-newer",
             f"{name} was migrated by a newer MLflow than {version}, which cannot read it.",
             f"its revision {revision['found']} is none of those that {version} knows",
-            "If that MLflow is wanted: ./fab upgrade --to VERSION. Else go back to a backup.",
-            type=(case.fab("restore"),),
+            Remedy(
+                "If that MLflow is wanted: ./fab upgrade --to VERSION. Else go back to a backup.",
+                type=(case.fab("restore"),),
+            ),
         )
     elif revision and not revision["newest"]:
         yield case.finding(
             "schema-older",
             f"{name} is of an older MLflow; the next start migrates it.",
             f"its revision {revision['found']} is not the newest that is installed",
-            "Make a backup first.",
+            Remedy("Make a backup first.", type=(case.fab("backup", "restart"),)),
             severity="note",
-            type=(case.fab("backup", "restart"),),
         )
 
 
@@ -126,9 +136,11 @@ def _direct(case: Case) -> Iterator[Finding]:
             f"{direct['count']} experiments keep their artifacts at s3:// addresses ({names}): "
             "clients fetch those from S3 themselves.",
             "artifact_location in the tracking database",
-            f"Such a client needs AWS credentials that may read {buckets}, and boto3: "
-            "export AWS_PROFILE=..., or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. New "
-            "experiments go through the server.",
+            Remedy(
+                f"Such a client needs AWS credentials that may read {buckets}, and boto3: "
+                "export AWS_PROFILE=..., or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. New "
+                "experiments go through the server."
+            ),
             severity="note",
         )
 
@@ -141,9 +153,15 @@ def users(case: Case) -> Iterator[Finding]:
             "password-well-known",
             f"The password of the admin {name} is one that everybody knows.",
             "its hash in basic_auth.db fits a password from a guide",
-            "Whoever reaches the port can do everything. Change it now:",
-            type=(case.fab("users.reset-admin", *(() if mine else ("--name", name)), "--yes"),),
+            Remedy(
+                "Whoever reaches the port can do everything. Change it now:",
+                type=(case.fab("users.reset-admin", *(() if mine else ("--name", name)), "--yes"),),
+            ),
         )
     if symptoms.admins == 0:
-        yield case.finding("no-admin", "No user is an admin.", "is_admin in basic_auth.db",
-                           type=(case.fab("users.reset-admin", "--yes"),))  # fmt: skip
+        yield case.finding(
+            "no-admin",
+            "No user is an admin.",
+            "is_admin in basic_auth.db",
+            Remedy(type=(case.fab("users.reset-admin", "--yes"),)),
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.changes.service import TIMED
+from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +31,10 @@ def host(case: Case) -> Iterator[Finding]:
             "sudo",
             f"sudo asks {facts.user} for a password: much can neither be seen nor mended.",
             "`sudo -n true` on the host",
-            "Log in as a user who needs none, or on the host: "
-            f"echo '{facts.user} ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/{facts.user}",
+            Remedy(
+                "Log in as a user who needs none, or on the host: "
+                f"echo '{facts.user} ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/{facts.user}"
+            ),
         )
     for mount in symptoms.mounts:
         yield from _disk(case, mount)
@@ -45,18 +48,19 @@ def host(case: Case) -> Iterator[Finding]:
             "other-units",
             f"Other units of the host have failed: {names}.",
             "systemctl --failed",
-            "Look why, and mend or disable them.",
+            Remedy(
+                "Look why, and mend or disable them.",
+                type=tuple(case.ssh(f"systemctl status --no-pager {name}") for name in others[:3]),
+            ),
             severity="note",
-            type=tuple(case.ssh(f"systemctl status --no-pager {name}") for name in others[:3]),
         )
     if symptoms.reboot:
         yield case.finding(
             "reboot",
             "The host wants a reboot after an update of its system.",
             "/run/reboot-required",
-            "The server comes back by itself.",
+            Remedy("The server comes back by itself.", type=(case.ssh("sudo systemctl reboot"),)),
             severity="note",
-            type=(case.ssh("sudo systemctl reboot"),),
         )
 
 
@@ -70,8 +74,10 @@ def _disk(case: Case, mount: Mount) -> Iterator[Finding]:
             "disk-read-only",
             f"The file system {mount.path} can only be read: often a disk that has failed.",
             "/proc/mounts says ro",
-            "Take a snapshot of the volume, then look at the kernel's log.",
-            type=(case.ssh("sudo dmesg | tail -n 30"),),
+            Remedy(
+                "Take a snapshot of the volume, then look at the kernel's log.",
+                type=(case.ssh("sudo dmesg | tail -n 30"),),
+            ),
         )
         return
     full = mount.free_kb < FULL_KB or mount.free_share < 0.001
@@ -86,9 +92,11 @@ def _disk(case: Case, mount: Mount) -> Iterator[Finding]:
         "disk-full" if full else "disk-nearly-full",
         f"The disk is {'full' if full else 'nearly full'}: {mount.path}.{where}",
         seen,
-        "Remove what is not needed (the lines below free what always may go), or enlarge the "
-        "volume.",
-        type=(case.ssh("sudo journalctl --vacuum-size=100M; sudo apt-get clean"),),
+        Remedy(
+            "Remove what is not needed (the lines below free what always may go), or enlarge the "
+            "volume.",
+            type=(case.ssh("sudo journalctl --vacuum-size=100M; sudo apt-get clean"),),
+        ),
     )
 
 
@@ -112,13 +120,13 @@ def _clock(case: Case) -> Iterator[Finding]:
             "clock",
             f"The host's clock is {abs(skew) / 60:.0f} minutes {way}: S3 refuses its requests.",
             f"compared with {against}",
-            script=synchronise,
+            Remedy(script=synchronise),
         )
     elif not symptoms.synchronised:
         yield case.finding(
             "clock-alone",
             "Nothing keeps the host's clock right; S3 refuses it when it is off.",
             "timedatectl: NTPSynchronized=no",
+            Remedy(script=synchronise),
             severity="note",
-            script=synchronise,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.changes.site import pair
+from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,21 +32,27 @@ def nginx(case: Case) -> Iterator[Finding]:
             "port-taken",
             f"Port {settings.port} is taken by {listener.program} (process {listener.pid}).",
             f"ss -ltnp: {listener.address}",
-            "End that program if it may go, or set another `port:` in fabric.yaml.",
-            script=f"sudo kill {listener.pid}",
-            tasks=("start",),
-            safe=False,
+            Remedy(
+                "End that program if it may go, or set another `port:` in fabric.yaml.",
+                script=f"sudo kill {listener.pid}",
+                tasks=("start",),
+                safe=False,
+            ),
         )
     if down and symptoms.nginx == "ok" and not others:
         yield case.finding(
             "nginx-down",
             f"nginx is down: nobody answers on port {settings.port}.",
             f"systemctl: nginx.service {facts.unit('nginx.service').active}",
-            tasks=("start",),
+            Remedy(tasks=("start",)),
         )
     if site not in facts.files:
-        yield case.finding("site-missing", "nginx does not know this server.",
-                           f"there is no {site}", tasks=("deploy",))  # fmt: skip
+        yield case.finding(
+            "site-missing",
+            "nginx does not know this server.",
+            f"there is no {site}",
+            Remedy(tasks=("deploy",)),
+        )
     yield from open_doors(case)
     if symptoms.name == 403:
         name = settings.public_name or (facts.tls.name if facts.tls else "")
@@ -53,7 +60,7 @@ def nginx(case: Case) -> Iterator[Finding]:
             "host-refused",
             f"The server refuses requests for {name}.",
             f"a request with Host: {name} is answered 403",
-            tasks=("deploy",),
+            Remedy(tasks=("deploy",)),
         )
     yield from _tls(case)
     for one in symptoms.certificates:
@@ -68,18 +75,22 @@ def _broken(case: Case, state: str) -> Finding:
             "nginx-broken",
             f"nginx refuses its configuration, for the certificate of {tls.name} is gone: {what}",
             seen,
-            "Give the name up for a moment, then serve it anew with --email, or with --certificate "
-            "and --key:",
-            type=(case.fab("tls.disable", "--yes"), case.fab("tls.enable", tls.name)),
+            Remedy(
+                "Give the name up for a moment, then serve it anew with --email, or with "
+                "--certificate and --key:",
+                type=(case.fab("tls.disable", "--yes"), case.fab("tls.enable", tls.name)),
+            ),
         )
     ours = case.unit in what
     return case.finding(
         "nginx-broken",
         f"nginx refuses its configuration: {what}",
         seen,
-        "" if ours else "That file is not this project's: mend what it names, then:",
-        tasks=("deploy",) if ours else ("start",),
-        safe=ours,
+        Remedy(
+            "" if ours else "That file is not this project's: mend what it names, then:",
+            tasks=("deploy",) if ours else ("start",),
+            safe=ours,
+        ),
     )
 
 
@@ -92,31 +103,32 @@ def _tls(case: Case) -> Iterator[Finding]:
             "certificate-unserved",
             f"nginx does not show the certificate of {tls.name} that there is.",
             "openssl s_client -connect 127.0.0.1:443",
-            script="sudo systemctl reload nginx",
+            Remedy(script="sudo systemctl reload nginx"),
         )
     if symptoms.renewal_failed:
         yield case.finding(
             "renewal-failed",
             f"The certificate of {tls.name} was not renewed: {symptoms.renewal_failed}.",
             "systemctl: certbot.service failed; the certificate that there is stays in use",
-            "It is tried again twice a day; at once:",
-            type=(case.fab("tls.renew"),),
+            Remedy("It is tried again twice a day; at once:", type=(case.fab("tls.renew"),)),
         )
     if symptoms.renewal not in (None, "active"):
         yield case.finding(
             "renewal-off",
             f"Nothing renews the certificate of {tls.name}.",
             f"systemctl: certbot.timer {symptoms.renewal}",
-            script="sudo systemctl enable --now certbot.timer",
+            Remedy(script="sudo systemctl enable --now certbot.timer"),
         )
     if name and name.lower() != tls.name:
         yield case.finding(
             "name-differs",
             f"The settings say public_name: {name}, and the host serves {tls.name} with TLS.",
             "fabric.yaml, and .tls in the server's folder",
-            f"Set `public_name: {tls.name}`, or serve the other one:",
+            Remedy(
+                f"Set `public_name: {tls.name}`, or serve the other one:",
+                type=(case.fab("tls.enable", name, "--email", "you@example.org"),),
+            ),
             severity="note",
-            type=(case.fab("tls.enable", name, "--email", "you@example.org"),),
         )
 
 
@@ -130,7 +142,7 @@ def open_doors(case: Case) -> Iterator[Finding]:
             "the clear.",
             f"ss -ltnp: {', '.join(one.address for one in wide)}; the settings say "
             f"bind: {case.settings.bind}",
-            tasks=("deploy",),
+            Remedy(tasks=("deploy",)),
         )
     for one in case.symptoms.listeners:
         if one.program in SERVERS and is_wide(one):
@@ -139,10 +151,12 @@ def open_doors(case: Case) -> Iterator[Finding]:
                 f"{one.program} (process {one.pid}) listens on {one.address}, past nginx and its "
                 "rules.",
                 "ss -ltnp",
-                "It was started by hand, perhaps as in the guide. End it, if it is not needed.",
-                # Its workers first, or they would outlive it.
-                script=f"sudo pkill -P {one.pid}; sudo kill {one.pid}",
-                safe=False,
+                Remedy(
+                    "It was started by hand, perhaps as in the guide. End it, if it is not needed.",
+                    # Its workers first, or they would outlive it.
+                    script=f"sudo pkill -P {one.pid}; sudo kill {one.pid}",
+                    safe=False,
+                ),
             )
 
 
@@ -158,14 +172,20 @@ def certificate(case: Case, path: str, ends: int) -> Iterator[Finding]:
     tls = case.facts.tls
     if tls and tls.own:
         again = case.fab("tls.enable", tls.name, "--certificate", "FILE", "--key", "FILE")
-        yield case.finding("certificate", f"The certificate {path} {state}.",
-                           "openssl x509 -enddate", "It is your own. Give a new one:",
-                           type=(again,))  # fmt: skip
+        yield case.finding(
+            "certificate",
+            f"The certificate {path} {state}.",
+            "openssl x509 -enddate",
+            Remedy("It is your own. Give a new one:", type=(again,)),
+        )
         return
     if "/letsencrypt/" in path:
         remedy, script = "", "sudo certbot renew; sudo systemctl reload nginx"
     else:
         remedy, script = "Put a new one in that place, then:", "sudo systemctl reload nginx"
-    yield case.finding("certificate", f"The certificate {path} {state}.",
-                       "openssl x509 -enddate", remedy, script=script,
-                       safe=not remedy)  # fmt: skip
+    yield case.finding(
+        "certificate",
+        f"The certificate {path} {state}.",
+        "openssl x509 -enddate",
+        Remedy(remedy, script=script, safe=not remedy),
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes import files
 from tasks.engine import facts as facts_engine
-from tasks.findings.case import STARTING
+from tasks.findings.case import STARTING, Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def server(case: Case) -> Iterator[Finding]:
             "unit-missing",
             f"{' and '.join(absent)} cannot be loaded.",
             "systemctl show: " + ", ".join(f"{name} {facts.unit(name).load}" for name in absent),
-            tasks=("deploy",),
+            Remedy(tasks=("deploy",)),
         )
     elif case.crashing:
         error = case.symptoms.error
@@ -37,20 +37,23 @@ def server(case: Case) -> Iterator[Finding]:
             "crash-loop",
             f"The server crashes at every start: {error or 'its log names no error'}",
             f"systemd has started it {service.restarts + 1} times; journalctl -u {unit}",
-            "If another finding names the cause, mend that first. What was changed by hand, deploy "
-            "puts right; the whole story is in: " + case.fab("logs"),
-            tasks=("deploy",),
+            Remedy(
+                "If another finding names the cause, mend that first. What was changed by hand, "
+                "deploy puts right; the whole story is in: " + case.fab("logs"),
+                tasks=("deploy",),
+            ),
         )
     elif service.active in ("inactive", "failed", "deactivating"):
         hint = "The next request would start it." if socket.active == "active" else ""
-        yield case.finding("service-stopped", "The server is stopped.", states, hint,
-                           tasks=("start",))  # fmt: skip
+        yield case.finding(
+            "service-stopped", "The server is stopped.", states, Remedy(hint, tasks=("start",))
+        )
     elif socket.active != "active":
         yield case.finding(
             "socket-stopped",
             "The server runs, but its socket is down: a restart would lose requests.",
             states,
-            tasks=("start",),
+            Remedy(tasks=("start",)),
         )
     elif case.symptoms.health not in (200, None):
         yield from _not_answering(case)
@@ -59,9 +62,8 @@ def server(case: Case) -> Iterator[Finding]:
             "drained",
             "The server is drained: balancers send nothing here.",
             f"/run/{unit}.drain is there, which a restart takes away again when it is done",
-            "Unless one is under way just now:",
+            Remedy("Unless one is under way just now:", type=(case.fab("restart"),)),
             severity="note",
-            type=(case.fab("restart"),),
         )
     elif service.restarts >= RESTARTS:
         yield case.finding(
@@ -69,9 +71,11 @@ def server(case: Case) -> Iterator[Finding]:
             f"systemd had to start the server again {service.restarts} times since an operator "
             "last did; it runs now.",
             "systemctl: NRestarts",
-            "Its log says why; a restart sets the count back.",
+            Remedy(
+                "Its log says why; a restart sets the count back.",
+                type=(case.fab("logs", "--level", "error"), case.fab("restart")),
+            ),
             severity="note",
-            type=(case.fab("logs", "--level", "error"), case.fab("restart")),
         )
     names = (f"{unit}.service", f"{unit}.socket", "nginx.service")
     disabled = [
@@ -84,14 +88,14 @@ def server(case: Case) -> Iterator[Finding]:
             f"After a reboot the server would not come back: {', '.join(disabled)} "
             f"{'is' if len(disabled) == 1 else 'are'} not enabled.",
             "systemctl is-enabled",
-            script=f"sudo systemctl enable {' '.join(disabled)}",
+            Remedy(script=f"sudo systemctl enable {' '.join(disabled)}"),
         )
     if case.symptoms.stranger == 200:
         yield case.finding(
             "open",
             "The server answers everybody, without a login.",
             "a search for experiments without a login is answered 200 instead of 401",
-            tasks=("deploy", "restart"),
+            Remedy(tasks=("deploy", "restart")),
         )
     yield from _memory(case)
     yield from readable_secrets(case)
@@ -106,14 +110,18 @@ def _not_answering(case: Case) -> Iterator[Finding]:
             "starting",
             f"The server has been starting for {age} s and does not answer yet.",
             seen,
-            "Give it half a minute.",
+            Remedy("Give it half a minute.", type=(case.fab("status"),)),
             severity="note",
-            type=(case.fab("status"),),
         )
     else:
-        yield case.finding("not-answering", "The server runs and does not answer.", seen,
-                           "If that does not help, its log says why: " + case.fab("logs"),
-                           tasks=("restart",))  # fmt: skip
+        yield case.finding(
+            "not-answering",
+            "The server runs and does not answer.",
+            seen,
+            Remedy(
+                "If that does not help, its log says why: " + case.fab("logs"), tasks=("restart",)
+            ),
+        )
 
 
 def _memory(case: Case) -> Iterator[Finding]:
@@ -126,17 +134,21 @@ def _memory(case: Case) -> Iterator[Finding]:
                 "memory-small",
                 f"{workers} workers need about {need} MB, and the host has {have:.0f} in all.",
                 f"--workers {workers} in start_mlflow_server.sh; MemTotal",
-                "Set fewer `workers:` in fabric.yaml (0 takes as many as fit), or take a larger "
-                "instance; then:",
-                tasks=("deploy",),
+                Remedy(
+                    "Set fewer `workers:` in fabric.yaml (0 takes as many as fit), or take a "
+                    "larger instance; then:",
+                    tasks=("deploy",),
+                ),
             )
     if case.symptoms.out_of_memory:
         yield case.finding(
             "out-of-memory",
             "The kernel has ended the server for want of memory in the last two hours.",
             f"the journal of {case.unit} names the OOM killer {case.symptoms.out_of_memory} times",
-            "Set fewer `workers:` in fabric.yaml and deploy, or take a larger instance.",
-            type=(case.ssh("free -m; ps aux --sort=-rss | head -n 5"),),
+            Remedy(
+                "Set fewer `workers:` in fabric.yaml and deploy, or take a larger instance.",
+                type=(case.ssh("free -m; ps aux --sort=-rss | head -n 5"),),
+            ),
         )
 
 
@@ -146,7 +158,7 @@ def readable_secrets(case: Case) -> Iterator[Finding]:
             "secret-key-missing",
             "The server has no secret key; without one MLflow does not start.",
             f"{case.facts.root}/server.env names no MLFLOW_FLASK_SERVER_SECRET_KEY",
-            tasks=("configure", "restart"),
+            Remedy(tasks=("configure", "restart")),
         )
     readable = [path for path, mode in case.symptoms.modes.items() if int(mode, 8) & 0o077]
     if readable:
@@ -154,7 +166,7 @@ def readable_secrets(case: Case) -> Iterator[Finding]:
             "readable-secrets",
             f"Other users of the host may read {', '.join(readable)}.",
             "stat: " + ", ".join(f"{case.symptoms.modes[path]} {path}" for path in readable),
-            script=f"chmod go= {shlex.join(readable)}",
+            Remedy(script=f"chmod go= {shlex.join(readable)}"),
         )
 
 
@@ -166,7 +178,7 @@ def environment(case: Case) -> Iterator[Finding]:
             "not-installed",
             "MLflow's environment is gone.",
             f"{facts.root}/venv names no release",
-            tasks=("install", "deploy"),
+            Remedy(tasks=("install", "deploy")),
         )
     elif release not in facts.complete or symptoms.environment != "whole":
         why = symptoms.environment if symptoms.environment != "whole" else "its Python is gone"
@@ -175,8 +187,7 @@ def environment(case: Case) -> Iterator[Finding]:
             "environment-broken",
             f"MLflow's environment is broken: {why}.",
             f"{facts.root}/venv/bin/python, and the packages' own lists of files",
-            script=f"rm -f {shlex.quote(stamp)}",
-            tasks=("install", "restart"),
+            Remedy(script=f"rm -f {shlex.quote(stamp)}", tasks=("install", "restart")),
         )
 
 
@@ -196,8 +207,10 @@ def settings(case: Case) -> Iterator[Finding]:
             "deploy-due",
             f"The host and the settings differ: {', '.join(differing)}.",
             "what deploy would put there",
-            "Changed settings, a newer version of this project, or a change made by hand on the "
-            "host.",
+            Remedy(
+                "Changed settings, a newer version of this project, or a change made by hand on "
+                "the host.",
+                tasks=("deploy",),
+            ),
             severity="note",
-            tasks=("deploy",),
         )

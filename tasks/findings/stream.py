@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes import stream as stream_changes
 from tasks.engine import facts
+from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,29 +25,36 @@ def stream(case: Case) -> Iterator[Finding]:
     if wrong := stream_changes.trouble(case.settings, case.facts):
         seen = f"systemctl: {name}.service {unit.active}; Litestream's own list"
         if unit.active != "active":
-            yield case.finding("stream-stopped", wrong, seen, why, script=restart)
+            yield case.finding("stream-stopped", wrong, seen, Remedy(why, script=restart))
         else:
-            yield case.finding("stream-late", wrong, seen, f"{why} Mended, it goes on.",
-                               type=(case.fab("backup.stream", "status"),))  # fmt: skip
+            yield case.finding(
+                "stream-late",
+                wrong,
+                seen,
+                Remedy(f"{why} Mended, it goes on.", type=(case.fab("backup.stream", "status"),)),
+            )
     elif case.symptoms.stream_astray:
         yield case.finding(
             "stream-astray",
             "The stream follows databases that others have taken the place of.",
             f"{case.facts.root}/.stream names other files than lie there",
-            script=restart,
+            Remedy(script=restart),
         )
     elif case.symptoms.stream_loose:
         yield case.finding(
             "stream-loose",
             "Litestream does not hold the databases' logs: what it sends may restore damaged.",
             "/proc/locks: it has no reader's lock on one of them",
-            "A restart begins a new stream; older ones stay as they are.",
-            script=restart,
+            Remedy("A restart begins a new stream; older ones stay as they are.", script=restart),
         )
     elif error:
-        yield case.finding("stream-errors", "The stream runs, and has had errors of late.",
-                           f"journalctl -u {name}", why, severity="note",
-                           type=(case.fab("backup.stream", "verify"),))  # fmt: skip
+        yield case.finding(
+            "stream-errors",
+            "The stream runs, and has had errors of late.",
+            f"journalctl -u {name}",
+            Remedy(why, type=(case.fab("backup.stream", "verify"),)),
+            severity="note",
+        )
     every = case.facts.stream_every or stream_changes.EVERY
     if case.settings.bucket and not all(
         facts.is_there(case.facts, *file)
@@ -56,6 +64,6 @@ def stream(case: Case) -> Iterator[Finding]:
             "stream-due",
             "The stream's files on the host and the settings differ.",
             "what backup.stream on would put there",
+            Remedy(type=(case.fab("backup.stream", "on"),)),
             severity="note",
-            type=(case.fab("backup.stream", "on"),),
         )

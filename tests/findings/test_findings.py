@@ -12,7 +12,7 @@ from stand_ins import ROOT, SETTINGS, deployed
 from tasks.doctor import AREAS
 from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit
 from tasks.engine.settings import Settings
-from tasks.findings.case import Case, Finding, Here
+from tasks.findings.case import Case, Finding, Here, Remedy
 from tasks.findings.diagnosis import diagnose
 from tasks.findings.symptoms import Certificate, Mount
 
@@ -398,7 +398,9 @@ def test_an_environment_stands_in_what_is_to_be_typed():
 
 def test_an_environment_stands_in_what_is_to_be_done_too():
     staging = case(Settings(bucket="my-bucket", environment="staging"))
-    finding = staging.finding("key", "It is due: ./fab deploy", "seen", "Else: ./fab rollback")
+    finding = staging.finding(
+        "key", "It is due: ./fab deploy", "seen", Remedy("Else: ./fab rollback")
+    )
     assert finding.what == "It is due: ./fab use staging deploy"
     assert finding.remedy == "Else: ./fab use staging rollback"
 

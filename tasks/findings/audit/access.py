@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.findings.case import Remedy
 from tasks.findings.proxy import SERVERS, is_wide, open_doors
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ def access(case: Case) -> Iterator[Finding]:
             "firewall-none",
             "The host has no firewall of its own.",
             "neither nft list ruleset nor iptables -S refuses anything",
-            "On EC2 the security group is one: open port 22 there, to your own address, and "
-            "nothing else.",
+            Remedy(
+                "On EC2 the security group is one: open port 22 there, to your own address, and "
+                "nothing else."
+            ),
             severity="note",
         )
     if not audited.upgrades:
@@ -37,16 +40,18 @@ def access(case: Case) -> Iterator[Finding]:
             "upgrades-off",
             "Nothing installs the system's security updates by itself.",
             "apt-config: APT::Periodic::Unattended-Upgrade",
-            "It restarts no server of ours for an update of its own.",
-            severity="note",
-            type=(
-                case.ssh(
-                    "sudo apt-get install -y unattended-upgrades && "
-                    'echo \'APT::Periodic::Update-Package-Lists "1";'
-                    'APT::Periodic::Unattended-Upgrade "1";\' | '
-                    "sudo tee /etc/apt/apt.conf.d/20auto-upgrades"
+            Remedy(
+                "It restarts no server of ours for an update of its own.",
+                type=(
+                    case.ssh(
+                        "sudo apt-get install -y unattended-upgrades && "
+                        'echo \'APT::Periodic::Update-Package-Lists "1";'
+                        'APT::Periodic::Unattended-Upgrade "1";\' | '
+                        "sudo tee /etc/apt/apt.conf.d/20auto-upgrades"
+                    ),
                 ),
             ),
+            severity="note",
         )
 
 
@@ -57,18 +62,22 @@ def _ssh(case: Case) -> Iterator[Finding]:
             "ssh-root",
             "root may log in by SSH, with a password too.",
             "sshd -T: permitrootlogin yes",
-            "Log in as another user who may sudo, before you type it.",
-            type=(case.ssh(_drop_in("PermitRootLogin prohibit-password")),),
+            Remedy(
+                "Log in as another user who may sudo, before you type it.",
+                type=(case.ssh(_drop_in("PermitRootLogin prohibit-password")),),
+            ),
         )
     if sshd.get("passwordauthentication") == "yes" or sshd.get("permitemptypasswords") == "yes":
         yield case.finding(
             "ssh-password",
             f"SSH takes passwords{f', and there are some: {names}' if names else ''}.",
             "sshd -T: passwordauthentication yes; /etc/shadow",
-            "Everybody's key must be on the host before you type it.",
+            Remedy(
+                "Everybody's key must be on the host before you type it.",
+                type=(case.ssh(_drop_in("PasswordAuthentication no")),),
+            ),
             # Without any account that has one there is nothing to guess yet.
             severity="problem" if names else "note",
-            type=(case.ssh(_drop_in("PasswordAuthentication no")),),
         )
 
 
@@ -85,9 +94,11 @@ def _listeners(case: Case) -> Iterator[Finding]:
             f"{one.program or 'A program'} (process {one.pid}) listens beyond the host, on "
             f"{one.address}.",
             "ss -ltnp",
-            "If nobody needs it from outside, have it listen on 127.0.0.1, or end it.",
+            Remedy(
+                "If nobody needs it from outside, have it listen on 127.0.0.1, or end it.",
+                type=(case.ssh(f"ps -o user,lstart,args -p {one.pid}"),),
+            ),
             severity="problem" if one.program in DATABASES else "note",
-            type=(case.ssh(f"ps -o user,lstart,args -p {one.pid}"),),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.findings.case import Remedy
 from tasks.findings.server import readable_secrets
 
 if TYPE_CHECKING:
@@ -20,5 +21,7 @@ def secrets(case: Case) -> Iterator[Finding]:
             "secret-astray",
             f"{kind[:1].upper()}{kind[1:]} stands in {place}.",
             "the host looked for it; it is not shown",
-            "Take it out there, and give the server another: whoever has read it can use it.",
+            Remedy(
+                "Take it out there, and give the server another: whoever has read it can use it."
+            ),
         )

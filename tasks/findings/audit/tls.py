@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tasks.findings.case import Remedy
 from tasks.findings.proxy import certificate
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ def tls(case: Case) -> Iterator[Finding]:
             "passwords-in-clear",
             "Passwords pass over the network in the clear.",
             f"{site}: {'; '.join(line.rstrip(';') for line in plain)}",
-            "Leave `bind:` in fabric.yaml away and use the tunnel, or give the server a name and a "
-            "certificate.",
-            type=(case.fab("deploy"),),
+            Remedy(
+                "Leave `bind:` in fabric.yaml away and use the tunnel, or give the server a name "
+                "and a certificate.",
+                type=(case.fab("deploy"),),
+            ),
         )
     for one in case.symptoms.certificates:
         yield from certificate(case, one.path, one.ends)
@@ -43,7 +46,7 @@ def tls(case: Case) -> Iterator[Finding]:
                 "key-readable",
                 f"Others than {owner} may read the certificate's private key {path}.",
                 f"mode {mode}",
-                script=f"sudo chmod go= {path}",
+                Remedy(script=f"sudo chmod go= {path}"),
             )
     if ciphered:
         yield from _grade(case, site)
@@ -57,8 +60,10 @@ def _grade(case: Case, site: str) -> Iterator[Finding]:
             "tls-old",
             f"{' and '.join(old)} can be spoken, which is long broken.",
             f"{site}, else nginx.conf: {protocols}",
-            "Say `ssl_protocols TLSv1.2 TLSv1.3;` there.",
-            type=(case.ssh("sudo nginx -t && sudo systemctl reload nginx"),),
+            Remedy(
+                "Say `ssl_protocols TLSv1.2 TLSv1.3;` there.",
+                type=(case.ssh("sudo nginx -t && sudo systemctl reload nginx"),),
+            ),
         )
     hsts = next((line for line in case.audited.site if "Strict-Transport-Security" in line), "")
     age = re.search(r"max-age=(\d+)", hsts)
@@ -67,7 +72,7 @@ def _grade(case: Case, site: str) -> Iterator[Finding]:
             "hsts-missing",
             "Browsers are not told to come back by HTTPS alone.",
             f"{site}: {hsts or 'no Strict-Transport-Security'}",
-            'Say `add_header Strict-Transport-Security "max-age=63072000" always;` there.',
+            Remedy('Say `add_header Strict-Transport-Security "max-age=63072000" always;` there.'),
             severity="note",
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.findings.case import Remedy
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,9 +23,11 @@ def units(case: Case) -> Iterator[Finding]:
                 "unit-exposed",
                 f"{name} is confined less than it could be: {exposure}, where {HIGHEST} is right.",
                 f"systemd-analyze security {name}",
-                "A file of an older version, or something under /etc/systemd/system/"
-                f"{name}.d takes it back.",
-                type=(case.ssh(f"systemctl cat {name}"), case.fab(again)),
+                Remedy(
+                    "A file of an older version, or something under /etc/systemd/system/"
+                    f"{name}.d takes it back.",
+                    type=(case.ssh(f"systemctl cat {name}"), case.fab(again)),
+                ),
             )
     for path in case.audited.loose:
         mine = not path.startswith("/etc/")
@@ -33,7 +37,9 @@ def units(case: Case) -> Iterator[Finding]:
             if mine
             else f"Others than root may change {path}, which root's programs go by.",
             "owner and mode of the file",
-            script=f"chmod go-w {path}"
-            if mine
-            else f"sudo chown root: {path}; sudo chmod 644 {path}",
+            Remedy(
+                script=f"chmod go-w {path}"
+                if mine
+                else f"sudo chown root: {path}; sudo chmod 644 {path}"
+            ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.findings.case import Remedy
 from tasks.findings.database import users as administrators
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def users(case: Case) -> Iterator[Finding]:
             "password-weak",
             f"The password of {name} is one of those that are guessed first.",
             "its hash in basic_auth.db fits a common password, or the user's own name",
-            type=(case.fab("users.passwd", "--name", name),),
+            Remedy(type=(case.fab("users.passwd", "--name", name),)),
         )
     if audited.days >= LONG and audited.unseen:
         names = ", ".join(audited.unseen)
@@ -32,7 +33,9 @@ def users(case: Case) -> Iterator[Finding]:
             "users-unused",
             f"Nobody has logged in as {names} for {audited.days} days.",
             f"/var/log/nginx/{case.unit}.access.log and those before it",
-            "A login that nobody uses is one that nobody misses when it is stolen.",
+            Remedy(
+                "A login that nobody uses is one that nobody misses when it is stolen.",
+                type=tuple(case.fab("users.remove", name) for name in audited.unseen[:3]),
+            ),
             severity="note",
-            type=tuple(case.fab("users.remove", name) for name in audited.unseen[:3]),
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from tasks.findings.case import Remedy
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,8 +24,10 @@ def versions(case: Case) -> Iterator[Finding]:
             "vulnerable",
             f"{package} {known[0].version} has known vulnerabilities: {names}.",
             f"the packages in {case.facts.root}/venv, looked up in {source}",
-            "" if ours else "A newer release of MLflow here brings a newer set of packages.",
+            Remedy(
+                "" if ours else "A newer release of MLflow here brings a newer set of packages.",
+                type=(case.fab("upgrade", "--check"),),
+            ),
             # A package beside MLflow may have what the server never uses.
             severity="problem" if ours else "note",
-            type=(case.fab("upgrade", "--check"),),
         )
