@@ -16,13 +16,13 @@ from tasks.engine.task import remote
 from tasks.engine.typed import typed
 from tasks.laptop import machine
 from tasks.laptop.tunnels import (
-    _alone,
-    _end,
-    _open,
-    _refuse_long,
     answers,
+    end_all,
+    lock_of,
+    open_kept,
     opened,
     place_of,
+    refuse_long,
     tunnels,
     url,
 )
@@ -54,13 +54,13 @@ def tunnel(c: Host, background: bool = False, local_port: int = 0, any_port: boo
     """
     server = c.server
     port = _wanted(server, local_port)
-    _refuse_long(place_of(server))
-    with _alone(server) as lock:
+    refuse_long(place_of(server))
+    with lock_of(server) as lock:
         if lock is None:
             _is_open_already(server, local_port)
             return
-        _end(place_of(server))
-        kept, port = _open(server, port, any_port, background, lock)
+        end_all(place_of(server))
+        kept, port = open_kept(server, port, any_port, background, lock)
     try:
         _announce(server, port)
         if background:
@@ -81,7 +81,7 @@ def close(c: Host) -> None:
 
     Example: fab -H ec2 tunnel.close
     """
-    if _end(place_of(c.server)):
+    if end_all(place_of(c.server)):
         c.server.say("✓ tunnel closed", "green")
     else:
         c.server.say("tunnel.close: there is no tunnel open")

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,3 +204,13 @@ def _nobody(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what the imports left: boto3 and moto are a million objects."""
     gc.freeze()
+
+
+@pytest.fixture
+def unreached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No database of advisories can be reached."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no way out")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)

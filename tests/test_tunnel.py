@@ -119,7 +119,7 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ssh]:
     yield ssh
     ssh.mode("healthy")
     for lock in tunnels._folder().glob("*.lock"):
-        tunnels._end(tunnel_daemon.Place(str(lock.with_suffix(""))))
+        tunnels.end_all(tunnel_daemon.Place(str(lock.with_suffix(""))))
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
     from tasks.findings.symptoms import Symptoms
 
-STARTING = (
-    120  # seconds that a start may take; await_health of files/host/deploy/health.sh waits as long
-)
+# Seconds that a start may take; await_health of files/host/deploy/health.sh waits as long.
+STARTING = 120
 
 
 @dataclass(frozen=True)

@@ -165,11 +165,11 @@ def answers(port: int, timeout: float = 15) -> bool:
 
 def close_all_to(identity: str) -> None:
     """Close the tunnel to a host that is going away."""
-    _end(_place(identity, None))
+    end_all(_place(identity, None))
 
 
 @contextmanager
-def _alone(server: Server) -> Iterator[int | None]:
+def lock_of(server: Server) -> Iterator[int | None]:
     """Give the lock of the server's tunnel, or None where somebody else has opened it."""
     descriptor = os.open(place_of(server).lock, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + OTHERS_PATIENCE
@@ -199,7 +199,7 @@ def _taken(lock: int) -> bool:
     return True
 
 
-def _open(
+def open_kept(
     server: Server, port: int, any_port: bool, background: bool, lock: int
 ) -> tuple[Kept, int]:
     """Start a keeper; return it once it is connected, with the port that it got."""
@@ -288,7 +288,7 @@ class Kept:
             self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING)
-        _end(self._place)
+        end_all(self._place)
         self._process.wait()
 
 
@@ -330,7 +330,7 @@ def refuse_taken(port: int) -> None:
     raise Exit(f"Port {port} of this machine is taken by {name}{ending}. {others}")
 
 
-def _end(place: Place) -> bool:
+def end_all(place: Place) -> bool:
     """End all that runs for a tunnel, and remove its files; True where there was any of it."""
     found = place.state.exists()
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -415,7 +415,7 @@ def _place(identity: str, environment: str | None) -> Place:
     return Place(str(_folder() / hashlib.sha256(name.encode()).hexdigest()[:16]))
 
 
-def _refuse_long(place: Place) -> None:
+def refuse_long(place: Place) -> None:
     if len(os.fsencode(place.socket)) + WHILE_BINDING > LONGEST_SOCKET:
         raise Exit(
             f"{_folder()} is too long a name for a socket's folder. Set XDG_RUNTIME_DIR to a "
