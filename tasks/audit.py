@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from tasks.engine.task import Host
     from tasks.findings.diagnosis import Diagnosis
 
+NAMESPACE = "audit"
+
 # Each with the parts of the look that it needs, those of doctor's look among them.
 AREAS = {
     "access": Area(access, "doors", "system"),
@@ -51,7 +53,7 @@ PATIENCE = 20  # seconds; nobody waits for an audit as for a doctor
 LINES = 100
 
 
-@remote(verdict=verdict, help={"json": "print JSON instead of lines"})
+@remote(default_name="now", verdict=verdict, help={"json": "print JSON instead of lines"})
 def audit(c: Host, json: bool = False) -> Any:
     """Look for what is not as safe as it could be.
 

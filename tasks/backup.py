@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from tasks.engine.server import Server
     from tasks.engine.task import Host
 
+NAMESPACE = "backup"
 
-@remote(once=True)
+
+@remote(default_name="now", guides_name="backup-db", once=True)
 def backup(c: Host) -> None:
     """Back up databases and configuration to the bucket.
 

@@ -26,6 +26,7 @@ def serves(server: Server) -> bool:
 @remote(
     then="verify",
     in_turn=serves,
+    guides_name="deploy-service",
     help={"yes": "take over a server of the guide's, or another server's prefix, without asking"},
 )
 def deploy(c: Host, yes: bool = False) -> None:

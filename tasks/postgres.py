@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tasks.engine.stores import Stores
     from tasks.engine.task import Host
 
+NAMESPACE = "postgres"
+
 
 def options(clients: str = "") -> None:
     """Refuse what is no address."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes.registry import ask, change, typed
+from tasks.engine import credentials
 from tasks.engine.console import console
 from tasks.engine.task import remote
-from tasks.laptop.copies import copy_to, targets
+from tasks.laptop.copies import carry, label, login_there, named, origin_of, targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from tasks.engine.server import Server
     from tasks.engine.task import Host
+
+NAMESPACE = "registry"
 
 # What the guide's stages are called now. A version has one stage: of these two aliases it gets
 # the stage's own and loses the other. Archived, and no stage at all, have none.
@@ -215,3 +218,36 @@ def copy(c: Host, model: str, version: str, to: str, name: str | None = None) ->
             copy_to(source, target, model, version, name)
         finally:
             target.connection.close()
+
+
+def copy_to(source: Server, target: Server, model: str, version: str, name: str) -> None:
+    """Copy a version to one server, unless it is there."""
+    logins = credentials.required(source), login_there(target)
+    found = ask(source, "version", model, version)
+    (copied,) = found["versions"]
+    origin = origin_of(source, model, copied, name)
+    with named(target):
+        already = ask(target, "copy-of", name, origin["copied_from.id"], login=logins[1])
+    if already:
+        source.say(
+            f"registry.copy: nothing to change, version {copied['version']} of {model} is version "
+            f"{already} of {name} on {label(target)}"
+        )
+        return
+    done = carry(source, target, logins, model, copied["version"], origin)
+    tags = copied["tags"] | origin | {"copied_from.sha256": done["sha256"]}
+    made = {
+        "model": {"name": name, "description": found["description"], "tags": found["tags"]},
+        "version": {
+            "source": done["source"], "run_id": done["run_id"],
+            "description": copied["description"], "tags": tags,
+        },
+    }  # fmt: skip
+    with named(target):
+        number = change(target, "registry.copy", "register", login=logins[1], version=made)
+    source.say(
+        f"✓ version {copied['version']} of {model} is version {number} of {name} on "
+        f"{label(target)}: {done['files']} files, SHA-256 {done['sha256'][:12]}",
+        "green",
+    )
+    source.say(f"  to have it served there: {typed(target, 'registry.promote', name, number)}")

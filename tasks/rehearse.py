@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @remote
-def closing_panel(c: Host) -> None:
+def _closing_panel(c: Host) -> None:
     """Show what there is now and what to type next."""
     from rich.panel import Panel
 
@@ -67,5 +67,5 @@ def rehearse(c: Machine, suite: str = "bookworm", yes: bool = False) -> None:
     started = time.monotonic()
     with console.step("boot a rehearsal host"):
         sandbox.boot(1, suite, yes)
-    run_on(["sandbox"], [*(c.tasks[name] for name in CHAIN), closing_panel], c.config)
+    run_on(["sandbox"], [*(c.tasks[name] for name in CHAIN), _closing_panel], c.config)
     console.say(f"✓ rehearsed in {seconds(time.monotonic() - started)}", style="green")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tasks.rehearsal import Machine, Rehearsal
 
+NAMESPACE = "sandbox"
+
 # moto takes any keys; these say in every log what they are.
 KEYS = {"AWS_ACCESS_KEY_ID": "rehearsal", "AWS_SECRET_ACCESS_KEY": "rehearsal-no-secret"}
 

@@ -14,6 +14,8 @@ from tasks.engine.task import remote
 if TYPE_CHECKING:
     from tasks.engine.task import Host
 
+NAMESPACE = "backup"
+
 
 def refuse_nonsense(every: str, verify: str, off: bool) -> None:
     """Raise Exit where what was typed makes no sense."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tasks.engine.server import Server
     from tasks.engine.task import Host
 
+NAMESPACE = "backup"
+
 # $ a month, of a server that logs runs without a pause: 1.7 objects a look, and what Litestream
 # lists and joins every half minute. Counted at 20 to 70 runs a second; S3 takes 0.005 $ a thousand.
 LOOKING, TIDYING, IDLE = 22, 2, 0.3

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.engine.server import Server
     from tasks.engine.task import Host
 
+NAMESPACE = "tls"
+
 _asking = threading.Lock()
 
 

@@ -35,13 +35,16 @@ if TYPE_CHECKING:
     from tasks.engine.task import Host
     from tasks.laptop.tunnels import Kept, Tunnel
 
+NAMESPACE = "tunnel"
+
 
 @remote(
+    default_name="open",
     help={
         "background": "leave it open and return; close it with tunnel.close",
         "local-port": "port on this machine (default: local_port of the settings)",
         "any-port": "take the next free port where that one is taken",
-    }
+    },
 )
 def tunnel(c: Host, background: bool = False, local_port: int = 0, any_port: bool = False) -> None:
     """Open a tunnel to the server; Ctrl-C closes it.

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from tasks.engine.server import Server
     from tasks.engine.task import Host
 
+NAMESPACE = "users"
+
 _asking = threading.Lock()
 
 MODEL = "the name is a registered model's, not an experiment's"

@@ -68,6 +68,11 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     verdict: Callable[[Any], str | None] | None = None
     # What to type when this was the last task of a chain.
     then: str | None = None
+    # What it is called in its namespace, where it is meant by the namespace's own name.
+    default_name: str | None = None
+    # What the guide calls it: a second task at the root, for an alias of a namespace's default
+    # would land inside that namespace.
+    guides_name: str | None = None
     # Where several hosts have one database, has the first that can be reached do it for all.
     once: bool = False
     # There, has one host do it after the other: the first failure ends that, so that the others go

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.registry import ask, change, typed
 from tasks.engine import credentials, paths
 from tasks.engine import login as login_engine
 from tasks.engine.configuration import configured
@@ -64,39 +63,6 @@ def there(
     return settle({"mlflow": section}, rest, to)
 
 
-def copy_to(source: Server, target: Server, model: str, version: str, name: str) -> None:
-    """Copy a version to one server, unless it is there."""
-    logins = credentials.required(source), login_there(target)
-    found = ask(source, "version", model, version)
-    (copied,) = found["versions"]
-    origin = origin_of(source, model, copied, name)
-    with named(target):
-        already = ask(target, "copy-of", name, origin["copied_from.id"], login=logins[1])
-    if already:
-        source.say(
-            f"registry.copy: nothing to change, version {copied['version']} of {model} is version "
-            f"{already} of {name} on {label(target)}"
-        )
-        return
-    done = carry(source, target, logins, model, copied["version"], origin)
-    tags = copied["tags"] | origin | {"copied_from.sha256": done["sha256"]}
-    made = {
-        "model": {"name": name, "description": found["description"], "tags": found["tags"]},
-        "version": {
-            "source": done["source"], "run_id": done["run_id"],
-            "description": copied["description"], "tags": tags,
-        },
-    }  # fmt: skip
-    with named(target):
-        number = change(target, "registry.copy", "register", login=logins[1], version=made)
-    source.say(
-        f"✓ version {copied['version']} of {model} is version {number} of {name} on "
-        f"{label(target)}: {done['files']} files, SHA-256 {done['sha256'][:12]}",
-        "green",
-    )
-    source.say(f"  to have it served there: {typed(target, 'registry.promote', name, number)}")
-
-
 def origin_of(source: Server, model: str, version: Mapping[str, Any], name: str) -> dict[str, str]:
     """Return the tags that tell where a copy came from.
 
@@ -123,7 +89,7 @@ def login_there(target: Server) -> Login:
 
 def keep_it(target: Server) -> str:
     variables = f"{login_engine.USERNAME}=… {login_engine.PASSWORD}=…"
-    return f"Have it kept: {variables} {typed(target, 'configure')}"
+    return f"Have it kept: {variables} {target.fab('configure')}"
 
 
 @contextmanager

@@ -445,6 +445,4 @@ def _write(path: Path, text: str) -> None:
 
 def ours() -> Rehearsal:
     """Return the rehearsal hosts of this clone."""
-    from tasks.rehearsal import Rehearsal
-
     return Rehearsal(paths.rehearsal(), console.say)
