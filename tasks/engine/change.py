@@ -1,4 +1,4 @@
-"""change: see the move list."""
+"""One change of a host, and how changes travel: as a tar on standard input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""login: see the move list."""
+"""A login of the server and keys of AWS: what they are, and which passwords MLflow takes."""
 
 from __future__ import annotations
 

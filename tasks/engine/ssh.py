@@ -12,11 +12,15 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fabric.connection import derive_shorthand
 from invoke import Exit
 
 from tasks.engine import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,12 @@ def understood(host: str, text: str, words: list[str]) -> Target:
     hostname = one("hostname") or host
     user = one("user") or ""
     timeout = one("connecttimeout")
+    proxy = None
+    if command := one("proxycommand"):
+        tokens = {"%": "%", "h": hostname, "n": _bare(host), "p": str(port), "r": user}
+        proxy = _filled_in(command, tokens)
+    elif jump := one("proxyjump"):
+        proxy = _through(jump, f"[{hostname}]:{port}", words)
     return Target(
         alias=host,
         hostname=hostname,
@@ -145,35 +155,24 @@ def understood(host: str, text: str, words: list[str]) -> Target:
         key_alias=one("hostkeyalias"),
         checking=one("stricthostkeychecking") or "ask",
         hash_known_hosts=one("hashknownhosts") == "yes",
-        proxy_command=_proxy(
-            one("proxyjump"), one("proxycommand"), _bare(host), hostname, user, port, words
-        ),
+        proxy_command=proxy,
         connect_timeout=int(timeout) if timeout and timeout.isdigit() else None,
     )
 
 
-def _proxy(
-    jump: str | None,
-    command: str | None,
-    host: str,
-    hostname: str,
-    user: str,
-    port: int,
-    words: list[str],
-) -> str | None:
+def _filled_in(command: str, tokens: Mapping[str, str]) -> str:
+    """Fill in what ProxyCommand accepts, see ssh_config(5), "TOKENS"."""
+    return re.sub("%([%hnpr])", lambda token: tokens[token[1]], command)
+
+
+def _through(jump: str, there: str, words: list[str]) -> str:
     """Spell ProxyJump as the command that OpenSSH itself would run: it checks the hops' keys."""
     import shlex
 
-    if command:
-        # ssh_config(5), "TOKENS": these are what ProxyCommand accepts.
-        tokens = {"%": "%", "h": hostname, "n": host, "p": str(port), "r": user}
-        return re.sub("%([%hnpr])", lambda token: tokens[token[1]], command)
-    if not jump:
-        return None
     *hops, last = jump.split(",")
     through = ["-J", ",".join(hops)] if hops else []
     to = destination(last.removeprefix("ssh://"))
-    return shlex.join([*words, *through, "-W", f"[{hostname}]:{port}", *to])
+    return shlex.join([*words, *through, "-W", there, *to])
 
 
 def _absolute(path: str) -> str:

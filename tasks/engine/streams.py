@@ -1,4 +1,4 @@
-"""streams: see the move list."""
+"""What goes into a command on a host, and what comes out of it line by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""typed: see the move list."""
+"""Commands as an operator types them, with the environment that they are for."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from invoke.exceptions import Exit
 
 from tasks.engine import paths
 from tasks.engine.console import console
-from tasks.rehearsal import host, image, nspawn, processes, store
+from tasks.rehearsal import host, image, nspawn, packages, processes, store
 from tasks.rehearsal.network import Network, address, firewalls, gateway, others
 from tasks.rehearsal.trees import alone, clear, room
 
@@ -31,17 +31,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network
 
 BUCKET = "mlflow-rehearsal"
-
-# The program that is looked for, and the Debian package that brings it.
-PROGRAMS = {
-    "debootstrap": "debootstrap",
-    "systemd-nspawn": "systemd-container",
-    "nft": "nftables",
-    "ip": "iproute2",
-    "ssh-keygen": "openssh-client",
-}
-
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 PATIENCE = 60.0
 
@@ -103,7 +92,7 @@ class Rehearsal:
             return f"Rehearsal hosts need Linux. {elsewhere}"
         if os.geteuid() != 0:
             return "Rehearsal hosts need root. Run it again as root."
-        missing = missing_packages()
+        missing = packages.missing()
         if missing and not shutil.which("apt-get"):
             names = ", ".join(missing)
             return f"Rehearsal hosts need {names}, and there is no apt-get. Install them yourself."
@@ -118,7 +107,7 @@ class Rehearsal:
 
     def footprint(self) -> list[str]:
         """List what `up` is going to change on this machine."""
-        missing = missing_packages()
+        missing = packages.missing()
         changes = [f"install the Debian packages {', '.join(missing)}"] if missing else []
         changes.append(f"keep base images and hosts in {paths.shown(paths.cache())}")
         changes.append(f"add the network bridge {self.network.bridge}, with one NAT rule")
@@ -271,7 +260,7 @@ class Rehearsal:
         deadline = time.monotonic() + PATIENCE
         while not host.answers(machine.address):
             if not processes.marked(self._mark(machine.number)):
-                last = last_line(self._log(machine.name).read_text(errors="replace"))
+                last = processes.last_line(self._log(machine.name).read_text(errors="replace"))
                 raise Exit(f"{machine.alias} did not boot: {last}. Take it down and up again.")
             if time.monotonic() > deadline:
                 raise Exit(
@@ -319,17 +308,19 @@ class Rehearsal:
             "store.log",
         ):
             (self.state / name).unlink(missing_ok=True)
-        for composed in self.state.glob("ssh_config.*"):  # with the operator's own, by tasks.ssh
+        for composed in self.state.glob(
+            "ssh_config.*"
+        ):  # with the operator's own, by engine/ssh.py
             composed.unlink()
         for folder in (self.state, self.roots):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
     def _install_missing(self) -> None:
-        if missing := missing_packages():
+        if missing := packages.missing():
             started = time.monotonic()
             self.say(f"installing {', '.join(missing)} on this machine")
-            install(missing)
+            packages.install(missing)
             self.say(f"installed them in {time.monotonic() - started:.0f} s")
 
     def _running(self, alias: str) -> Machine:
@@ -395,40 +386,6 @@ def ssh_config(machines: list[Machine], key: Path, known_hosts: Path) -> str:
 """
         for machine in machines
     )
-
-
-def missing_packages() -> list[str]:
-    """List the Debian packages that this machine still needs to make and run a host."""
-    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
-    missing = [package for name, package in PROGRAMS.items() if not shutil.which(name, path=path)]
-    return missing if KEYRING.exists() else [*missing, KEYRING.stem]
-
-
-def install(packages: list[str]) -> None:
-    """Install Debian packages on this machine; refresh the package lists only if that fails."""
-    words = [
-        "apt-get",
-        "--yes",
-        "--no-install-recommends",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-    ]
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for step in (["install", *packages], ["update"], ["install", *packages]):
-        done = subprocess.run([*words, *step], env=environment, text=True, capture_output=True)
-        if step[0] == "install" and done.returncode == 0:
-            return
-    raise Exit(
-        f"apt-get could not install {' '.join(packages)}: {last_line(done.stderr)}. "
-        "Install them yourself, then try again."
-    )
-
-
-def last_line(text: str) -> str:
-    """Pick the last line that says something, without a terminal's colours."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "no message"
 
 
 def _quoted(path: Path) -> str:

@@ -7,6 +7,7 @@ to go stale when the machine reboots, and no id that could meanwhile belong to s
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -107,3 +108,10 @@ def _read(pid: int) -> Process | None:
         return None
     pairs = (word.partition("=")[::2] for word in environment.split("\0"))
     return Process(pid, tuple(argv.split("\0")[:-1]), dict(pairs))
+
+
+def last_line(text: str) -> str:
+    """Pick the last line that says something, without a terminal's colours."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "no message"

@@ -969,6 +969,34 @@ def test_s_wins_over_the_file(fab, network, tmp_path):
     assert fab("-H", "alpha", "third") == 0
 
 
+# What is wrong with a host before there is any connection, and what is said of it.
+REFUSED = [
+    (["-H", "x;y"], "OpenSSH does not understand host 'x;y': hostname contains invalid characters"),
+    (["-H", "alpha,x;y"], "OpenSSH does not understand host 'x;y'"),
+    (["-H=-x"], "'-x' is not a host"),
+    (["-S", "refused", "-H", "beta"], "bad configuration option"),
+    (["-S", "nowhere", "-H", "beta"], "No ssh configuration at nowhere"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED)
+def test_a_host_that_openssh_refuses_is_one_line(fab, network, capsys, words, said):
+    alpha = network.add("alpha")
+    Path("refused").write_text("Host beta\n  NoSuchThing yes\n")
+    assert fab(*words, "third", ssh="-S" not in words) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err
+    assert alpha.logins == 0
+
+
+def test_a_machine_without_openssh_is_one_line(fab, network, capsys, monkeypatch):
+    network.add("alpha")
+    monkeypatch.setattr("tasks.engine.ssh.shutil.which", lambda name: None)
+    assert fab("-H", "alpha", "third") == 1
+    assert capsys.readouterr().err.startswith("OpenSSH's client is missing. Install it")
+
+
 # -- rehearsal hosts ---------------------------------------------------------------------------
 
 

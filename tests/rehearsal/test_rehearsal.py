@@ -11,7 +11,17 @@ import pytest
 from invoke.exceptions import Exit
 
 from tasks import rehearsal
-from tasks.rehearsal import Machine, Rehearsal, borrowed, image, network, nspawn, processes, trees
+from tasks.rehearsal import (
+    Machine,
+    Rehearsal,
+    borrowed,
+    image,
+    network,
+    nspawn,
+    packages,
+    processes,
+    trees,
+)
 from tasks.rehearsal.network import Network
 
 SUBNET = IPv4Network("10.20.30.0/24")
@@ -363,11 +373,11 @@ def test_only_missing_packages_are_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     keyring = tmp_path / "debian-archive-keyring.gpg"
-    monkeypatch.setattr(rehearsal, "KEYRING", keyring)
+    monkeypatch.setattr(packages, "KEYRING", keyring)
     monkeypatch.setattr(shutil, "which", lambda name, path: None if name == "nft" else f"/x/{name}")
-    assert rehearsal.missing_packages() == ["nftables", "debian-archive-keyring"]
+    assert packages.missing() == ["nftables", "debian-archive-keyring"]
     keyring.touch()
-    assert rehearsal.missing_packages() == ["nftables"]
+    assert packages.missing() == ["nftables"]
 
 
 @pytest.mark.parametrize(
@@ -411,7 +421,7 @@ def test_what_cannot_be_had_is_refused_before_anything_is_made(
     ],
 )
 def test_the_last_line_of_a_log_is_told_without_its_colours(log: str, line: str) -> None:
-    assert rehearsal.last_line(log) == line
+    assert processes.last_line(log) == line
 
 
 # ------------------------------------------------------------- what a host borrows from the machine
