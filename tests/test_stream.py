@@ -11,7 +11,7 @@ from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, Task, blank, context, deployed, sha256
 
 from tasks.changes.stream import changes, files, lag, place, restoring, state, trouble
-from tasks.engine import facts as facts_module
+from tasks.engine import probe
 from tasks.engine.change import digest
 from tasks.engine.facts import Facts, Managed, Unit
 from tasks.engine.settings import Settings
@@ -267,8 +267,8 @@ def test_a_stream_is_on_off_late_or_stopped(facts, now, late, wrong):
 )
 def test_the_database_that_was_sent_longer_ago_counts(moments, late):
     told = [{"last_sync_at": moment} if moment else {} for moment in moments]
-    assert facts_module._lag(json.dumps({"databases": told}), 100) == late
-    assert facts_module._lag("curl: (7) refused", 100) is None
+    assert probe._lag(json.dumps({"databases": told}), 100) == late
+    assert probe._lag("curl: (7) refused", 100) is None
 
 
 def keys(facts: Facts, **symptoms: Any) -> list[str]:
