@@ -136,6 +136,61 @@ def test_circles_and_floors_are_found():
     assert floors(wrong) == [{"a"}, {"b", "c"}, {"d"}]
 
 
+# -- what a function takes, and what it may touch -------------------------------------------------
+
+MOST = 6  # parameters of one function; more are a value object
+
+# Where each function was looked through; the others follow.
+LOOKED_THROUGH = ("verbs", "laptop", "engine", "rehearsal")
+
+
+def functions(module: str) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(ast.parse(modules(paths.PROJECT)[module].read_text())):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+def is_task(function: ast.FunctionDef) -> bool:
+    """Tell whether its parameters are options of the command line: there may be more of them."""
+    names = {ast.unparse(mark).partition("(")[0] for mark in function.decorator_list}
+    return bool(names & {"remote", "local", "choosing"})
+
+
+def parameters(function: ast.FunctionDef) -> list[str]:
+    given = function.args
+    named = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return [name for name in named if name not in ("self", "cls")]
+
+
+def test_no_function_takes_more_than_six_parameters():
+    many = {
+        f"{module}.{function.name}"
+        for module in house()
+        if module != "tasks" and room(module) in LOOKED_THROUGH
+        for function in functions(module)
+        if len(parameters(function)) > MOST and not is_task(function)
+    }
+    assert many == set()
+
+
+def test_nothing_is_written_onto_a_server_from_outside():
+    """What a task is given, it is handed: see `Turn` in engine/task.py."""
+    written = {
+        f"{module}: {ast.unparse(target)}"
+        for module, file in modules(paths.PROJECT).items()
+        if module != "tasks.engine.server"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Attribute)
+        and ast.unparse(target.value).rpartition(".")[2] in SERVERS
+    }
+    assert written == set()
+
+
+SERVERS = ("server", "target", "source", "lead", "leader", "first", "other")
+
+
 # -- a start -----------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def digest(text: str) -> str:
-    """Shorten a text to eight characters that change with it."""
+    """Return eight characters that change with a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -40,7 +40,10 @@ class Change:
 
 
 def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
-    """Pack the steps, their files and what runs them into a tar for the host's standard input."""
+    """Pack the steps, their files and what runs them into a tar for the host's standard input.
+
+    Returns the tar's bytes. Raises ValueError where two changes have different files of one name.
+    """
     # What only reads has nothing to announce.
     aloud = runner == "change.sh"
     steps = "\n".join(

@@ -51,15 +51,18 @@ class Runner(Remote):
     read_chunk_size = 32768
 
     def wait(self) -> None:
+        """Return once the command has ended, or what reads its output has."""
         while not self.channel.status_event.wait(1):
             if self.has_dead_threads:
                 return
 
     def respond(self, buffer_: list[str]) -> None:
+        """Answer what the output asks, where somebody watches it at all."""
         if self.watchers:
             super().respond(buffer_)
 
     def read_proc_output(self, reader: Callable[[int], bytes]) -> Iterator[str]:
+        """Yield what a command prints as it comes; what is no text becomes a mark in its place."""
         # A character may lie across two packets.
         decoder = codecs.getincrementaldecoder(self.encoding)("replace")
         while data := reader(self.read_chunk_size):
@@ -67,6 +70,7 @@ class Runner(Remote):
         yield decoder.decode(b"", final=True)
 
     def handle_stdin(self, input_: IO[Any], output: IO[Any], echo: bool = False) -> None:
+        """Send bytes that are all there at once, then signs of life where the stream is `Alive`."""
         if not isinstance(input_, io.BytesIO):
             super().handle_stdin(input_, output, echo)
             return
@@ -79,6 +83,7 @@ class Runner(Remote):
             pass  # the command ended without reading it all; its exit code says why
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
+        """End the command; raises the interrupt again where it has no terminal."""
         if self.using_pty:
             super().send_interrupt(interrupt)
             return
@@ -147,6 +152,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         self._target = target
 
     def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:
+        """Accept and remember the key, or raise Exit that says how to accept it."""
         target = self._target
         seen = f"{target.alias} ({target.hostname}) shows {kind(key)} key {key.fingerprint}"
         if target.checking in ("accept-new", "no", "off", "false"):
@@ -220,7 +226,7 @@ def _authentication(target: Target, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agent_key_named_by(identities: tuple[str, ...]) -> paramiko.PKey | None:
-    """Find the agent's key whose public half stands beside a configured identity."""
+    """Return the agent's key whose public half stands beside a configured identity, or None."""
     public = {
         words[1]
         for name in identities
@@ -233,7 +239,7 @@ def _agent_key_named_by(identities: tuple[str, ...]) -> paramiko.PKey | None:
 
 
 def unmasked(error: Exception, keys: Iterable[str]) -> Exception:
-    """Find the reason that Paramiko hides: it reads a key as every kind and keeps the last misfit.
+    """Return the reason that Paramiko hides: it reads a key as every kind and keeps a misfit.
 
     So a refused RSA or ECDSA key, such as EC2's own .pem, is reported as a malformed Ed25519 one.
     """

@@ -35,15 +35,17 @@ class Console:
 
     @property
     def out(self) -> TextIO:
+        """Return the stream for answers, as it is now: who captures output replaces it."""
         return self._out or sys.stdout
 
     @property
     def err(self) -> TextIO:
+        """Return the stream for what went wrong."""
         return self._err or sys.stderr
 
     @property
     def talk(self) -> TextIO:
-        """Name the stream for everything that is not the answer itself."""
+        """Return the stream for everything that is not the answer itself."""
         return self.err if self.quiet_stdout else self.out
 
     def protect(self, *secrets: str | None) -> None:
@@ -51,7 +53,7 @@ class Console:
         self._secrets.update(secret for secret in secrets if secret)
 
     def redacted(self, text: str) -> str:
-        """Blot out every protected secret."""
+        """Return the text with every protected secret blotted out."""
         # The longest first: one may be a part of another.
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "********")
@@ -127,7 +129,7 @@ class Console:
 
 
 def painted(line: str, style: str | None, stream: TextIO) -> str:
-    """Colour a line where colour is wanted: a terminal, and NO_COLOR not set (no-color.org)."""
+    """Return a line in colour where it is wanted: on a terminal without NO_COLOR (no-color.org)."""
     codes = {"green": "32", "yellow": "33", "red": "31", "bold": "1", "dim": "2"}
     if style is None or os.environ.get("NO_COLOR") or not stream.isatty():
         return line
@@ -149,7 +151,7 @@ def interactive() -> bool:
 
 
 def confirm(question: str, yes: bool, consequence: str = "", name: str = "") -> bool:
-    """Ask before something is destroyed; `--yes` answers, no terminal refuses.
+    """Ask before something is destroyed, and return the answer; `--yes` is one.
 
     With a `name` the answer is that name, and `--yes` is none. Raises Exit where nobody can answer,
     naming what would.

@@ -73,7 +73,7 @@ def database_password(server: Server) -> str | None:
 
 
 def keep_database_password(named: Stores, password: str) -> Path:
-    """Write the operator's copy of a role's password at one PostgreSQL server."""
+    """Write the operator's copy of a role's password at one PostgreSQL server; returns the copy."""
     copy = _password_file(named.role, named.host)
     write_privately(copy, json.dumps({"password": password}))
     return copy
@@ -111,7 +111,10 @@ def _plain(name: str) -> str:
 
 
 def kept(server: Server) -> Login | None:
-    """Return the login in the operator's copy; the host's own is from before it had company."""
+    """Return the login in the operator's copy; the host's own is from before it had company.
+
+    None where there is none. Raises Exit where a copy cannot be read.
+    """
     return _read(copy_of(server)) or _read(_copy_of_host(server))
 
 
@@ -137,7 +140,7 @@ def _read(copy: Path) -> Login | None:
 
 
 def keep(server: Server, login: Login) -> Path:
-    """Write the operator's copy, and MLflow's own file where it is nobody else's."""
+    """Write the operator's copy and return it; MLflow's own file too where it is nobody else's."""
     copy = copy_of(server)
     former = kept(server)
     write_privately(copy, json.dumps({"username": login.username, "password": login.password}))
@@ -153,7 +156,7 @@ def known(server: Server) -> Login | None:
 
 
 def required(server: Server) -> Login:
-    """Return the login for this server, or say how to give one."""
+    """Return the login for this server; raises Exit that says how to give one."""
     login = known(server)
     if login is None:
         raise Exit(
@@ -178,7 +181,7 @@ def mlflow_file() -> Login | None:
 
 
 def use(login: Login) -> Path:
-    """Make this the login that MLflow clients on this machine read by themselves."""
+    """Make this the login that MLflow clients on this machine read; returns the file it is in."""
     # MLflow reads the file with interpolation, where a lone % is an error.
     name, password = (text.replace("%", "%%") for text in (login.username, login.password))
     text = f"[mlflow]\n{USERNAME.lower()} = {name}\n{PASSWORD.lower()} = {password}\n"
@@ -201,12 +204,12 @@ def write_privately(file: Path, text: str) -> None:
 
 
 def generated() -> str:
-    """Make a password: 24 characters of 64, which is 144 bits."""
+    """Return a new password: 24 characters of 64, which is 144 bits."""
     return secrets.token_urlsafe(18)
 
 
 def ask_password(username: str, names: str) -> str | None:
-    """Ask twice for a new password; None where Enter leaves it to us."""
+    """Ask twice for a new password, and return it; None where Enter leaves it to us."""
     while True:
         password = getpass(f"New password of {username} on {names} (Enter generates one): ")
         if not password:
@@ -223,7 +226,10 @@ def ask_password(username: str, names: str) -> str | None:
 
 
 def ask_keys(names: str) -> Keys | None:
-    """Ask for AWS keys; None where Enter says that the instance has a role."""
+    """Ask for AWS keys, and return them; None where Enter says that the instance has a role.
+
+    Raises Exit where an ID is given without its key.
+    """
     key_id = input(f"AWS access key ID for {names} (Enter uses the instance role): ").strip()
     if not key_id:
         return None

@@ -48,6 +48,7 @@ def in_our_words(parse: Callable[[], None]) -> Callable[[], None]:
     """Turn what Invoke says of a mistake in the command line into what helps.
 
     A word where an option wants a number is a traceback of its, and `use` without a name a riddle.
+    Returns the parser to use instead, which raises Exit for these, and what Invoke's own raises.
     """
 
     def parsed() -> None:
@@ -73,28 +74,16 @@ class Leg:
 
     @property
     def remote(self) -> bool:
+        """Tell whether they are at hosts."""
         return any(isinstance(call.task, RemoteTask) for call in self.calls)
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Leg):
     """A leg, with what its environment settles to; no settings where it needs none."""
 
-    leg: Leg
     settings: Settings | None
     hosts: list[str]
-
-    @property
-    def calls(self) -> Sequence[Any]:
-        return self.leg.calls
-
-    @property
-    def remote(self) -> bool:
-        return self.leg.remote
-
-    @property
-    def named(self) -> bool:
-        return self.leg.name is not None
 
 
 def legs(calls: Sequence[Any]) -> Iterable[Leg]:
@@ -154,7 +143,7 @@ class Executor(fabric.Executor):
         for leg in found:
             # A task of this machine alone needs no settings; mistakes in them are not its matter.
             if not (leg.remote or leg.name):
-                stages.append(Stage(leg, None, []))
+                stages.append(Stage(leg.name, leg.calls, None, []))
                 continue
             settings, hosts = self.settings(leg.name)
             if not leg.calls:
@@ -162,11 +151,11 @@ class Executor(fabric.Executor):
                     f"Nothing follows `use {leg.name}`. Say what to do there, such as: "
                     f"./fab use {leg.name} status"
                 )
-            stages.append(Stage(leg, settings, hosts))
+            stages.append(Stage(leg.name, leg.calls, settings, hosts))
         if chosen := [(stage.settings, stage.hosts) for stage in stages if stage.settings]:
             refuse_shared(file, os.environ, chosen)
             by_variable = os.environ.get("FABRIC_MLFLOW_ENVIRONMENT")
-            named = any(stage.named for stage in stages)
+            named = any(stage.name for stage in stages)
             console.chosen = named or bool(by_variable) or has_default(file)
         return stages
 
@@ -175,7 +164,7 @@ class Executor(fabric.Executor):
             for call in stage.calls:
                 if call.task.options:
                     call.task.options(**call.kwargs)
-        named = {stage.settings.label for stage in stages if stage.settings and stage.named}
+        named = {stage.settings.label for stage in stages if stage.settings and stage.name}
         hosts = Hosts(self.client(), self.config, self.collection, named)
         chains = [self._chain(stage, hosts) for stage in stages]
         try:
@@ -204,6 +193,10 @@ class Executor(fabric.Executor):
             raise Exit("--dry would still connect and change things. Type: ./fab plan")
 
     def settings(self, use: str | None = None) -> tuple[Settings, list[str]]:
+        """Return the settings of an environment and its hosts, or those of -H.
+
+        Raises Exit that names the first mistake in what was configured.
+        """
         from tasks.engine.configuration import host_names
         from tasks.engine.settings import settle
 
@@ -212,6 +205,7 @@ class Executor(fabric.Executor):
         return settings, host_names(given) if given else hosts
 
     def client(self) -> Client:
+        """Return OpenSSH with what -S and -i name; raises Exit where there is no such file."""
         arguments = self.core[0].args
         configured = self.config.get("ssh_config_path")
         return Client(

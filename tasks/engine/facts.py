@@ -179,9 +179,11 @@ class Facts:
 
     @property
     def has_users(self) -> bool:
+        """Tell whether the users' database can be read and holds any."""
         return bool(self.users)
 
     def unit(self, name: str) -> Unit:
+        """Return a unit; one that nobody knows of is stopped and not there."""
         return self.units.get(name, Unit())
 
 

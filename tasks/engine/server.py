@@ -101,9 +101,11 @@ class Server:
     # -- talking to the operator -------------------------------------------------------------
 
     def say(self, text: str, style: str | None = None) -> None:
+        """Print lines to the operator, as the host's."""
         console.say(self.completed(text), self.name, style)
 
     def warn(self, text: str) -> None:
+        """Print what the operator should look at, as the host's."""
         console.warn(self.completed(text), self.name)
 
     def completed(self, text: str) -> str:
@@ -111,7 +113,7 @@ class Server:
         return completed(text, self.settings.environment)
 
     def confirm(self, question: str, yes: bool, consequence: str = "") -> bool:
-        """Ask before something is destroyed here; raises Exit where nobody can answer.
+        """Return the answer to a question before a loss; raises Exit where nobody can give it.
 
         Where the settings say `confirm: name`, --yes answers only a command that names the
         environment itself, by `use`; a variable or the default does not.
@@ -177,12 +179,15 @@ class Server:
         return f"The connection to {self.name} was lost{reason}. {then}"
 
     def read(self, command: str, **options: Any) -> str:
-        """Return what a command prints."""
+        """Return what a command prints; takes and raises what `run` does."""
         return str(self.run(command, **options).stdout)
 
     @property
     def facts(self) -> Facts:
-        """Look at the host, in one exec, unless nothing changed since the last look."""
+        """Look at the host, in one exec, unless nothing changed since the last look.
+
+        Raises Exit as `look_at` does.
+        """
         with self._lock:
             if self._facts is None:
                 self._learn([self])

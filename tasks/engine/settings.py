@@ -34,7 +34,7 @@ WHERE = "Mend it in fabric.yaml or the variable that sets it."
 
 
 def shaped(pattern: str, give: str) -> AfterValidator:
-    """Check that a text matches as a whole; the error says what to give instead."""
+    """Return a check that a text matches as a whole; its ValueError says what to give."""
 
     def matching(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -243,10 +243,12 @@ class Settings(BaseModel):
 
     @property
     def root_path(self) -> str:
+        """Name the server's folder on the host; it may start with `~`."""
         return self.root or f"~/{self.unit}"
 
     @property
     def artifact_prefix(self) -> str:
+        """Name the artifacts' place in the bucket."""
         if self.prefix:
             return self.prefix
         return f"mlflow-artifacts-{self.environment}" if self.environment else "mlflow-artifacts"
@@ -262,7 +264,7 @@ class Settings(BaseModel):
         return self.environment or UNNAMED
 
     def require_bucket(self) -> str:
-        """Return the bucket, or say how to name one."""
+        """Return the bucket; raises Exit that says how to name one."""
         if not self.bucket:
             raise Exit(
                 "No bucket is configured. Set `bucket:` under `mlflow:` in fabric.yaml, or "
@@ -380,6 +382,7 @@ def _hosts(value: Any) -> list[str]:
 
 
 def section(value: Any, name: str) -> dict[str, Any]:
+    """Return a part of the file as a dict of its own; raises Exit where it is something else."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):

@@ -28,12 +28,15 @@ def when(condition: str, command: str) -> str:
 
 
 def start(*units: str) -> str:
+    """Start units; those that run stay as they are."""
     return sh("systemctl", "start", *units)
 
 
 def stop(*units: str) -> str:
+    """Stop units, and wait until they have."""
     return sh("systemctl", "stop", *units)
 
 
 def restart(*units: str) -> str:
+    """Stop units and start them again."""
     return sh("systemctl", "restart", *units)

@@ -64,7 +64,7 @@ class Client:
         self._identities = identities
 
     def words(self) -> list[str]:
-        """Spell the start of every ssh command line of ours."""
+        """Spell the start of every ssh command line of ours; raises Exit where there is no ssh."""
         if shutil.which("ssh") is None:
             raise Exit("OpenSSH's client is missing. Install it: apt-get install openssh-client")
         words = ["ssh"]
@@ -95,15 +95,18 @@ class Client:
         return file
 
     def to(self, host: str, *options: str) -> list[str]:
-        """Spell the ssh command line to an alias, `user@host` or `host:port`."""
+        """Spell the ssh command line to an alias, `user@host` or `host:port`.
+
+        Raises Exit where that names no host.
+        """
         if not derive_shorthand(host)["host"] or host.startswith("-"):
             raise Exit(f"{host!r} is not a host. Name one with -H, such as -H ubuntu@1.2.3.4.")
         return [*self.words(), *options, *destination(host)]
 
     def target(self, host: str) -> Target:
-        """Resolve an alias, `user@host` or `host:port`.
+        """Return what OpenSSH makes of an alias, `user@host` or `host:port`.
 
-        Raises Exit where OpenSSH itself refuses its configuration.
+        Raises Exit where that names no host, and where OpenSSH itself refuses its configuration.
         """
         done = subprocess.run(
             self.to(host, "-G"),
@@ -118,7 +121,7 @@ class Client:
 
 
 def understood(host: str, text: str, words: list[str]) -> Target:
-    """Read the output of `ssh -G`; `words` start the command that reaches a jump host."""
+    """Return what `ssh -G` printed; `words` start the command that reaches a jump host."""
     options: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")

@@ -23,23 +23,6 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 
-def refuse_other_store(facts: Facts) -> None:
-    """Raise Exit where a server's databases are not of a kind that can be switched, or not its own
-    any more.
-    """
-    refuse_closed(facts)
-    if facts.database not in (None, "sqlite", "postgresql"):
-        raise Exit(
-            f"This server is on {facts.database}, and only SQLite and PostgreSQL databases can be "
-            "switched to others. By hand: docs/upgrade.md, Another database."
-        )
-    if facts.database == "postgresql" and facts.auth_store is None:
-        raise Exit(
-            "This server's runs are in PostgreSQL and its users in SQLite. Name the users' "
-            "database in server.env (AUTH_STORE_URI=...) once they are there: docs/postgres.md"
-        )
-
-
 DRIVER = "postgresql+psycopg2"  # SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3
 
 PORT = 5432
@@ -64,6 +47,7 @@ class Stores:
 
     @property
     def postgres(self) -> bool:
+        """Tell whether they are PostgreSQL's."""
         return is_postgres(self.tracking)
 
     @property
@@ -73,6 +57,7 @@ class Stores:
 
     @property
     def database(self) -> str:
+        """Return the name of the tracking database."""
         return urlsplit(self.tracking).path.strip("/")
 
     @property
@@ -107,7 +92,10 @@ def wanted(settings: Settings, facts: Facts) -> Stores:
 
 
 def of(uri: str) -> Stores:
-    """Take a PostgreSQL address apart; the users' database is the other's name with `_auth`."""
+    """Take a PostgreSQL address apart; the users' database is the other's name with `_auth`.
+
+    Raises Exit where it names no database.
+    """
     parts = urlsplit(uri)
     name = parts.path.strip("/")
     if not name or "/" in name:
@@ -161,6 +149,21 @@ def refuse_closed(facts: Facts) -> None:
         raise Exit(
             "The database that this host uses was replaced by an upgrade, restore or rollback "
             "through another host. Type for all of them, that one first: ./fab -H HOSTS upgrade"
+        )
+
+
+def refuse_other_store(facts: Facts) -> None:
+    """Raise Exit where the databases cannot be switched, or are not the server's any more."""
+    refuse_closed(facts)
+    if facts.database not in (None, "sqlite", "postgresql"):
+        raise Exit(
+            f"This server is on {facts.database}, and only SQLite and PostgreSQL databases can be "
+            "switched to others. By hand: docs/upgrade.md, Another database."
+        )
+    if facts.database == "postgresql" and facts.auth_store is None:
+        raise Exit(
+            "This server's runs are in PostgreSQL and its users in SQLite. Name the users' "
+            "database in server.env (AUTH_STORE_URI=...) once they are there: docs/postgres.md"
         )
 
 

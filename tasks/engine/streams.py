@@ -25,6 +25,7 @@ class Lines:
         self._part = ""
 
     def write(self, text: str) -> None:
+        """Hand over the lines that are whole now."""
         *lines, self._part = (self._part + text).split("\n")
         for line in lines:
             self._on_line(line.rstrip("\r"))
@@ -33,5 +34,6 @@ class Lines:
         """Do nothing: a part of a line is not for anybody yet."""
 
     def close(self) -> None:
+        """Hand over what is left, a last line without an end."""
         if self._part:
             self._on_line(self._part)

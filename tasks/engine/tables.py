@@ -31,6 +31,7 @@ class Column:
     least: int = 0
 
     def cells(self, rows: Sequence[Row]) -> list[str]:
+        """Return what stands below the heading."""
         return [self.cell(row) for row in rows]
 
     def width(self, rows: Sequence[Row]) -> int:
@@ -39,6 +40,7 @@ class Column:
         return min(longest, self.least) if self.least else longest
 
     def says_nothing(self, rows: Sequence[Row]) -> bool:
+        """Tell whether no row has a value."""
         return set(self.cells(rows)) <= {"-"}
 
 
@@ -58,12 +60,14 @@ def age(key: str) -> Callable[[Row], str]:
 
 
 def size_text(count: int) -> str:
+    """Spell a number of bytes: 4.2 MB, 17 MB, 1.5 GB."""
     if count < 1024**3:
         return f"{count / 1024**2:.{1 if count < 10 * 1024**2 else 0}f} MB"
     return f"{count / 1024**3:.1f} GB"
 
 
 def age_text(seconds: int) -> str:
+    """Spell a number of seconds in its largest unit: 3 days, 5 h, 12 min, 40 s."""
     for length, name in ((DAY, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * length:
             return f"{seconds // length} {name}"
