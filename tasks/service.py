@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.changes.presence import _deployed, is_up
+from tasks.changes.presence import is_up, refuse_absent
 from tasks.changes.service import awaiting, drained, is_one_of_several, rolling
 from tasks.engine import shell
 from tasks.engine.change import Change
@@ -22,7 +22,8 @@ def start(c: Host) -> None:
 
     Example: fab -H ec2 start
     """
-    server = _deployed(c.server)
+    server = c.server
+    refuse_absent(server)
     if is_up(server.settings, server.facts):
         server.say("start: nothing to change, the server runs")
         return
@@ -39,7 +40,8 @@ def stop(c: Host) -> None:
 
     Example: fab -H ec2 stop
     """
-    server = _deployed(c.server)
+    server = c.server
+    refuse_absent(server)
     unit = server.settings.unit
     names = (f"{unit}.socket", f"{unit}.service")
     if all(server.facts.unit(name).active in ("inactive", "failed") for name in names):
@@ -62,7 +64,8 @@ def restart(c: Host) -> None:
 
     Example: fab -H ec2 restart
     """
-    server = _deployed(c.server)
+    server = c.server
+    refuse_absent(server)
     unit = server.settings.unit
     _switch(
         c,

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 
+ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
+
+GUIDES = (
+    "The server on {host} is one that the guide made, and not taken over yet. "
+    "Type: ./fab -H {host} install configure deploy"
+)
+
+
 def refuse_nothing(server: Server) -> Facts:
     """Return the facts; raises Exit where there is no server to look at."""
     facts = server.facts
@@ -23,30 +31,15 @@ def refuse_nothing(server: Server) -> Facts:
 
 
 def refuse_absent(server: Server) -> None:
-    """Raise Exit where no server is deployed that could be switched."""
+    """Raise Exit where no server of ours is deployed, or sudo asks for a password."""
     if not is_deployed(server.settings, server.facts):
         raise Exit(absent(server))
     refuse_without_sudo(server.facts)
-
-
-ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
-
-GUIDES = (
-    "The server on {host} is one that the guide made, and not taken over yet. "
-    "Type: ./fab -H {host} install configure deploy"
-)
 
 
 def absent(server: Server) -> str:
     """Say that there is no server of ours, and what makes one."""
     return (GUIDES if server.facts.guide else ABSENT).format(host=server.name)
-
-
-def _deployed(server: Server) -> Server:
-    if not is_deployed(server.settings, server.facts):
-        raise Exit(absent(server))
-    refuse_without_sudo(server.facts)
-    return server
 
 
 def is_up(settings: Settings, facts: Facts) -> bool:
