@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tasks.engine.server import Server
     from tasks.engine.settings import Settings
 
-
 ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
 
 GUIDES = (
