@@ -38,7 +38,10 @@ LOOKS = 3  # at a host that others change, before the operator is told
 
 
 def run_on(hosts: Sequence[str], tasks: Sequence[RemoteTask], config: fabric.Config) -> None:
-    """Run remote tasks on rehearsal hosts from within a local one, whatever fabric.yaml says."""
+    """Run remote tasks on rehearsal hosts from within a local one, whatever fabric.yaml says.
+
+    Raises Exit where one failed.
+    """
     from tasks.engine.settings import Settings
 
     where = Hosts(Client(), config)

@@ -117,6 +117,12 @@ def roll(c):
     noted.append(("ends", c.server.name))
 
 
+@remote(in_turn=True)
+def follow(c):
+    lead = c.turn.lead.name if c.turn.lead else "nobody"
+    noted.append((c.server.name, "follows", lead, "of several" if c.turn.several else "alone"))
+
+
 @remote(in_turn=lambda server: server.facts.now > 0)
 def roll_if(c):
     c.server.run("roll-if")
@@ -156,6 +162,16 @@ def change(c):
     c.server.forget()
 
 
+@remote(prepare=[asked])
+def hear(c):
+    noted.append((c.server.name, c.turn.answers[asked]))
+
+
+@local
+def look_up(c):
+    noted.append((c.tasks["third"].name,))
+
+
 @remote
 def advise(c):
     raise Exit("It is stopped. Type: ./fab start")
@@ -164,6 +180,7 @@ def advise(c):
 TASKS = Collection(
     first, second, third, everywhere, talk, answer, show, here, leak, broken, count,
     roll, roll_if, once, wait_for_ctrl_c, use, where, change, advise, repair,
+    follow, hear, look_up,
 )  # fmt: skip
 
 
@@ -614,6 +631,18 @@ def test_the_first_failure_leaves_the_others_alone(fab, network, capsys):
     assert "2 of 3 hosts failed: beta, gamma. Done on: alpha." in err
 
 
+def test_those_who_take_turns_are_handed_the_first(fab, network):
+    for name in ("beta", "alpha"):
+        network.add(name)
+    yaml(ONE_DATABASE)
+    assert fab("-H", "beta,alpha", "follow") == 0
+    assert fab("-H", "alpha", "follow") == 0
+    assert noted == [
+        ("beta", "follows", "nobody", "of several"), ("alpha", "follows", "beta", "of several"),
+        ("alpha", "follows", "nobody", "alone"),
+    ]  # fmt: skip
+
+
 def test_hosts_with_databases_of_their_own_need_no_turns(fab, network):
     together = threading.Barrier(2, timeout=10)
 
@@ -692,6 +721,13 @@ def test_facts_are_looked_at_once_before_questions_are_asked(fab, network):
     assert [("facts" in command) for command in network.hosts["alpha"].commands] == [True, False]
 
 
+def test_what_was_answered_for_a_host_is_handed_to_its_tasks(fab, network):
+    for name in ("alpha", "beta"):
+        network.add(name, facts)
+    assert fab("-H", "alpha,beta", "hear") == 0
+    assert sorted(noted[1:]) == [("alpha", "what alpha said"), ("beta", "what beta said")]
+
+
 def test_a_host_that_cannot_be_looked_at_is_not_asked_about(fab, network, capsys):
     network.add("alpha", facts)
     network.add("beta", known=False)
@@ -699,6 +735,11 @@ def test_a_host_that_cannot_be_looked_at_is_not_asked_about(fab, network, capsys
     assert noted[-1] == ("prepare", "alpha")
     assert network.hosts["alpha"].commands[-1] == "first"
     assert "[beta] Unknown host key" in capsys.readouterr().err
+
+
+def test_a_local_task_can_look_others_up_by_name(fab):
+    assert fab("look-up") == 0
+    assert noted == [("third",)]
 
 
 # -- failures ----------------------------------------------------------------------------------
