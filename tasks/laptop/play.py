@@ -26,11 +26,11 @@ def play(
     words: list[str],
     environment: dict[str, str],
     heard: Callable[[dict[str, Any]], None],
-    told: str | None = None,
+    data: str | None = None,
 ) -> str | None:
     """Run a client as a program of its own; return why it failed, or None.
 
-    It prints one JSON object a line, which `heard` gets; {"failed": ...} says why. `told` is the
+    It prints one JSON object a line, which `heard` gets; {"failed": ...} says why. `data` is the
     one line on its standard input, which then stays open for as long as this process lives.
     """
     failure = None
@@ -38,13 +38,13 @@ def play(
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
             words, env=environment, cwd="/", text=True,
-            stdin=subprocess.DEVNULL if told is None else subprocess.PIPE,
+            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
-        if told is not None:
+        if data is not None:
             assert process.stdin is not None
             with suppress(BrokenPipeError):  # it died at once; its errors say why
-                process.stdin.write(f"{told}\n")
+                process.stdin.write(f"{data}\n")
                 process.stdin.flush()
         assert process.stdout is not None
         for line in process.stdout:

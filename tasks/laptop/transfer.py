@@ -236,13 +236,13 @@ def megabytes(size: int) -> str:
 
 def read_errand(line: str) -> Errand:
     """Read what `registry.copy` wrote."""
-    told = json.loads(line)
+    data = json.loads(line)
     return Errand(
-        **told
+        **data
         | {
-            "source": Server(**told["source"]),
-            "target": Server(**told["target"]),
-            "folder": Path(told["folder"]),
+            "source": Server(**data["source"]),
+            "target": Server(**data["target"]),
+            "folder": Path(data["folder"]),
         }
     )
 

@@ -277,7 +277,7 @@ class Keeper:
         return not self._ending
 
     def _until_back(self) -> bool:
-        told = self._state.problem
+        reported = self._state.problem
         for attempt, pause in enumerate(pauses()):
             refused = attempt >= REFUSALS and (self._state.problem or "").startswith(REFUSALS_SAY)
             self._rest(REFUSED_PAUSE if refused else pause, whole=True)
@@ -287,9 +287,9 @@ class Keeper:
                 return False
             if self._connect():
                 return True
-            if told != self._state.problem and not self._ending:
-                told = self._state.problem
-                self._tell("down", reason=told)
+            if reported != self._state.problem and not self._ending:
+                reported = self._state.problem
+                self._tell("down", reason=reported)
         return False
 
     def _is_down(self, reason: str) -> bool:
