@@ -30,6 +30,14 @@ ASKING = ("engine.console", "engine.connection", "engine.credentials", "sandbox"
 numbers = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden",
+        action="store_true",
+        help="write tests/changes/golden anew, for git diff to show",
+    )
+
+
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the home folders lie: `tmp_path` would cost every test ten times as much."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HTTP, HTTPS = 80, 443
 
-# What a server answers to GET /usable (files/nginx/usable.conf).
+# What a server answers to GET /usable (files/nginx/site.conf).
 STATES = {200: "usable", 404: "drained: about to be restarted", 503: "not usable (./fab doctor)"}
 
 

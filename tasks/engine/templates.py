@@ -1,4 +1,7 @@
-"""What lands on hosts: templates rendered strictly and without logic, and the host's programs."""
+"""What lands on hosts: templates, rendered strictly, and the host's programs.
+
+Only nginx's sites have conditions; every other template holds no logic.
+"""
 
 import ast
 import json
@@ -27,7 +30,9 @@ def _compiled(text: str) -> tuple[Any, set[str]]:
     """Compile a template once for all hosts; return it with the names that it uses."""
     from jinja2 import Environment, StrictUndefined, meta
 
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = Environment(
+        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+    )
     wanted = meta.find_undeclared_variables(environment.parse(text))
     return environment.from_string(text), wanted
 

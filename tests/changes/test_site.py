@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from stand_ins import SETTINGS, blank
@@ -23,6 +24,38 @@ def facts(*addresses: str, tls: Tls | None = TLS) -> Facts:
 def servers(text: str) -> list[str]:
     """Split a site into its server blocks."""
     return re.findall(r"^server \{\n.*?^\}", text, re.M | re.S)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+IPV6 = facts("10.0.0.5", "2001:db8::5")
+SITUATIONS = {
+    "plain": site(SETTINGS, facts("10.0.0.5", tls=None)),
+    "open": site(WIDE, facts("10.0.0.5", tls=None)),
+    "balancer": site(
+        Settings(bucket="my-bucket", bind="10.0.0.5", balancer="10.0.1.10, 10.0.2.0/24"),
+        facts("10.0.0.5", tls=None),
+    ),
+    "tls": site(SETTINGS, IPV6),
+    "own-certificate": site(SETTINGS, facts("10.0.0.5", tls=Tls(NAME, "own"))),
+    "environment": site(
+        Settings(bucket="my-bucket", environment="staging", port=5002, artifact_access="direct"),
+        facts("10.0.0.5", tls=None),
+    ),
+    "challenge": challenge(SETTINGS, IPV6, NAME),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_what_lands_is_what_a_reviewer_saw(situation: str, request: pytest.FixtureRequest):
+    """After a change that is meant: pytest tests/changes/test_site.py --golden, and git diff."""
+    seen = GOLDEN / f"{situation}.conf"
+    if request.config.getoption("golden"):
+        seen.write_text(SITUATIONS[situation])
+    assert SITUATIONS[situation] == seen.read_text()
+
+
+def test_every_golden_file_is_a_situation():
+    assert {path.stem for path in GOLDEN.iterdir()} == set(SITUATIONS)
 
 
 def test_a_server_on_loopback_alone_has_no_guard():

@@ -35,6 +35,12 @@ def test_a_template_keeps_its_last_newline():
     assert render("units/tmpfiles.conf", **UNIT).endswith("www-data\n")
 
 
+def test_only_nginx_s_sites_have_conditions():
+    files = [path for path in templates.FILES.rglob("*.*") if path.suffix != ".pyc"]
+    logical = [path for path in files if path.is_file() and "{%" in path.read_text()]
+    assert {path.parent.name for path in logical} == {"nginx"}
+
+
 def test_no_file_has_a_placeholder_left():
     for path, text in rendered().items():
         assert "{{" not in text, path
