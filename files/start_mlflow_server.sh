@@ -4,7 +4,7 @@
 #
 # The systemd unit runs this with a listening socket as standard input. By hand, the guide's way
 # (./start_mlflow_server.sh, or nohup ./start_mlflow_server.sh > mlflow.log 2>&1 &), it serves
-# http://{{ bind }}:{{ port }} through nginx all the same.
+# through nginx all the same. Where that listens, nginx alone knows: another port restarts nothing.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
 umask 077
@@ -48,7 +48,9 @@ else
     exit 1
   fi
   listen="--uds /run/{{ unit }}/by-hand.sock"
-  echo "Serving http://{{ bind }}:{{ port }} (Ctrl-C ends it)"
+  site=/etc/nginx/sites-available/{{ unit }}
+  address=$(sed -n 's/^ *listen \([0-9.]*:[0-9]*\);$/\1/p' "$site" 2> /dev/null | tail -n 1) || true
+  echo "Serving http://$address (Ctrl-C ends it)"
 fi
 exec venv/bin/mlflow server \
   --app-name basic-auth \

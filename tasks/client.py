@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.site import faces
+from tasks.changes.site import balancer_addresses
 from tasks.engine import credentials, paths
 from tasks.engine import login as login_engine
 from tasks.engine.console import console
@@ -97,6 +97,6 @@ def address(server: Server) -> str:
     there, name = tunnels.opened(server), server.settings.public_name
     if there is None and name:
         return f"https://{name.lower()}"
-    if there is None and (face := next(iter(faces(server.settings)), None)):
-        return f"http://{face}:{server.settings.port}"
+    if there is None and (balancers := balancer_addresses(server.settings)):
+        return f"http://{balancers[0]}:{server.settings.port}"
     return tunnels.url(there.local_port if there else server.settings.local_port)

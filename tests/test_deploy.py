@@ -126,28 +126,47 @@ def test_a_server_that_runs_is_one_that_others_have_to_mind(facts, wanted):
     assert serves(context(facts).server) is wanted
 
 
+OPEN = {"bind": "0.0.0.0"}
+
+
 @pytest.mark.parametrize(
-    ("values", "path"),
+    ("before", "change", "put", "restart"),
     [
-        ({"port": 6000}, SITE),
-        ({"bind": "0.0.0.0"}, SITE),
-        ({"artifact_access": "direct"}, SITE),
-        ({"workers": 2}, START),
-        ({"prefix": "elsewhere"}, START),
-        ({"region": "eu-west-1"}, START),
-        ({"endpoint_url": "http://minio:9000"}, START),
-        ({"profile": "work"}, START),
-        ({"public_name": "mlflow.example.org"}, START),
-        ({"default_permission": "EDIT"}, AUTH),
+        # The server listens on a socket of its own: where clients find it is nginx's matter.
+        ({}, {"port": 6000}, [SITE], "no"),
+        ({"public_name": "m.example.org"}, {"port": 6000}, [SITE], "no"),
+        (OPEN, {"port": 6000}, [SITE], "no"),
+        (OPEN | {"balancer": "10.0.1.10"}, {"port": 6000}, [SITE], "no"),
+        (OPEN, {"bind": "10.0.0.5"}, [SITE], "no"),
+        ({}, {"artifact_access": "direct"}, [SITE], "no"),
+        # It refuses a Host that it was not told of.
+        ({}, OPEN, [SITE, START], "yes"),
+        (OPEN, {"balancer": "10.0.1.10"}, [SITE, START], "yes"),
+        ({}, {"public_name": "mlflow.example.org"}, [START], "yes"),
+        ({}, {"workers": 2}, [START], "yes"),
+        ({}, {"prefix": "elsewhere"}, [START], "yes"),
+        ({}, {"region": "eu-west-1"}, [START], "yes"),
+        ({}, {"endpoint_url": "http://minio:9000"}, [START], "yes"),
+        ({}, {"profile": "work"}, [START], "yes"),
+        ({}, {"memory_max": "2G"}, [UNIT], "yes"),
+        ({}, {"default_permission": "EDIT"}, [AUTH], "yes"),
     ],
 )
-def test_a_changed_setting_changes_its_file(values, path):
-    settings = Settings(**({"bucket": "my-bucket"} | values))
-    assert f"put {path}" in sentences(deployed(), settings)
+def test_a_changed_setting_changes_its_files_and_restarts_only_whom_they_concern(
+    before, change, put, restart
+):
+    former = Settings(**({"bucket": "my-bucket"} | before))
+    settings = Settings(**({"bucket": "my-bucket"} | before | change))
+    facts = deployed(former, addresses=("10.0.0.5",))
+    *_, deploying = changes(settings, facts, LOGIN)
+    said = deploying.sentences
+    assert [line[len("put ") :] for line in said if line.startswith("put ")] == put
+    assert f" restart={restart}\n" in deploying.script
 
 
 @pytest.mark.parametrize(
-    "values", [{"local_port": 6001}, {"backup_prefix": "b"}, {"keep": {"daily": 1}}]
+    "values",
+    [{"local_port": 6001}, {"backup_prefix": "b"}, {"keep": {"daily": 1}}, {"bind": "localhost"}],
 )
 def test_a_setting_that_the_server_does_not_see_changes_nothing(values):
     assert sentences(deployed(), Settings(**({"bucket": "my-bucket"} | values))) == []
@@ -314,11 +333,12 @@ LOCAL = ["localhost", "localhost:*", "127.0.0.1:*"]
     [
         ({}, LOCAL),
         ({"bind": "localhost"}, LOCAL),
-        ({"bind": "10.0.0.5", "port": 6000}, [*LOCAL, "10.0.0.5:6000"]),
-        ({"bind": "0.0.0.0"}, [*LOCAL, "10.0.0.5:5000", "172.17.0.1:5000"]),
+        ({"bind": "10.0.0.5", "port": 6000}, [*LOCAL, "10.0.0.5", "10.0.0.5:*"]),
+        ({"bind": "0.0.0.0"},
+         [*LOCAL, "10.0.0.5", "10.0.0.5:*", "172.17.0.1", "172.17.0.1:*"]),
         ({"public_name": "m.example.org"}, [*LOCAL, "m.example.org", "m.example.org:*"]),
     ],
-)
+)  # fmt: skip
 def test_the_server_answers_to_the_names_it_is_reached_by(values, wanted):
     facts = blank(addresses=("10.0.0.5", "172.17.0.1"))
     assert allowed_hosts(Settings(**values), facts) == wanted

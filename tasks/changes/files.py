@@ -90,8 +90,6 @@ def start_script(settings: Settings, facts: Facts) -> File:
             # A new environment must change this file, for only then the server restarts.
             release=facts.release or release_of(settings),
             settle=source("settle.sh").strip(),
-            bind=settings.bind,
-            port=settings.port,
             destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
             profile=settings.profile,
             aws=aws_variables(settings),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from tasks.engine.templates import render
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tasks.engine.facts import Facts, Tls
     from tasks.engine.settings import Settings
 
@@ -49,28 +51,29 @@ def names(settings: Settings, facts: Facts) -> list[str]:
 
 
 def open_addresses(settings: Settings, facts: Facts) -> list[str]:
-    """List the host's addresses that the port can be reached at from elsewhere, with the port."""
+    """List the host's addresses that the port can be reached at from elsewhere."""
     if settings.bind in LOOPBACK:
         return []
-    addresses = facts.addresses if settings.bind == "0.0.0.0" else (settings.bind,)
-    shown = (f"[{address}]" if ":" in address else address for address in addresses)
-    return [f"{address}:{settings.port}" for address in shown]
+    return _bracketed(facts.addresses if settings.bind == "0.0.0.0" else (settings.bind,))
+
+
+def balancer_addresses(settings: Settings) -> list[str]:
+    """List the balancers' addresses, which clients may name; a network is nobody's address."""
+    return _bracketed(each for each in settings.balancers if "/" not in each)
 
 
 def allowed_hosts(settings: Settings, facts: Facts) -> list[str]:
-    """List the Host headers that the server answers to; MLflow matches with the port.
+    """List the Host headers that the server answers to, as MLflow's --allowed-hosts has them.
 
-    The tunnel's local port is the operator's choice, so localhost is allowed with every port.
+    Each with every port: the tunnel's is the operator's choice, and nginx alone knows the server's,
+    so that another one restarts nothing.
     """
-    hosts = ["localhost", "localhost:*", "127.0.0.1:*", *open_addresses(settings, facts)]
-    for name in [*names(settings, facts), *faces(settings)]:
-        hosts += [name, f"{name}:*"]
+    hosts = ["localhost", "localhost:*", "127.0.0.1:*"]
+    for host in (
+        *open_addresses(settings, facts), *names(settings, facts), *balancer_addresses(settings)
+    ):  # fmt: skip
+        hosts += _at_every_port(host)
     return hosts
-
-
-def faces(settings: Settings) -> list[str]:
-    """List the balancers' addresses, which clients may name; a network is nobody's address."""
-    return [f"[{each}]" if ":" in each else each for each in settings.balancers if "/" not in each]
 
 
 def allowed_origins(settings: Settings, facts: Facts) -> list[str]:
@@ -79,13 +82,24 @@ def allowed_origins(settings: Settings, facts: Facts) -> list[str]:
     Browsers name the origin with every change, also on the same server; localhost's MLflow allows
     by itself.
     """
-    origins = [f"http://{address}" for address in open_addresses(settings, facts)]
-    for name in [*names(settings, facts), *faces(settings)]:
-        origins += [f"https://{name}", f"https://{name}:*"]
+    origins = []
+    for address in open_addresses(settings, facts):
+        origins += _at_every_port(f"http://{address}")
+    for name in [*names(settings, facts), *balancer_addresses(settings)]:
+        origins += _at_every_port(f"https://{name}")
         # Somebody else's TLS, or none: what stands before the port is not ours to know.
         if facts.tls is None or settings.bind not in LOOPBACK:
-            origins += [f"http://{name}", f"http://{name}:*"]
+            origins += _at_every_port(f"http://{name}")
     return origins
+
+
+def _at_every_port(host: str) -> list[str]:
+    # MLflow compares with the port, and where there is a * by fnmatch, to which [ opens a set.
+    return [host, f"{host.replace('[', '[[]')}:*"]
+
+
+def _bracketed(addresses: Iterable[str]) -> list[str]:
+    return [f"[{address}]" if ":" in address else address for address in addresses]
 
 
 def site(settings: Settings, facts: Facts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -121,9 +122,12 @@ def test_a_host_with_ipv6_is_reached_by_it_and_one_without_has_no_such_line():
         # Somebody else's TLS in front, or none.
         ({"public_name": "A.org"}, None, ["a.org", "a.org:*"],
          ["https://a.org", "https://a.org:*", "http://a.org", "http://a.org:*"]),
-        ({"bind": "0.0.0.0"}, None, ["10.0.0.5:5000", "[2001:db8::5]:5000"],
-         ["http://10.0.0.5:5000", "http://[2001:db8::5]:5000"]),
-        ({"bind": "10.0.0.5", "port": 6000}, None, ["10.0.0.5:6000"], ["http://10.0.0.5:6000"]),
+        ({"bind": "0.0.0.0"}, None,
+         ["10.0.0.5", "10.0.0.5:*", "[2001:db8::5]", "[[]2001:db8::5]:*"],
+         ["http://10.0.0.5", "http://10.0.0.5:*",
+          "http://[2001:db8::5]", "http://[[]2001:db8::5]:*"]),
+        ({"bind": "10.0.0.5", "port": 6000}, None, ["10.0.0.5", "10.0.0.5:*"],
+         ["http://10.0.0.5", "http://10.0.0.5:*"]),
     ],
 )  # fmt: skip
 def test_whoever_gets_in_by_a_name_or_address_is_refused_nothing(values, tls, hosts, origins):
@@ -131,6 +135,27 @@ def test_whoever_gets_in_by_a_name_or_address_is_refused_nothing(values, tls, ho
     host = facts("10.0.0.5", "2001:db8::5", tls=tls)
     assert allowed_hosts(settings, host)[3:] == hosts
     assert allowed_origins(settings, host) == origins
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("10.0.0.5:5000", True),
+        ("10.0.0.5:80", True),
+        ("10.0.0.5", True),  # whose port is 80
+        ("[2001:db8::5]:5000", True),
+        ("localhost:5001", True),
+        ("10.0.0.55:5000", False),
+        ("10.0.0.6:5000", False),
+        ("10.0.0.5.evil.example:5000", False),
+        ("evil.example:5000", False),
+        ("d:5000", False),  # as a set of characters, [2001:db8::5] would mean this
+    ],
+)
+def test_another_port_of_the_host_is_its_own_and_another_host_is_not(host, wanted):
+    """MLflow compares by fnmatch what holds a * (mlflow/server/security_utils.py)."""
+    allowed = allowed_hosts(WIDE, facts("10.0.0.5", "2001:db8::5", tls=None))
+    assert any(fnmatch(host, each) if "*" in each else host == each for each in allowed) is wanted
 
 
 def test_balancers_are_answered_at_every_port_without_a_login():
@@ -155,5 +180,5 @@ def test_a_balancer_s_address_is_one_that_clients_name_and_a_network_is_not():
         bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10,2001:db8::1,10.0.2.0/24"
     )
     hosts = allowed_hosts(settings, facts("10.0.0.5", tls=None))
-    assert hosts[4:] == ["10.0.1.10", "10.0.1.10:*", "[2001:db8::1]", "[2001:db8::1]:*"]
+    assert hosts[5:] == ["10.0.1.10", "10.0.1.10:*", "[2001:db8::1]", "[[]2001:db8::1]:*"]
     assert "http://10.0.1.10:*" in allowed_origins(settings, facts("10.0.0.5", tls=None))
