@@ -12,7 +12,7 @@ from tasks.engine.task import local, remote
 from tasks.laptop.tunnels import url
 
 if TYPE_CHECKING:
-    from tasks.engine.task import Host, Machine
+    from tasks.engine.task import Host, Local
 
 
 @remote
@@ -54,7 +54,7 @@ CHAIN = ("install", "configure", "deploy", "verify")
         "yes": "do not ask before changing this machine",
     }
 )
-def rehearse(c: Machine, suite: str = "bookworm", yes: bool = False) -> None:
+def rehearse(c: Local, suite: str = "bookworm", yes: bool = False) -> None:
     """Do the whole thing on a throw-away host here.
 
     Boots a rehearsal host, installs, configures, deploys and verifies, with S3 played by moto. No

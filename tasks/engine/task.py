@@ -34,14 +34,14 @@ class Turn:
     everywhere: Sequence[Server] = ()
 
 
-class Machine(Protocol):
+class Local(Protocol):
     """The context of a local task: Invoke's, with all tasks by their names."""
 
     tasks: Mapping[str, RemoteTask]
     config: Any
 
 
-class Host(Machine, Protocol):
+class Host(Local, Protocol):
     """The context of a remote task: Fabric's connection, our Server on top, and its turn."""
 
     server: Server
