@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import fabfile
+from tasks import doctor, rehearse
 from tasks.engine import paths
+from tasks.engine.task import RemoteTask
 
 # What each folder of tasks/ may import besides itself; the verbs are the modules beside them. That
 # something is only imported for its types (TYPE_CHECKING) or inside a function makes no difference.
@@ -93,7 +96,7 @@ def reachable(graph: Graph) -> dict[str, set[str]]:
 def floors(graph: Graph) -> list[set[str]]:
     """Return the longest chain of imports, highest first; a circle is one floor of it.
 
-    For a look at another state: python tests/test_house.py CHECKOUT
+    Of another state: PYTHONPATH=. python tests/test_house.py CHECKOUT
     """
     above = reachable(graph)
 
@@ -141,7 +144,7 @@ def test_circles_and_floors_are_found():
 MOST = 6  # parameters of one function; more are a value object
 
 # Where each function was looked through; the others follow.
-LOOKED_THROUGH = ("verbs", "laptop", "engine", "rehearsal")
+LOOKED_THROUGH = ("verbs", "findings", "laptop", "engine", "rehearsal")
 
 
 def functions(module: str) -> Iterator[ast.FunctionDef]:
@@ -238,6 +241,11 @@ def test_a_module_of_verbs_is_all_that_a_task_takes(tmp_path):
     )
     new = set(after.stdout.split()) - set(before.stdout.split())
     assert new == {"greetings.all", "greetings.bye", "greet-everybody"}, after.stderr
+
+
+@pytest.mark.parametrize("name", [*doctor.REPAIRS, *rehearse.CHAIN])
+def test_what_others_look_up_by_name_is_a_task_at_hosts(name):
+    assert isinstance(fabfile.namespace[name], RemoteTask)
 
 
 if __name__ == "__main__":
