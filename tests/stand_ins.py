@@ -237,7 +237,7 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
         "workers": 1,
         "files": {file.path: Managed(sha256(file.text), file.mode) for file in shipped},
         "units": dict.fromkeys(names, unit),
-        "well": files_changes.wellness(shipped, before),
+        "well": files_changes.deploy_digest(shipped, before),
     }
     return replace(before, **(given | values))
 

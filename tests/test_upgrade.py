@@ -10,7 +10,7 @@ from invoke import Exit
 from stand_ins import RUNNER, SETTINGS, Reply, Task, blank, configured, context, deployed
 
 from tasks.changes import releases
-from tasks.changes.files import wellness
+from tasks.changes.files import deploy_digest
 from tasks.changes.install import NEEDED_KB
 from tasks.changes.releases import release_of
 from tasks.changes.upgrade import rolling_back, upgrading
@@ -74,7 +74,7 @@ def test_after_an_upgrade_nothing_is_left_for_deploy():
 
     facts = running()
     after = running(RELEASE)
-    stamp = wellness([*files(SETTINGS, after), auth_file(SETTINGS, after)], after)
+    stamp = deploy_digest([*files(SETTINGS, after), auth_file(SETTINGS, after)], after)
     assert f"well={stamp} " in upgrading(SETTINGS, facts, RELEASE, None)[1].script
 
 

@@ -151,7 +151,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
             "; ".join([*(f"put {file.path}" for file in wanted), proofs.CHECK]),
             wanted,
             login_file,
-            files.wellness(wanted, after),
+            files.deploy_digest(wanted, after),
             login,
             restart=False,
         ),

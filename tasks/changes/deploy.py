@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import owner
-from tasks.changes.files import auth_file, files, must_restart, wellness
+from tasks.changes.files import auth_file, deploy_digest, files, must_restart
 from tasks.changes.proofs import CHECK, deep_check, stage_login
 from tasks.changes.site import listeners, pair
 from tasks.engine import stores
@@ -45,7 +45,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     if facts.has_users:
         wanted.append(after)
     differing = [file for file in wanted if not is_there(facts, file.path, file.text, file.mode)]
-    stamp = wellness(wanted, facts)
+    stamp = deploy_digest(wanted, facts)
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
     drained = facts.drained and bool(settings.balancers)

@@ -146,7 +146,7 @@ def workers(settings: Settings, facts: Facts) -> int:
     return max(1, min(facts.cores, 1 + int(room // MORE_WORKER_MB)))
 
 
-def wellness(wanted: Sequence[File], facts: Facts) -> str:
+def deploy_digest(wanted: Sequence[File], facts: Facts) -> str:
     """Digest what the last deep check covered: it holds until one of these changes."""
     parts = [file.text for file in wanted if not file.path.endswith(".mlflow_auth_config")]
     return hashlib.sha256(

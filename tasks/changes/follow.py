@@ -46,11 +46,12 @@ def following(
     assert lead.store and lead.auth_store and lead.release
     after = replace(facts, store=lead.store, auth_store=lead.auth_store, release=lead.release)
     auth = files_changes.auth_file(settings, after)
+    wanted = [*files_changes.files(settings, after), auth]
     start = files_changes.start_script(settings, after)
     script = "\n".join(
         (
             f"unit={settings.unit} task={task} release={lead.release} current={facts.release}",
-            f"well={files_changes.wellness([*files_changes.files(settings, after), auth], after)}",
+            f"well={files_changes.deploy_digest(wanted, after)}",
             switching(several=True),
             source("follow.sh"),
         )

@@ -60,7 +60,7 @@ def moving(
         (
             f"unit={settings.unit} port={settings.port} current={facts.release}",
             *(f"{name}={sh(value)}" for name, value in words.items()),
-            f'python="$root/venv/bin/python" well={files_changes.wellness(wanted, after)}',
+            f'python="$root/venv/bin/python" well={files_changes.deploy_digest(wanted, after)}',
             f"login={proofs.stage_login(files, login)}",
             switching(),
             source("move_to_postgres.sh"),

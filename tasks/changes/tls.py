@@ -81,7 +81,7 @@ def shipping(
     wanted = [*files_changes.files(settings, after), auth]
     differing = [file for file in wanted
                  if not is_there(after, file.path, file.text, file.mode)]  # fmt: skip
-    stamp = files_changes.wellness(wanted, after)
+    stamp = files_changes.deploy_digest(wanted, after)
     restart = files_changes.must_restart(settings, differing)
     what = "; ".join([*(f"put {file.path}" for file in (*differing, *more)), proofs.CHECK])
     return deploy.deploying(

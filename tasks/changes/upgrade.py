@@ -32,7 +32,7 @@ def upgrading(
         (
             f"unit={settings.unit} release={release} current={facts.release}",
             f"store={facts.database or 'sqlite'}",
-            f"well={files.wellness(wanted, after)} python={python}",
+            f"well={files.deploy_digest(wanted, after)} python={python}",
             "aside() {",
             aside.script,
             "}",
@@ -76,7 +76,7 @@ def rolling_back(
         (
             f"unit={settings.unit} current={facts.release}",
             f"former={sh(former['name'])} was={former['task']} release={former['release']}",
-            f"well={files.wellness(wanted, after)}",
+            f"well={files.deploy_digest(wanted, after)}",
             switching(several),
             source("rollback.sh"),
         )

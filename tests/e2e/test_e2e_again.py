@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from lab import CHAIN, ROOT, UNIT, Host
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host
 
 # Databases are the server's own; the rest of /var and /run belongs to other programs.
 OURS = "/home /etc /usr /opt /root /var/lib"
@@ -59,6 +59,32 @@ def test_plan_names_what_the_chain_would_do_and_does_not_do_it(host: Host) -> No
         assert f"deploy: put {path}" in planned
         assert (host.run(f"sha256sum {path}"), host.audit()) == before
     assert "nothing to change" in host.fab("plan").out
+
+
+def test_another_port_is_nginx_s_matter_alone(host: Host) -> None:
+    """Also where MLflow minds by which address it is called: each is its own at every port."""
+    username, password = host.login()
+    opened, other = {"FABRIC_MLFLOW_BIND": "0.0.0.0"}, {"FABRIC_MLFLOW_PORT": "5055"}
+
+    def called(name: str) -> str:
+        asked = (
+            f'url = "http://{host.address}:5055{SEARCH}"\nuser = "{username}:{password}"\n'
+            f'header = "Host: {name}:5055"\n'
+        )
+        return host.run("curl -s -o /dev/null -w '%{http_code}' --max-time 60 -K -", asked)
+
+    host.fab("deploy", **opened)
+    try:
+        before = host.unit(UNIT, "InvocationID")
+        done = host.fab("deploy", **opened, **other)
+        assert "restart" not in done.out
+        assert host.unit(UNIT, "InvocationID") == before
+        assert (called(host.address), called("evil.example")) == ("200", "403")
+        assert host.status("/health", port=5055) == 200
+        assert host.status("/health", port=5000) == 0
+    finally:
+        host.fab("deploy")
+    host.healthy()
 
 
 def _starts(host: Host) -> str:
