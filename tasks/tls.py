@@ -14,7 +14,15 @@ from invoke import Exit
 from tasks.changes.certificates import own_pair, read_pem, refuse_name
 from tasks.changes.presence import absent
 from tasks.changes.site import pair
-from tasks.changes.tls import DAY, LETS_ENCRYPT, disabling, enabling, own_files, row_of
+from tasks.changes.tls import (
+    DAY,
+    LETS_ENCRYPT,
+    Certified,
+    disabling,
+    enabling,
+    own_files,
+    row_of,
+)
 from tasks.engine import credentials
 from tasks.engine.change import Change
 from tasks.engine.console import console
@@ -106,9 +114,9 @@ def enable(
             "under `mlflow:` in fabric.yaml, or leave it out; then type the same again."
         )
     tls = Tls(name, "own" if certificate else acme_url or LETS_ENCRYPT)
-    files = own_files(settings, tls, *own_pair(name, certificate, key)) if certificate else []
-    needed = enabling(settings, server.facts, credentials.known(server), tls, files, email,
-                      read_pem(acme_ca, "--acme-ca") if acme_ca else "")  # fmt: skip
+    own = own_files(settings, tls, *own_pair(name, certificate, key)) if certificate else []
+    wanted = Certified(tls, own, email, read_pem(acme_ca, "--acme-ca") if acme_ca else "")
+    needed = enabling(settings, server.facts, credentials.known(server), wanted)
     if not needed:
         server.say(f"tls.enable: nothing to change, https://{name} is served")
         return

@@ -19,6 +19,7 @@ from tasks import tls
 from tasks.changes import certificates
 from tasks.changes import deploy as deploy_changes
 from tasks.changes import tls as tls_changes
+from tasks.changes.tls import Certified
 from tasks.engine.facts import Facts, Managed, Tls
 from tasks.engine.login import Login
 from tasks.engine.settings import Settings
@@ -238,7 +239,7 @@ def test_the_same_again_is_nothing(capsys):
     ],
 )
 def test_a_certificate_is_asked_for_only_where_there_is_none_that_will_do(facts, asked):
-    changes = tls_changes.enabling(SETTINGS, facts, LOGIN, ACME, email="me@example.org")
+    changes = tls_changes.enabling(SETTINGS, facts, LOGIN, Certified(ACME, email="me@example.org"))
     assert changes
     assert ("certbot certonly" in changes[0].script) is asked
 
@@ -246,7 +247,7 @@ def test_a_certificate_is_asked_for_only_where_there_is_none_that_will_do(facts,
 def test_what_the_former_name_needed_is_taken_away():
     former = served(Tls("former.example.org", tls_changes.LETS_ENCRYPT))
     assert "uncertified=former.example.org unused=''" in (
-        tls_changes.enabling(SETTINGS, former, LOGIN, ACME)[-1].script
+        tls_changes.enabling(SETTINGS, former, LOGIN, Certified(ACME))[-1].script
     )
     (change,) = tls_changes.forgetting(SETTINGS, served(OWN), ACME)
     assert f"unused='{CERTIFICATE} {KEY}'" in change.script

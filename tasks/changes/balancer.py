@@ -1,4 +1,4 @@
-"""balancer: see the move list."""
+"""A balancer: what HAProxy is told, and what the servers behind it say."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def refuse_unreachable(server: Server) -> None:
 
 
 def spelt(place: str, port: int) -> str:
-    """Spell a server with its port."""
+    """Return a server with its port."""
     return place if ":" in place else f"{place}:{port}"
 
 
 def required_name(settings: Settings) -> str:
-    """Return the name that a certificate is for."""
+    """Return the name that a certificate is for; raise Exit where the settings name none."""
     if not settings.public_name:
         raise Exit(
             "A certificate is for a name. Set `public_name:` in fabric.yaml to the one that "
@@ -75,14 +75,14 @@ def required_name(settings: Settings) -> str:
 
 
 def look(server: Server, places: Sequence[str]) -> Found:
-    """See in one exec how balancer and servers stand."""
+    """Return how balancer and servers stand, seen in one exec."""
     name, words = "look_at_balancer.py", sh(server.settings.unit, *places)
     step = Change("look", f'python3 "$here/{name}" {words}', staged(name))
     return Found(**serialised.loads(server.look("balancer", [step])[-1]))
 
 
 def block(settings: Settings, places: Sequence[str], certificate: str) -> str:
-    """Render our part of HAProxy's configuration; `certificate` is its digest, or empty."""
+    """Return our part of HAProxy's configuration; `certificate` is its digest, or empty."""
     servers = (f"server {place.replace(':', '_')} {place} tcp-ut 10s" for place in places)
     return render(
         "haproxy.cfg",
@@ -106,7 +106,10 @@ def doors(settings: Settings, certificate: str) -> list[str]:
 
 
 def installing(settings: Settings, wanted: str, pair: tuple[str, str] | None) -> Change:
-    """Build the change that installs HAProxy and has it go by our part of its configuration."""
+    """Return the change that installs HAProxy and has it go by our part of its configuration.
+
+    `wanted` is that part (see `block`), `pair` a certificate's chain and key where they are new.
+    """
     tls = "# certificate " in wanted
     script = "\n".join(
         (
@@ -125,12 +128,12 @@ def installing(settings: Settings, wanted: str, pair: tuple[str, str] | None) ->
 
 
 def digest(certificate: str) -> str:
-    """Digest a certificate, to see whether another one came."""
+    """Return a digest of a certificate, to see whether another one came."""
     return hashlib.sha256(certificate.encode()).hexdigest()[:16]
 
 
 def address(settings: Settings, certificate: str) -> str:
-    """Spell where clients find the servers."""
+    """Return where clients find the servers; `certificate` is its digest, or empty."""
     if certificate or settings.public_name:
         return f"{'https' if certificate else 'http'}://{settings.public_name}" + (
             "" if certificate else f":{settings.port}"
@@ -139,6 +142,6 @@ def address(settings: Settings, certificate: str) -> str:
 
 
 def row(place: str, status: int | None) -> dict[str, Any]:
-    """Say how one server stands."""
+    """Return what is told of one server; `status` is its answer to GET /usable, None without."""
     state = "cannot be reached" if status is None else STATES.get(status, f"answers {status}")
     return {"server": place, "usable": status == 200, "state": state}

@@ -1,4 +1,4 @@
-"""certificates: see the move list."""
+"""What is known of certificates on the operator's machine, before anything is done with one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refuse_name(name: str) -> None:
 
 
 def own_pair(name: str, certificate: str, key: str) -> tuple[str, str]:
-    """Read the operator's certificate (with its chain) and key; raises Exit where they do not fit.
+    """Return the operator's certificate (with its chain) and key; raise Exit where they do not fit.
 
     The key must be the certificate's, without a passphrase; the certificate must be for the name
     and hold today, and what follows it must be who signed it.
@@ -78,7 +78,7 @@ def own_pair(name: str, certificate: str, key: str) -> tuple[str, str]:
 
 
 def names_of(certificate: Any) -> list[str]:
-    """List the DNS names that a certificate is for."""
+    """List the DNS names that a certificate, read by `cryptography`, is for."""
     from cryptography import x509
 
     try:
@@ -95,7 +95,10 @@ def covers(known: str, name: str) -> bool:
 
 
 def read_pem(file: str, option: str) -> str:
-    """Read a local file; raises Exit where it cannot be read or holds no PEM."""
+    """Return a local file's text; raise Exit where it cannot be read or holds no PEM.
+
+    `option` is what the file was given by. The text ends with a newline.
+    """
     try:
         text = Path(file).expanduser().read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,7 @@
-"""files: see the move list."""
+"""The files of ours on the host, what each says, and whom a changed one concerns.
+
+Exit is raised where no bucket is configured, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def auth_config(settings: Settings, users: str, username: str, password: str = "") -> str:
-    """Render the file that MLFLOW_AUTH_CONFIG_PATH names; deploy takes the password away again.
+    """Return the text that MLFLOW_AUTH_CONFIG_PATH names; deploy takes the password away again.
 
     `users` is the address of the database of users.
     """
@@ -41,7 +44,7 @@ FIRST_WORKER_MB, MORE_WORKER_MB = 431, 190
 
 @dataclass(frozen=True)
 class File:
-    """One file of ours on the host."""
+    """One file of ours on the host; its mode as chmod takes it."""
 
     path: str
     mode: str
@@ -49,7 +52,7 @@ class File:
 
 
 def files(settings: Settings, facts: Facts) -> list[File]:
-    """Render every file of ours but the login's."""
+    """Return every file of ours but the login's, as the host should have it."""
     unit, root = settings.unit, facts.root
     common = {"unit": unit, "user": facts.user}
     return [
@@ -80,7 +83,7 @@ def files(settings: Settings, facts: Facts) -> list[File]:
 
 
 def start_script(settings: Settings, facts: Facts) -> File:
-    """Render what the unit runs."""
+    """Return what the unit runs. Whatever stands in it restarts MLflow when it changes."""
     return File(
         f"{facts.root}/start_mlflow_server.sh",
         "700",
@@ -101,7 +104,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
 
 
 def readying(settings: Settings, facts: Facts) -> Change:
-    """Build the change that has the next start wait for a switch, as former scripts did not.
+    """Return the change that has the next start wait for a switch, as former scripts did not.
 
     Every release understands the login's file that goes with it.
     """
@@ -117,7 +120,7 @@ def readying(settings: Settings, facts: Facts) -> Change:
 
 
 def auth_file(settings: Settings, facts: Facts) -> File:
-    """Render the login's file as it is once the first user exists: without a password."""
+    """Return the login's file as it is once the first user exists: without a password."""
     path = f"{facts.root}/.mlflow_auth_config"
     users = stores.current(settings, facts).users
     return File(path, "600", auth_config(settings, users, settings.username))
@@ -147,7 +150,11 @@ def workers(settings: Settings, facts: Facts) -> int:
 
 
 def deploy_digest(wanted: Sequence[File], facts: Facts) -> str:
-    """Digest what the last deep check covered: it holds until one of these changes."""
+    """Return a digest of what a deep check covers: the last one holds until one of these changes.
+
+    `wanted` are our files; the login's does not count, for it is among them only once there are
+    users.
+    """
     parts = [file.text for file in wanted if not file.path.endswith(".mlflow_auth_config")]
     return hashlib.sha256(
         repr((parts, facts.release, facts.credentials, facts.proved)).encode()
