@@ -34,6 +34,7 @@ def command(settings: Settings) -> str:
     """Spell the command that prints the facts of one environment on a host."""
     return sh(
         "bash", "-c", source("facts.sh"), "facts",
+        source("facts_sqlite.py"), source("facts_postgres.py"),
         settings.root_path, settings.unit, settings.port, settings.profile,
         *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
     )  # fmt: skip

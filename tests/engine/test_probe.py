@@ -29,6 +29,7 @@ from tasks.engine.facts import (
 from tasks.engine.login import Keys
 from tasks.engine.probe import command, guide_command, managed_files, parse, parts, with_guide
 from tasks.engine.settings import Settings
+from tasks.engine.templates import source
 
 
 def read(*lines: str) -> Facts:
@@ -149,7 +150,8 @@ def test_the_probe_names_what_to_look_at_and_quotes_it():
     words = shlex.split(command(settings))
     assert words[:2] == ["bash", "-c"]
     assert words[3:] == [
-        "facts", "~/m", "mlflow-server", "6000", "work",
+        "facts", source("facts_sqlite.py"), source("facts_postgres.py"),
+        "~/m", "mlflow-server", "6000", "work",
         *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
     ]  # fmt: skip
 

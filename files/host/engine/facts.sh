@@ -1,9 +1,9 @@
 # Read everything that tasks decide on, in one go, and change nothing.
-# Arguments: <root> <unit> <port> <profile> then the packages and files to look at, each list ended by "--". Prints key<TAB>value lines; a value that cannot be had is simply not printed.
+# Arguments: the texts of facts_sqlite.py and facts_postgres.py, <root> <unit> <port> <profile>, then the packages and files to look at, each list ended by "--". Prints key<TAB>value lines; a value that cannot be had is simply not printed.
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
-root=${1/#\~/$HOME} unit=$2 port=$3 profile=$4
-shift 4
+look_at_sqlite=$1 look_at_postgres=$2 root=${3/#\~/$HOME} unit=$4 port=$5 profile=$6
+shift 6
 packages=() files=()
 while [ "$1" != -- ]; do packages+=("$1"); shift; done
 shift
@@ -154,86 +154,11 @@ fi
 
 # Both databases are opened read-only: a probe never makes, migrates or repairs one.
 if command -v python3 >/dev/null; then
-  python3 - "$root" "${store:-}" "${auth_store:-}" <<'PYTHON'
-import os, sqlite3, sys
-
-def ask(name, key, query):
-    path = os.path.join(sys.argv[1], name)
-    if not os.path.exists(path):
-        return
-    try:
-        database = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=2)
-        print("%s\t%s" % (key, database.execute(query).fetchone()[0]))
-    except (sqlite3.Error, TypeError) as error:
-        print("%s_error\t%s" % (key, error))
-
-if not sys.argv[3]:
-    ask("basic_auth.db", "users", "select count(*) from users")
-if not sys.argv[2].startswith("postgres"):
-    ask("mlflow.db", "schema", "select version_num from alembic_version")
-    ask("mlflow.db", "runs", "select count(*) from runs")
-    ask("mlflow.db", "experiments", "select count(*) from experiments")
-    store = os.path.join(sys.argv[1], "mlflow.db")
-    parts = [part for part in (store, store + "-wal") if os.path.exists(part)]
-    if parts:
-        print("database_bytes\t%d" % sum(map(os.path.getsize, parts)))
-PYTHON
+  python3 -c "$look_at_sqlite" "$root" "${store:-}" "${auth_store:-}"
 fi
 if [[ ${store:-} = postgres* ]] && [ -x "$root/venv/bin/python" ]; then
   # Its variables are for this one program: a secret key is among them.
   # shellcheck source=/dev/null
-  (set -a; . "$root/server.env"; exec "$root/venv/bin/python" - "$root") <<'PYTHON'
-import os, sys
-try:
-    import psycopg2
-except ImportError as error:
-    print("schema_error\t%s" % error)
-    raise SystemExit
-QUESTIONS = {
-    "MLFLOW_BACKEND_STORE_URI": {
-        "schema": "select version_num from alembic_version",
-        "runs": "select count(*) from runs",
-        "experiments": "select count(*) from experiments",
-        "database_bytes": "select pg_database_size(current_database())",
-    },
-    "AUTH_STORE_URI": {"users": "select count(*) from users"},
-}
-def as_shared(base):
-    # What files/host/configure/share.py keeps there never leaves the host.
-    cursor = base.cursor()
-    cursor.execute("select to_regclass('remote_mlflow.shared') is not null")
-    if not cursor.fetchone()[0]:
-        return False
-    cursor.execute("select name, value from remote_mlflow.shared")
-    path = os.path.join(sys.argv[1], ".server-id")
-    own = open(path).read().strip() if os.path.exists(path) else None
-    key = os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY")
-    return dict(cursor.fetchall()) == {"secret_key": key, "server_id": own}
-
-for variable, questions in QUESTIONS.items():
-    uri = os.environ.get(variable)
-    if not uri:
-        continue
-    try:
-        # libpq reads such an address itself, options and all, but knows no driver's name.
-        base = psycopg2.connect(uri.replace("+psycopg2", "", 1), connect_timeout=3)
-        base.set_session(readonly=True, autocommit=True)
-        if variable == "AUTH_STORE_URI" and as_shared(base):
-            print("shared\tyes")
-        for key, question in questions.items():
-            cursor = base.cursor()
-            cursor.execute(question)
-            print("%s\t%s" % (key, cursor.fetchone()[0]))
-        base.close()
-    except psycopg2.errors.UndefinedTable:
-        base.close()
-    except psycopg2.Error as error:
-        said = str(error).strip().split("\n")[0]
-        # files/host/common/postgres.py closes what an upgrade or restore through another host replaced.
-        if "too many connections for database" in said:
-            cut_off = os.path.exists(os.path.join(sys.argv[1], ".closed"))
-            said = "closed by a task that was cut off" if cut_off else "closed"
-        print("%s_error\t%s" % (next(iter(questions)), said))
-PYTHON
+  (set -a; . "$root/server.env"; exec "$root/venv/bin/python" -c "$look_at_postgres" "$root")
 fi
 fact end yes
