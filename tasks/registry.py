@@ -93,7 +93,7 @@ def show(c: Host, model: str, json: bool = False) -> dict[str, Any]:
 
     Example: fab -H ec2 registry.show iris
     """
-    return dict(ask(c.server, "show", model))
+    return dict(ask(c.server, "show", model=model))
 
 
 def moment(text: str) -> str:
@@ -123,8 +123,10 @@ def promote(
     wanted, unwanted = aliases(alias, stage)
     if stage:
         c.server.say(f"stages are deprecated in MLflow; {in_aliases(wanted, unwanted)}")
-    words = ("point", model, version, ",".join(wanted), ",".join(unwanted))
-    done = change(c.server, "registry.promote", *words)
+    done = change(
+        c.server, "registry.promote", "point",
+        model=model, version=version, wanted=wanted, unwanted=unwanted,
+    )  # fmt: skip
     if not done["changed"]:
         c.server.say(f"registry.promote: nothing to change, {as_it_is(model, done, wanted)}")
         return
@@ -144,7 +146,7 @@ def demote(c: Host, model: str, alias: str = CHAMPION) -> None:
 
     Example: fab -H ec2 registry.demote iris --alias challenger
     """
-    done = change(c.server, "registry.demote", "demote", model, alias)
+    done = change(c.server, "registry.demote", "demote", model=model, alias=alias)
     if not done["changed"]:
         c.server.say(f"registry.demote: nothing to change, {model} has no alias {alias}")
         return
@@ -223,11 +225,11 @@ def copy(c: Host, model: str, version: str, to: str, name: str | None = None) ->
 def copy_to(source: Server, target: Server, model: str, version: str, name: str) -> None:
     """Copy a version to one server, unless it is there."""
     logins = credentials.required(source), login_there(target)
-    found = ask(source, "version", model, version)
+    found = ask(source, "version", model=model, version=version)
     (copied,) = found["versions"]
     origin = origin_of(source, model, copied, name)
     with named(target):
-        already = ask(target, "copy-of", name, origin["copied_from.id"], login=logins[1])
+        already = ask(target, "copy-of", logins[1], model=name, identity=origin["copied_from.id"])
     if already:
         source.say(
             f"registry.copy: nothing to change, version {copied['version']} of {model} is version "
@@ -244,7 +246,7 @@ def copy_to(source: Server, target: Server, model: str, version: str, name: str)
         },
     }  # fmt: skip
     with named(target):
-        number = change(target, "registry.copy", "register", login=logins[1], version=made)
+        number = change(target, "registry.copy", "register", logins[1], entry=made)
     source.say(
         f"✓ version {copied['version']} of {model} is version {number} of {name} on "
         f"{label(target)}: {done['files']} files, SHA-256 {done['sha256'][:12]}",

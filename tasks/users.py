@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from tasks.engine.change import Change
     from tasks.engine.server import Server
     from tasks.engine.task import Host
 
@@ -72,7 +73,7 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
     Example: fab -H ec2 users.list
     """
     server = c.server
-    step = asking(server, "list", {})
+    step = asking(server, "list")
     return list(serialised.loads(server.look("users.list", [step])[-1]))
 
 
@@ -89,8 +90,8 @@ def add(c: Host, name: str, admin: bool = False) -> None:
     """
     server = _deployed(c.server)
     with _new_password(server, _plain(name)) as login:
-        request = {"name": name, "password": login.password, "admin": admin}
-        _change(server, f"users.add {name}", "add", request)
+        step = asking(server, "add", name=name, password=login.password, admin=admin)
+        _change(server, f"users.add {name}", step)
     server.say(f"✓ added {name}{', an admin' if admin else ''}", "green")
     server.say(f"the login is in {paths.shown(file_of(server, name))}; in a shell: source it")
 
@@ -104,14 +105,14 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
     Example: fab -H ec2 users.remove alice
     """
     server = _deployed(c.server)
-    rows = serialised.loads(server.look("users.list", [asking(server, "list", {})])[-1])
+    rows = serialised.loads(server.look("users.list", [asking(server, "list")])[-1])
     grants = [spelt(grant) for row in rows if row["user"] == name for grant in row["grants"]]
     loses = f" It loses: {', '.join(grants)}." if grants else ""
     question = f"Remove {name} from {server.place}?"
     with _asking:
         if not server.confirm(question, yes, f"{name} can then log in no more.{loses}"):
             raise Exit("Nothing was changed.")
-    _change(server, f"users.remove {name}", "remove", {"name": name}, at_once=True)
+    _change(server, f"users.remove {name}", asking(server, "remove", name=name), at_once=True)
     for file in (file_of(server, name), _pending(server, name)):
         file.unlink(missing_ok=True)
     server.say(f"✓ removed {name}", "green")
@@ -130,8 +131,8 @@ def passwd(c: Host, name: str | None = None) -> None:
     own = credentials.required(server)
     user = name or own.username
     with _new_password(server, user) as login:
-        request = {"name": user, "password": login.password}
-        _change(server, f"users.passwd {user}", "passwd", request, at_once=True)
+        step = asking(server, "passwd", name=user, password=login.password)
+        _change(server, f"users.passwd {user}", step, at_once=True)
     server.say(f"✓ {user} has a new password", "green")
     if user == own.username:
         _keep(server, login)
@@ -198,8 +199,8 @@ def grant(c: Host, name: str, experiment: str, permission: str, model: bool = Fa
     """
     server = _deployed(c.server)
     wanted = _permission(permission)
-    request = {"name": name, "on": experiment, "model": model, "permission": wanted}
-    done = _change(server, f"users.grant {name}", "grant", request)
+    step = asking(server, "grant", name=name, on=experiment, model=model, permission=wanted)
+    done = _change(server, f"users.grant {name}", step)
     if done["former"] == wanted:
         server.say(f"users.grant: nothing to change, {name} has {wanted} on {done['on']}")
         return
@@ -223,8 +224,8 @@ def revoke(c: Host, name: str, experiment: str, model: bool = False) -> None:
     Example: fab -H ec2 users.revoke alice iris
     """
     server = _deployed(c.server)
-    request = {"name": name, "on": experiment, "model": model}
-    done = _change(server, f"users.revoke {name}", "revoke", request)
+    step = asking(server, "revoke", name=name, on=experiment, model=model)
+    done = _change(server, f"users.revoke {name}", step)
     if not done["revoked"]:
         server.say(f"users.revoke: nothing to change, {name} has no grant on {done['on']}")
         return
@@ -254,8 +255,8 @@ def import_(c: Host, file: str) -> None:
         user["password"] = passwords.get(user["name"]) or credentials.generated()
         console.protect(user["password"])
     _write_passwords(place, users)
-    request = {"users": users, "grants": grants}
-    done = _change(server, f"users.import {len(users)} users", "import", request)
+    step = asking(server, "import", users=users, grants=grants)
+    done = _change(server, f"users.import {len(users)} users", step)
     _write_passwords(place, [user for user in users if user["name"] in done["new"]])
     if done["there"]:
         server.say(f"there already, and left as they are: {', '.join(done['there'])}")
@@ -278,9 +279,9 @@ def _write_passwords(place: Path, users: list[dict[str, Any]]) -> None:
     credentials.write_privately(place, "\n".join(lines) + "\n")
 
 
-def _change(server: Server, task: str, action: str, request: Any, at_once: bool = False) -> Any:
+def _change(server: Server, task: str, step: Change, at_once: bool = False) -> Any:
     """Change something under the lock; `at_once` has workers forget what they remember of it."""
-    steps = [asking(server, action, request)]
+    steps = [step]
     if at_once and workers(server.settings, server.facts) > 1:
         steps.append(forgetting(server.settings))
     reports = server.apply(_one_line(task), steps, decided=False)

@@ -25,7 +25,7 @@ def test_an_audit_is_one_look_without_lock_or_login(capsys):
     found = module.audit(c)
     (run,) = c.recorder.runs
     assert "change.sh" not in run.files
-    assert json.loads(run.files["logins.json"]) == []
+    assert json.loads(run.files["look_at_requests.json"])["logins"] == []
     assert "patience=20" in run.steps
     assert {"writable-by-others", "vulnerable"} <= {row["key"] for row in found}
     out, err = capsys.readouterr()

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from host_side import HOST, program
+from host_side import program
 from invoke import Exit
 from stand_ins import Reply, Task, blank, context
 
@@ -18,6 +18,7 @@ from tasks import balancer
 from tasks.balancer import options
 from tasks.changes.balancer import Found, block, digest, installing, refuse_unreachable, row
 from tasks.engine.settings import Settings
+from tasks.engine.templates import source
 from tasks.laptop.tunnels import free_port
 
 SETTINGS = Settings(bucket="my-bucket", bind="0.0.0.0", balancer="10.0.1.10")
@@ -119,7 +120,8 @@ def test_servers_are_those_that_hosts_names(monkeypatch):
     c.config.hosts = ["web1"]
     monkeypatch.setattr(type(c.server.client), "target", lambda self, host: c.recorder.target)
     balancer.balancer(c)
-    assert "192.0.2.1:5000" in c.recorder.runs[0].steps
+    request = json.loads(c.recorder.runs[0].files["look_at_balancer.json"])
+    assert request == {"unit": "mlflow-server", "servers": ["192.0.2.1:5000"]}
 
 
 def test_without_servers_it_says_how_to_name_them():
@@ -213,12 +215,15 @@ def test_the_host_looks_at_its_part_and_asks_every_server(tmp_path, capsys):
     file = tmp_path / "haproxy.cfg"
     ours = block(SETTINGS, PLACES, "")
     file.write_text(f"global\n  daemon\n{ours}frontend theirs\n")
-    look = (HOST / "look_at_balancer.py").read_text().replace("/etc/haproxy/haproxy.cfg", str(file))
+    look = source("look_at_balancer.py").replace("/etc/haproxy/haproxy.cfg", str(file))
     (tmp_path / "look.py").write_text(look)
+    (tmp_path / "talk.py").write_text(source("talk.py"))
     with answering(200) as good, answering(404) as drained:
         nobody = f"127.0.0.1:{free_port()}"
-        words = ("mlflow-server", good, drained, nobody)
-        code, out = program(capsys, "look.py", *words, staged=tmp_path)
+        code, out = program(
+            capsys, "look.py", staged=tmp_path, unit="mlflow-server",
+            servers=[good, drained, nobody],
+        )  # fmt: skip
     assert code == 0
     found = Found(**json.loads(out.removeprefix("@report ")))
     assert found.block == ours

@@ -111,7 +111,7 @@ def test_half_a_pair_of_keys_on_the_host_is_an_error_that_names_the_profile():
 
 def test_keys_travel_as_a_file_and_never_in_a_script():
     writing, proving = aws_changes(IRELAND, installed(), replace(KEYS, token="hidden-token"))
-    assert json.loads(str(writing.files["aws.json"])) == {
+    assert json.loads(str(writing.files["write_aws.json"])) == {
         "profile": "default",
         "credentials": {
             "aws_access_key_id": "AKIA",
@@ -129,16 +129,17 @@ def test_new_keys_take_the_former_proof_away_before_the_new_one():
     writing, proving = aws_changes(SETTINGS, installed(), KEYS)
     assert 'rm -f "$root/.proved"' in writing.script
     stamp = proof(SETTINGS, KEYS.digest)
-    words = "my-bucket mlflow-artifacts '' ''"
-    assert proving.script.endswith(f'{words}\necho {stamp} > "$root/.proved"')
+    assert proving.script.endswith(f'prove_bucket.py"\necho {stamp} > "$root/.proved"')
 
 
-def test_the_proof_gets_region_and_endpoint_as_words():
+def test_the_proof_gets_region_and_endpoint_in_its_request():
     settings = Settings(bucket="my-bucket", region="eu-west-1", endpoint_url="http://m:9000/a&b")
     (*_, proving) = aws_changes(settings, installed(), None)
-    assert "prove_bucket.py\" my-bucket mlflow-artifacts eu-west-1 'http://m:9000/a&b'\n" in (
-        proving.script
-    )
+    assert json.loads(str(proving.files["prove_bucket.json"]))["place"] == {
+        "bucket": "my-bucket", "prefix": "mlflow-artifacts", "backup_prefix": "mlflow-backups",
+        "environment": "default", "region": "eu-west-1", "endpoint": "http://m:9000/a&b",
+    }  # fmt: skip
+    assert "a&b" not in proving.script
 
 
 @pytest.mark.parametrize(
@@ -402,7 +403,7 @@ def test_everything_is_sent_in_one_exec_without_a_secret_in_the_command():
         assert secret not in run.command
         assert secret not in run.steps
     assert f"admin_password = {LOGIN.password}" in run.files["auth_config"]
-    assert "hidden-key" in run.files["aws.json"]
+    assert "hidden-key" in run.files["write_aws.json"]
 
 
 def test_the_login_is_kept_before_it_is_sent():
@@ -424,7 +425,8 @@ def test_the_halves_do_their_half():
     c = new()
     configure_aws(c)
     assert set(c.recorder.changes[0].files) == {
-        *RUNNER, "write_aws.py", "aws.json", "bucket.py", "prove_bucket.py",
+        *RUNNER, "write_aws.py", "write_aws.json", "bucket.py", "prove_bucket.py",
+        "prove_bucket.json", "talk.py",
     }  # fmt: skip
     c = new()
     configure_auth(c)
@@ -484,4 +486,4 @@ def test_a_stopped_server_cannot_check_a_login_and_says_so(capsys):
 def test_keys_of_the_variables_reach_the_host():
     c = context(installed(), **{KEY_ID: "AKIA", KEY: "hidden-key"})
     configure_aws(c.handed(answers={gather_keys: gather_keys([c.server])["ec2"]}))
-    assert "hidden-key" in c.recorder.changes[0].files["aws.json"]
+    assert "hidden-key" in c.recorder.changes[0].files["write_aws.json"]

@@ -223,7 +223,7 @@ def test_only_files_that_differ_are_shipped():
     (change,) = changes(SETTINGS, differing(SITE), LOGIN)
     assert change.files["places"] == f"file0\t644\t{SITE}\n"
     assert set(change.files) == {
-        "places", "file0", "after", "deep_check.py", "tracking.py", "login.json",
+        "places", "file0", "after", "deep_check.py", "talk.py", "tracking.py", "login.json",
     }  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def test_a_login_can_be_checked_alone():
     assert change.script == (
         '"$root/venv/bin/python" "$here/deep_check.py" 5000 "$here/login.json"'
     )
-    assert set(change.files) == {"deep_check.py", "tracking.py", "login.json"}
+    assert set(change.files) == {"deep_check.py", "talk.py", "tracking.py", "login.json"}
 
 
 def test_every_file_that_is_shipped_is_looked_at_by_the_probe():

@@ -67,7 +67,8 @@ def test_the_look_is_one_exec_and_takes_the_logins_along_unseen(c):
     (run,) = c.recorder.runs
     assert "look.sh" in run.command
     assert "password" not in run.command.partition("remote-mlflow")[2]
-    sources = {login["source"]: login["password"] for login in json.loads(run.files["logins.json"])}
+    logins = json.loads(run.files["look_at_requests.json"])["logins"]
+    sources = {login["source"]: login["password"] for login in logins}
     assert sources == {
         "variables": "a-long-password",
         "copy": "the-password-of-the-copy",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import subprocess
-import sys
+import io
+import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from invoke import Exit
 from stand_ins import blank, context, deployed
 
 from tasks.changes.postgres import addresses, installing, moving, placed, refuse_unfit, served
-from tasks.engine import stores, templates
+from tasks.engine import stores
 from tasks.engine.facts import Unit
 from tasks.engine.settings import Settings
 from tasks.postgres import migrate, psql
@@ -107,28 +109,32 @@ def test_clients_are_addresses_or_networks(text):
 
 def test_a_password_travels_as_a_file_and_may_replace_another_only_where_it_is_known():
     change = installing(placed(SETTINGS), "ubuntu", ["10.0.1.5"], "hidden-word", known=False)
-    assert change.files["password"] == "hidden-word"
+    assert json.loads(str(change.files["scram.json"])) == {"password": "hidden-word"}
     assert "hidden-word" not in change.script
     assert "known=''" in change.script
     assert "known=yes" in installing(placed(SETTINGS), "u", ["10.0.1.5"], "p", known=True).script
 
 
-def scram(password: str, present: str, tmp_path) -> str:
-    file = tmp_path / "password"
-    file.write_text(password)
-    words = [sys.executable, str(templates.programs()["scram.py"]), str(file)]
-    return subprocess.run(words, input=present, text=True, capture_output=True).stdout.strip()
+@pytest.fixture
+def scram(run_program: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    def run(password: str, present: str) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO(present))
+        code, out = run_program("scram.py", password=password)
+        assert code == 0
+        return out.strip()
+
+    return run
 
 
-def test_postgresql_gets_only_what_it_checks_a_password_with(tmp_path):
-    made = scram("a password", "", tmp_path)
+def test_postgresql_gets_only_what_it_checks_a_password_with(scram):
+    made = scram("a password", "")
     assert "a password" not in made
     rounds, salt = made.removeprefix("SCRAM-SHA-256$").split("$")[0].split(":")
     salted = hashlib.pbkdf2_hmac("sha256", b"a password", base64.b64decode(salt), int(rounds))
     server_key = base64.b64encode(hmac.digest(salted, b"Server Key", "sha256")).decode()
     assert made.endswith(":" + server_key)
-    assert scram("a password", made, tmp_path) == "", "it fits already"
-    assert scram("another", made, tmp_path) not in ("", made)
+    assert scram("a password", made) == "", "it fits already"
+    assert scram("another", made) not in ("", made)
 
 
 # -- moving -----------------------------------------------------------------------------------

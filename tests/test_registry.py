@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-import runpy
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from host_side import program
 from invoke import Exit
 from stand_ins import SETTINGS, Recorder, Reply, Task, context, deployed
 
 from tasks import registry as module
-from tasks.engine import credentials, templates
+from tasks.engine import credentials
 from tasks.engine.login import Login
 from tasks.engine.server import Server
 from tasks.engine.settings import Settings
@@ -123,13 +121,10 @@ class Registry:
 
 
 class Program:
-    """files/host/registry/registry.py, staged as on a host, against a registry on loopback."""
+    """files/host/registry/registry.py against a registry on loopback."""
 
-    def __init__(self, folder: Path, registry: Registry, capsys: Any) -> None:
-        self.folder, self.capsys = folder, capsys
-        for name, text in templates.staged("registry.py").items():
-            (folder / name).write_text(str(text))
-        self.stage("login", {"username": LOGIN.username, "password": LOGIN.password})
+    def __init__(self, registry: Registry, capsys: Any) -> None:
+        self.capsys = capsys
         pair = base64.b64encode(f"{LOGIN.username}:{LOGIN.password}".encode()).decode()
 
         class Handler(BaseHTTPRequestHandler):
@@ -155,28 +150,16 @@ class Program:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def stage(self, name: str, value: Any) -> None:
-        (self.folder / f"{name}.json").write_text(json.dumps(value))
-
-    def __call__(self, *words: str) -> Any:
+    def __call__(self, action: str, password: str = LOGIN.password, **request: Any) -> Any:
         """Run it; return what it reports, or its one line of failure."""
-        argv, sys.argv = sys.argv, ["registry.py", str(self.server.server_port), *words]
-        former, code = sys.modules.pop("tracking", None), None
-        sys.path.insert(0, str(self.folder))
-        try:
-            runpy.run_path(str(self.folder / "registry.py"), run_name="__main__")
-        except SystemExit as end:
-            code = end.code
-        finally:
-            sys.argv = argv
-            sys.path.remove(str(self.folder))
-            sys.modules.pop("tracking", None)
-            if former:
-                sys.modules["tracking"] = former
-        assert code in (None, 1)
-        (line,) = self.capsys.readouterr().out.splitlines()
+        code, out = program(
+            self.capsys, "registry.py", port=self.server.server_port, action=action,
+            login={"username": LOGIN.username, "password": password}, **request,
+        )  # fmt: skip
+        (line,) = out.splitlines()
         word, _, text = line.partition(" ")
-        return text if word == "@fail" else json.loads(text)
+        assert code == (word == "@fail")
+        return text if code else json.loads(text)
 
 
 @pytest.fixture
@@ -185,11 +168,11 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def run(tmp_path: Path, registry: Registry, capsys: Any) -> Iterator[Program]:
-    program = Program(tmp_path, registry, capsys)
-    yield program
-    program.server.shutdown()
-    program.server.server_close()
+def run(registry: Registry, capsys: Any) -> Iterator[Program]:
+    running = Program(registry, capsys)
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
 
 
 def test_all_pages_of_models_are_listed(run, registry):
@@ -217,7 +200,7 @@ def test_an_empty_registry_is_an_empty_list(run):
 def test_all_pages_of_versions_are_shown_the_newest_first(run, registry, name):
     model = registry.add(name, versions=11, aliases={"b": "2", "a": "2"})
     model["versions"][1]["current_stage"] = "Production"
-    versions = run("show", name)["versions"]
+    versions = run("show", model=name)["versions"]
     assert [row["version"] for row in versions] == [str(number) for number in range(11, 0, -1)]
     assert versions[9] == {
         "version": "2",
@@ -236,24 +219,28 @@ def test_an_unknown_model_is_answered_with_the_nearest(run, registry):
     registry.add("other")
     registry.add("another")
     registry.add("iris")
-    for words in (("show", "irs"), ("point", "irs", "1", "champion", ""), ("demote", "irs", "a")):
-        assert run(*words).startswith("There is no model 'irs' (did you mean 'iris'?). Type ./fab")
-    assert run("show", "x").startswith("There is no model 'x'. Type ./fab registry.list")
+    for action in ("show", "point", "demote"):
+        said = run(action, model="irs", version="1", wanted=["champion"], alias="a")
+        assert said.startswith("There is no model 'irs' (did you mean 'iris'?). Type ./fab")
+    assert run("show", model="x").startswith("There is no model 'x'. Type ./fab registry.list")
 
 
 @pytest.mark.parametrize("version", ["9", "x", "latest"])
 def test_an_unknown_version_is_answered_with_those_there_are(run, registry, version):
     registry.add("iris", versions=3)
     because = f"There is no version {version} of iris. Name one of those there are: 3, 2, 1."
-    assert run("point", "iris", version, "champion", "") == because
-    assert run("version", "iris", version) == because
+    assert run("point", model="iris", version=version, wanted=["champion"]) == because
+    assert run("version", model="iris", version=version) == because
     registry.add("bare")
-    assert run("version", "bare", version) == "bare has no versions yet. Register one first."
+    assert (
+        run("version", model="bare", version=version)
+        == "bare has no versions yet. Register one first."
+    )
 
 
 def test_of_many_versions_the_newest_are_named(run, registry):
     registry.add("iris", versions=30)
-    assert run("version", "iris", "31").endswith(" 12, 11 and 10 older ones.")
+    assert run("version", model="iris", version="31").endswith(" 12, 11 and 10 older ones.")
 
 
 @pytest.mark.parametrize(
@@ -280,16 +267,18 @@ def test_of_many_versions_the_newest_are_named(run, registry):
         # Archived
         (
             {"champion": "2", "challenger": "2"},
-            ("2", "", "champion,challenger"),
+            ("2", "", "champion challenger"),
             {},
             {"champion": ["2", None], "challenger": ["2", None]},
         ),
-        ({"champion": "1"}, ("2", "", "champion,challenger"), {"champion": "1"}, {}),
+        ({"champion": "1"}, ("2", "", "champion challenger"), {"champion": "1"}, {}),
     ],
 )
 def test_aliases_point_where_they_are_told(run, registry, before, words, after, changed):
     model = registry.add("iris", versions=3, aliases=dict(before))
-    assert run("point", "iris", *words) == {"version": "2", "changed": changed}
+    assert run(
+        "point", model="iris", version=words[0], wanted=words[1].split(), unwanted=words[2].split()
+    ) == {"version": "2", "changed": changed}
     assert model["aliases"] == after
     if not changed:
         assert not [line for line in registry.requests if not line.startswith("GET")]
@@ -298,14 +287,14 @@ def test_aliases_point_where_they_are_told(run, registry, before, words, after, 
 def test_a_demotion_tells_which_version_had_the_alias(run, registry):
     model = registry.add("iris", versions=2, aliases={"champion": "2", "old": "1"})
     wanted = {"version": "2", "changed": {"champion": ["2", None]}}
-    assert run("demote", "iris", "champion") == wanted
+    assert run("demote", model="iris", alias="champion") == wanted
     assert model["aliases"] == {"old": "1"}
-    assert run("demote", "iris", "champion") == {"version": None, "changed": {}}
+    assert run("demote", model="iris", alias="champion") == {"version": None, "changed": {}}
 
 
 def test_an_alias_that_mlflow_refuses_is_named(run, registry):
     registry.add("iris", versions=1)
-    assert run("point", "iris", "1", "latest", "") == (
+    assert run("point", model="iris", version="1", wanted=["latest"]) == (
         "MLflow does not take 'latest' as an alias: 'latest' is reserved. Give another one, such "
         "as champion."
     )
@@ -313,14 +302,13 @@ def test_an_alias_that_mlflow_refuses_is_named(run, registry):
 
 def test_a_user_who_may_not_is_told_who_may(run, registry):
     registry.forbidden = True
-    said = run("demote", "iris", "champion")
+    said = run("demote", model="iris", alias="champion")
     assert said.startswith("The server does not let admin do that (Permission denied).")
     assert "docs/registry.md" in said
 
 
 def test_a_wrong_login_and_a_dead_server_are_one_line(run):
-    run.stage("login", {"username": "ann", "password": "wrong"})
-    assert run("list").startswith("The server refuses the password of ann.")
+    assert run("list", password="wrong").startswith("The server refuses the password of admin.")
     run.server.shutdown()
     run.server.server_close()
     assert run("list").startswith("The server does not answer: ")
@@ -337,20 +325,18 @@ def test_a_copy_is_registered_once_with_its_model_and_tags(run, registry):
             "tags": {"copied_from.id": "abc", "k": "v"},
         },
     }
-    assert run("copy-of", "iris", "abc") is None
-    run.stage("version", wanted)
-    assert run("register") == "1"
-    assert run("register") == "1"
-    assert run("copy-of", "iris", "abc") == "1"
-    assert run("copy-of", "iris", "other") is None
+    assert run("copy-of", model="iris", identity="abc") is None
+    assert run("register", entry=wanted) == "1"
+    assert run("register", entry=wanted) == "1"
+    assert run("copy-of", model="iris", identity="abc") == "1"
+    assert run("copy-of", model="iris", identity="other") is None
     model = registry.models["iris"]
     assert (model["description"], model["tags"]) == ("of flowers", {"team": "a"})
     (version,) = model["versions"]
     assert version["source"] == "mlflow-artifacts:/7/r/artifacts/model"
     assert version["tags"][1] == {"key": "k", "value": "v"}
     wanted["version"]["tags"]["copied_from.id"] = "def"
-    run.stage("version", wanted)
-    assert run("register") == "2"
+    assert run("register", entry=wanted) == "2"
 
 
 # -- looking -----------------------------------------------------------------------------------
@@ -389,12 +375,13 @@ def test_a_look_is_one_exec_without_the_password_in_it():
     c = ready([MODEL])
     assert list_(c) == [MODEL]
     (run,) = c.recorder.runs
-    assert set(run.files) == {
-        "look.sh", "words.sh", "steps.sh", "registry.py", "tracking.py", "login.json"
-    }  # fmt: skip
-    assert run.steps.splitlines()[-1] == ('"$root/venv/bin/python" "$here/registry.py" 5000 list')
+    assert {"look.sh", "registry.py", "tracking.py"} <= set(run.files)
+    assert run.steps.splitlines()[-1] == '"$root/venv/bin/python" "$here/registry.py"'
     assert LOGIN.password not in run.command + run.steps
-    assert json.loads(run.files["login.json"])["password"] == LOGIN.password
+    assert json.loads(run.files["registry.json"]) == {
+        "port": 5000, "action": "list",
+        "login": {"username": LOGIN.username, "password": LOGIN.password},
+    }  # fmt: skip
 
 
 def test_the_table_has_all_hosts(capsys):
@@ -427,10 +414,19 @@ def test_a_model_is_shown_with_its_versions(capsys):
     assert "no versions yet" in capsys.readouterr().out
 
 
-def test_names_are_quoted_for_the_host():
+def request_of(run: Any) -> dict[str, Any]:
+    """Read what the registry is asked, without whom it asks as."""
+    request = json.loads(run.files["registry.json"])
+    del request["login"]
+    return request
+
+
+def test_names_are_in_no_command_of_the_host_s():
     c = ready(MODEL | {"versions": []})
     show(c, "it's $(x)")
-    assert c.recorder.runs[0].steps.rstrip().endswith("""5000 show 'it'"'"'s $(x)'""")
+    (run,) = c.recorder.runs
+    assert request_of(run) == {"port": 5000, "action": "show", "model": "it's $(x)"}
+    assert "$(x)" not in run.steps + run.command
 
 
 def test_without_a_login_it_says_how_to_give_one():
@@ -485,7 +481,10 @@ def test_a_promotion_says_what_was_before_and_how_to_take_it_back(capsys):
     c = ready({"version": "2", "changed": {"champion": ["1", "2"]}})
     promote(c, "iris", "2")
     (run,) = c.recorder.changes
-    assert run.steps.rstrip().endswith("registry.py\" 5000 point iris 2 champion ''")
+    assert request_of(run) == {
+        "port": 5000, "action": "point",
+        "model": "iris", "version": "2", "wanted": ["champion"], "unwanted": [],
+    }  # fmt: skip
     assert " registry.promote -" in run.command
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "✓ champion points at version 2 of iris (before: version 1)",
@@ -526,7 +525,9 @@ def test_nothing_to_change_is_said(capsys):
 def test_a_demotion_says_which_version_had_it(capsys):
     c = ready({"version": "2", "changed": {"champion": ["2", None]}})
     demote(c, "iris")
-    assert c.recorder.changes[0].steps.rstrip().endswith("5000 demote iris champion")
+    assert request_of(c.recorder.changes[0]) == {
+        "port": 5000, "action": "demote", "model": "iris", "alias": "champion"
+    }  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "✓ champion no longer points at version 2 of iris",
         "  models:/iris@champion cannot be loaded until it is set again",
@@ -644,14 +645,15 @@ def test_a_copy_carries_the_files_then_registers_them_with_where_they_came_from(
     assert transfer.errand["run_name"] == "iris/2 from default (ec2)"
     assert "another horse battery" not in transfer.environment.values()
     asking, registering = others["ec2"].connection.runs
-    assert " 5002 copy-of iris " in asking.steps
     assert " registry.copy -" in registering.command
-    wanted = json.loads(registering.files["version.json"])
+    wanted = request_of(registering)["entry"]
     assert wanted["model"] == {
         "name": "iris", "description": MODEL["description"], "tags": MODEL["tags"]
     }  # fmt: skip
     identity = wanted["version"]["tags"].pop("copied_from.id")
-    assert asking.steps.rstrip().endswith(identity)
+    assert request_of(asking) == {
+        "port": 5002, "action": "copy-of", "model": "iris", "identity": identity
+    }  # fmt: skip
     assert wanted["version"] == {
         "source": "mlflow-artifacts:/9/r2/artifacts/model",
         "run_id": "r2",

@@ -28,8 +28,14 @@ def c() -> Task:
     return c
 
 
+def asked(c: Task) -> Any:
+    return json.loads(c.recorder.changes[-1].files["users.json"])
+
+
 def sent(c: Task) -> Any:
-    return json.loads(c.recorder.changes[-1].files["request.json"])
+    """Read what the last change asks for, beside where and as whom."""
+    beside = ("port", "login", "action")
+    return {key: value for key, value in asked(c).items() if key not in beside}
 
 
 def said(c: Task, **answer: Any) -> None:
@@ -126,8 +132,7 @@ def test_one_s_own_new_password_is_kept_everywhere_and_the_old_one_proves_it(c):
     c.recorder.replies = [DONE]
     users.passwd(c)
     new = sent(c)["password"]
-    login = json.loads(c.recorder.changes[0].files["login.json"])
-    assert login == {"username": "admin", "password": OWN.password}
+    assert asked(c)["login"] == {"username": "admin", "password": OWN.password}
     assert credentials.kept(c.server) == credentials.mlflow_file() == Login("admin", new)
     assert not users.file_of(c.server, "admin").exists()
 
@@ -153,8 +158,8 @@ def test_a_lost_password_needs_no_login(capsys):
     (change,) = c.recorder.changes
     kept = credentials.kept(c.server)
     assert kept
-    assert json.loads(change.files["password.json"]) == kept.password
-    assert json.loads(change.files["login.json"])["password"] == kept.password
+    assert json.loads(change.files["reset_admin.json"])["password"] == kept.password
+    assert asked(c)["login"]["password"] == kept.password
     assert kept.password not in change.steps
     assert "users.reset-admin admin" in change.command
     assert "✓ admin has a new password" in capsys.readouterr().out
@@ -166,7 +171,8 @@ def test_a_server_that_runs_is_told_to_forget_the_lost_one():
     users.reset_admin(c, yes=True)
     steps = c.recorder.changes[0].steps
     assert "systemctl is-active --quiet mlflow-server.service" in steps
-    assert 'users.py" 5000 forget' in steps
+    assert 'python3 "$here/users.py"' in steps
+    assert asked(c)["action"] == "forget"
 
 
 def test_an_admin_that_had_to_be_made_is_said(capsys):

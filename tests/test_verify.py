@@ -117,7 +117,9 @@ def failure(c: Task) -> str:
 def test_a_good_trial_is_verified_and_cleaned_up_in_one_exec(c, trial, capsys):
     module.verify(c)
     (run,) = c.recorder.runs
-    assert 'clean_trial.py" my-bucket mlflow-artifacts \'\' 7 m-1 "$root"' in run.steps
+    request = json.loads(run.files["clean_trial.json"])
+    assert (request["experiment"], request["model"]) == ("7", "m-1")
+    assert request["place"]["prefix"] == "mlflow-artifacts"
     assert "prove_bucket.py" in run.steps
     out = capsys.readouterr().out
     assert "trained" in out
@@ -145,7 +147,8 @@ def test_a_failed_trial_is_cleaned_up_all_the_same(c, trial):
         "ec2 fails the trial: the model that came back predicts something else. "
         "See its side: ./fab logs"
     )
-    assert " 7 m-1 " in c.recorder.changes[0].steps
+    request = json.loads(c.recorder.changes[0].files["clean_trial.json"])
+    assert (request["experiment"], request["model"]) == ("7", "m-1")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from invoke import Exit
 
 from tasks.changes.site import LOOPBACK
 from tasks.engine.change import Change
-from tasks.engine.shell import sh
-from tasks.engine.templates import render, source, staged
+from tasks.engine.templates import render, requested, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,8 +75,8 @@ def required_name(settings: Settings) -> str:
 
 def look(server: Server, places: Sequence[str]) -> Found:
     """Return how balancer and servers stand, seen in one exec."""
-    name, words = "look_at_balancer.py", sh(server.settings.unit, *places)
-    step = Change("look", f'python3 "$here/{name}" {words}', staged(name))
+    files = requested("look_at_balancer.py", unit=server.settings.unit, servers=list(places))
+    step = Change("look", 'python3 "$here/look_at_balancer.py"', files)
     return Found(**serialised.loads(server.look("balancer", [step])[-1]))
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.changes.releases import python_of
-from tasks.changes.surroundings import aws_profile_script
+from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine import login
 from tasks.engine.change import Change
-from tasks.engine.shell import sh
-from tasks.engine.templates import source, staged
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -43,16 +41,12 @@ def aws_changes(
             "type configure again."
         )
     if new_keys or new_config:
-        profile = {
-            "profile": settings.profile,
-            "credentials": keys.profile() if keys and new_keys else {},
-            "config": wanted if new_config else {},
-        }
-        script = f'python3 "$here/write_aws.py" "$here/aws.json"\n{UNPROVE}'
-        files = {
-            "write_aws.py": source("write_aws.py"),
-            "aws.json": json.dumps(profile),
-        }
+        script = f'python3 "$here/write_aws.py"\n{UNPROVE}'
+        files = requested(
+            "write_aws.py", profile=settings.profile,
+            credentials=keys.profile() if keys and new_keys else {},
+            config=wanted if new_config else {},
+        )  # fmt: skip
         names = " and ".join(
             name for name, new in (("credentials", new_keys), ("config", new_config)) if new
         )
@@ -70,20 +64,15 @@ UNPROVE = 'rm -f "$root/.proved"'
 
 def proving(settings: Settings, stamp: str, python: str = '"$root/venv/bin/python"') -> Change:
     """Prove from the host that the bucket can be listed, written, read and deleted from."""
-    bucket = settings.require_bucket()
-    command = sh(
-        "python", bucket, settings.artifact_prefix, settings.region or "",
-        settings.endpoint_url or "",
-    ).removeprefix("python ")  # fmt: skip
     script = (
         f"{aws_profile_script(settings)}\n"
-        f'{python} "$here/prove_bucket.py" {command}\n'
+        f'{python} "$here/prove_bucket.py"\n'
         f'echo {stamp} > "$root/.proved"'
     )
     return Change(
-        f"prove access to s3://{bucket}/{settings.artifact_prefix}/",
+        f"prove access to s3://{settings.require_bucket()}/{settings.artifact_prefix}/",
         script,
-        staged("prove_bucket.py"),
+        requested("prove_bucket.py", place=place(settings)),
     )
 
 

@@ -75,7 +75,7 @@ def share_changes(settings: Settings, facts: Facts) -> list[Change]:
     if facts.shared or not stores.current(settings, facts).apart:
         return []
     python = python_of(settings, facts)
-    script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" "$root")'
+    script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" root="$root")'
     files = staged("share.py")
     files["stores"] = stores.lines(stores.current(settings, facts), facts.root)
     what = "agree on secret key and id with the database's other servers"

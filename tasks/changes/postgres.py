@@ -16,7 +16,7 @@ from tasks.changes.switch import switching
 from tasks.engine import stores
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import source, staged
+from tasks.engine.templates import requested, source
 
 if TYPE_CHECKING:
     from typing import Any
@@ -53,13 +53,11 @@ def moving(
     files = proofs.deep_check() | {
         "stores": stores.lines(named, facts.root),
         "auth": files_changes.auth_file(settings, after).text,
-        **staged("move_store.py"),
+        **requested("move_store.py", tracking=named.tracking, users=named.users),
     }
-    words = {"tracking": named.tracking, "users": named.users}
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} current={facts.release}",
-            *(f"{name}={sh(value)}" for name, value in words.items()),
             f'python="$root/venv/bin/python" well={files_changes.deploy_digest(wanted, after)}',
             f"login={proofs.stage_login(files, login)}",
             switching(),
@@ -120,9 +118,7 @@ def installing(
             source("install_postgres.sh"),
         )
     )  # fmt: skip
-    files: dict[str, str | bytes] = {"scram.py": source("scram.py")}
-    if password:
-        files["password"] = password
+    files = requested("scram.py", password=password) if password else {}
     return Change(f"make PostgreSQL serve {named.database}", script, files)
 
 

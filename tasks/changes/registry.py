@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as serialised
 from typing import TYPE_CHECKING
 
 from tasks.changes.presence import ABSENT
-from tasks.changes.proofs import stage_login
 from tasks.engine import credentials
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import staged
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
     from typing import Any
 
     from tasks.engine.login import Login
     from tasks.engine.server import Server
-    from tasks.engine.settings import Settings
 
 
-def ask(server: Server, *words: str, login: Login | None = None) -> Any:
+def ask(server: Server, action: str, login: Login | None = None, **request: Any) -> Any:
     """Ask the registry something, in one exec; the host's side says what is wrong."""
+    step = calling(server, action, login, **request)
+    return serialised.loads(server.look(f"registry.{action}", [step])[-1])
+
+
+def calling(server: Server, action: str, login: Login | None, **request: Any) -> Change:
+    """Build the step that runs files/host/registry/registry.py, with what the action needs.
+
+    Raises Exit where no login of the server's is known.
+    """
     login = login or credentials.required(server)
-    step = calling(server.settings, login, server.name, *words)
-    return serialised.loads(server.look(f"registry.{words[0]}", [step])[-1])
-
-
-def calling(settings: Settings, login: Login, host: str, *words: str, **files: Any) -> Change:
-    """Build the step that runs files/host/registry/registry.py, with more JSON files beside it."""
-    staged_files = staged("registry.py")
-    stage_login(staged_files, login)
-    staged_files |= {f"{name}.json": serialised.dumps(value) for name, value in files.items()}
+    files = requested(
+        "registry.py", port=server.settings.port, login=dataclasses.asdict(login), action=action,
+        **request,
+    )  # fmt: skip
     script = "\n".join(
         (
-            f'[ -x "$root/venv/bin/python" ] || fail {sh(ABSENT.format(host=host))}',
-            f'"$root/venv/bin/python" "$here/registry.py" {sh(settings.port, *words)}',
+            f'[ -x "$root/venv/bin/python" ] || fail {sh(ABSENT.format(host=server.name))}',
+            '"$root/venv/bin/python" "$here/registry.py"',
         )
     )
-    return Change("ask the registry", script, staged_files, announce=False)
+    return Change("ask the registry", script, files, announce=False)
 
 
-def change(server: Server, task: str, *words: str, login: Login | None = None, **files: Any) -> Any:
+def change(
+    server: Server, task: str, action: str, login: Login | None = None, **request: Any
+) -> Any:
     """Change the registry, under the lock: the host itself looks before it changes something."""
-    login = login or credentials.required(server)
-    step = calling(server.settings, login, server.name, *words, **files)
+    step = calling(server, action, login, **request)
     return serialised.loads(server.apply(task, [step], decided=False)[-1])
 
 

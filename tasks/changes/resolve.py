@@ -10,8 +10,7 @@ from invoke import Exit
 
 from tasks.changes.releases import named, shipped, version_of
 from tasks.engine.change import Change
-from tasks.engine.shell import sh
-from tasks.engine.templates import source
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
     from tasks.engine.server import Server
@@ -39,6 +38,6 @@ def resolved(server: Server, version: str) -> str:
     """Have the host lock a version's packages as they were at its release."""
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)+(rc[0-9]+)?", version):
         raise Exit(f"{version!r} is no MLflow version. Name one such as 3.16.0.")
-    script = f'python3 "$here/resolve_release.py" "$root" {sh(version)}'
-    look = Change("resolve", script, {"resolve_release.py": source("resolve_release.py")})
+    script = 'python3 "$here/resolve_release.py" root="$root"'
+    look = Change("resolve", script, requested("resolve_release.py", version=version))
     return str(json.loads(server.look("upgrade", [look], RESOLVE_TIMEOUT)[-1])["lock"])

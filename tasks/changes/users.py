@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json as serialised
-from dataclasses import replace
+import dataclasses
 from typing import TYPE_CHECKING
 
-from tasks.changes.proofs import stage_login
 from tasks.changes.service import awaiting
 from tasks.engine import credentials, shell
 from tasks.engine.change import Change
-from tasks.engine.shell import sh
-from tasks.engine.templates import source, staged
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,15 +23,12 @@ def resetting(server: Server, login: Login) -> Change:
 
     A server that lost that database under it holds on to the deleted file: it is restarted.
     """
-    files: dict[str, str | bytes] = {
-        "reset_admin.py": source("reset_admin.py"),
-        "password.json": serialised.dumps(login.password),
-    }
+    files = requested("reset_admin.py", name=login.username, password=login.password)
     service = f"{server.settings.unit}.service"
     script = "\n".join(
         (
             'gone=no; [ -e "$root/basic_auth.db" ] || gone=yes',
-            f'"$root/venv/bin/python" "$here/reset_admin.py" "$root" {sh(login.username)}',
+            '"$root/venv/bin/python" "$here/reset_admin.py" root="$root"',
             f"if [ $gone = yes ] && systemctl is-active --quiet {service}; then",
             awaiting(server.settings, shell.restart(service)),
             "fi",
@@ -48,20 +42,24 @@ def forgetting_one(server: Server, login: Login) -> Change:
 
     A stopped server remembers none, and must not be woken.
     """
-    step = asking(server, "forget", {"name": login.username}, login)
+    step = asking(server, "forget", login, name=login.username)
     script = (
         f"if systemctl is-active --quiet {server.settings.unit}.service; then\n{step.script}\nfi"
     )
-    return replace(step, script=script)
+    return dataclasses.replace(step, script=script)
 
 
-def asking(server: Server, action: str, request: Any, login: Login | None = None) -> Change:
-    """Build the step that runs files/host/users/users.py on the host."""
-    files = staged("users.py")
-    stage_login(files, login or credentials.required(server))
-    files["request.json"] = serialised.dumps(request)
-    return Change("ask for users", f'python3 "$here/users.py" {server.settings.port} {action}',
-                  files, announce=False)  # fmt: skip
+def asking(server: Server, action: str, login: Login | None = None, **request: Any) -> Change:
+    """Build the step that runs files/host/users/users.py on the host, with what the action needs.
+
+    Raises Exit where no login of the server's is known.
+    """
+    login = login or credentials.required(server)
+    files = requested(
+        "users.py", port=server.settings.port, login=dataclasses.asdict(login), action=action,
+        **request,
+    )  # fmt: skip
+    return Change("ask for users", 'python3 "$here/users.py"', files, announce=False)
 
 
 def forgetting(settings: Settings) -> Change:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.changes.bucket import proof, proving
-from tasks.changes.surroundings import aws_profile_script
+from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
-from tasks.engine.shell import sh
-from tasks.engine.templates import staged
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
     from tasks.engine.server import Server
@@ -22,16 +21,15 @@ def proof_again(server: Server) -> Change:
 
 def _cleaning(server: Server, made: dict[str, str]) -> Change:
     settings = server.settings
-    arguments = sh(
-        settings.require_bucket(), settings.artifact_prefix, settings.endpoint_url or "",
-        made.get("experiment", ""), made.get("model", ""),
-    )  # fmt: skip
     script = "\n".join(
         (
             aws_profile_script(settings),
             'set -a; . "$root/server.env"; set +a',
-            f'"$root/venv/bin/python" "$here/clean_trial.py" {arguments} "$root"',
+            '"$root/venv/bin/python" "$here/clean_trial.py" root="$root"',
         )
     )
-    files = staged("clean_trial.py")
+    files = requested(
+        "clean_trial.py", place=place(settings),
+        experiment=made.get("experiment", ""), model=made.get("model", ""),
+    )  # fmt: skip
     return Change("look for the objects in the bucket, and remove what was made", script, files)

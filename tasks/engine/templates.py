@@ -72,7 +72,7 @@ def staged(*names: str) -> dict[str, str | bytes]:
     return files
 
 
-def requested(name: str, **request: Any) -> dict[str, str | bytes]:
+def requested(name: str, /, **request: Any) -> dict[str, str | bytes]:
     """Return a program of the host's, what it imports, and its request: one JSON file beside it.
 
     Whatever only the host knows, the script gives the program as words, such as `root="$root"`; see

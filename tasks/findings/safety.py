@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.engine.change import Change
-from tasks.engine.templates import source, staged
+from tasks.engine.templates import requested, source, staged
 from tasks.findings.reports import Reports
 
 if TYPE_CHECKING:
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.settings import Settings
 
-PROGRAMS = (
-    "audit_secrets.py", "audit_passwords.py", "audit_users.py", "all_users.py", "databases.py",
-    "postgres.py",
-)  # fmt: skip
+PASSWORDS = 8  # seconds that trying passwords may take
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,8 @@ class Audited:
 
 def auditing(settings: Settings) -> Change:
     """Build the look that follows that of `doctor` in the same exec."""
-    files = staged(*PROGRAMS)
+    files = staged("audit_secrets.py", "audit_users.py")
+    files |= requested("audit_passwords.py", patience=PASSWORDS)
     return Change("audit", f"unit={settings.unit}\n{source('audit.sh')}", files)
 
 
@@ -65,7 +64,7 @@ def parse(reports: Sequence[str]) -> Audited:
         keys=tuple(_key(line) for line in found.all("key")),
         exposures=dict(_exposure(line) for line in found.all("exposure")),
         loose=tuple(found.all("loose")),
-        secrets=tuple(dict.fromkeys(found.all("secret"))),
+        secrets=tuple(dict.fromkeys(map(json.loads, found.all("secret")))),
         packages=dict(_package(line) for line in found.all("package")),
         weak=tuple(passwords.get("weak", ())),
         unseen=tuple(users.get("unseen", ())),

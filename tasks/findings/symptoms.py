@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tasks.changes.surroundings import aws_profile_script
+from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
 from tasks.engine.facts import listeners
 from tasks.engine.shell import sh, then
-from tasks.engine.templates import source, staged
+from tasks.engine.templates import requested, source, staged
 from tasks.findings.reports import Reports
 
 if TYPE_CHECKING:
@@ -22,15 +22,7 @@ if TYPE_CHECKING:
 
 # Seconds: the whole has to answer within five.
 PATIENCE = 4
-
-PROGRAMS = (
-    "look_at_bucket.py",
-    "bucket.py",
-    "look_at_databases.py",
-    "databases.py",
-    "look_at_requests.py",
-    "tracking.py",
-)
+DATABASES = 2.5  # of these, for checking the databases and trying passwords
 
 
 @dataclass(frozen=True)
@@ -114,11 +106,7 @@ def looking(
 
     `patience` is how many seconds each of its parts, which run side by side, may take.
     """
-    at_bucket = sh(
-        "look_at_bucket", settings.bucket or "", settings.artifact_prefix, settings.region or "",
-        settings.endpoint_url or "", settings.backup_prefix, settings.label,
-    )  # fmt: skip
-    asking = then(aws_profile_script(settings), at_bucket)
+    asking = then(aws_profile_script(settings), "look_at_bucket")
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",
@@ -131,8 +119,12 @@ def looking(
             source("symptoms.sh"),
         )
     )
-    files = staged(*PROGRAMS)
-    return Change("look for what is wrong", script, files | {"logins.json": json.dumps(logins)})
+    files = staged("look_at_environment.py")
+    files |= requested("look_at_databases.py", patience=DATABASES)
+    files |= requested("look_at_requests.py", port=settings.port, logins=list(logins))
+    if settings.bucket:
+        files |= requested("look_at_bucket.py", place=place(settings))
+    return Change("look for what is wrong", script, files)
 
 
 def parse(reports: Sequence[str]) -> Symptoms:

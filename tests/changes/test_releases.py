@@ -57,8 +57,8 @@ def test_another_version_is_resolved_on_the_host():
     assert lock == "mlflow==3.15.0"
     assert release == f"3.15.0-{change_engine.digest(lock)}"
     (run,) = c.recorder.runs
-    assert set(run.files) == {"look.sh", "words.sh", "steps.sh", "resolve_release.py"}
-    assert '"$root" 3.15.0\n' in run.steps
+    assert {"look.sh", "resolve_release.py"} <= set(run.files)
+    assert json.loads(run.files["resolve_release.json"]) == {"version": "3.15.0"}
 
 
 @pytest.mark.parametrize("version", ["3", "latest", "3.15.0; reboot", "3.15.0-x", ""])
@@ -171,7 +171,7 @@ def resolve(tmp_path: Path, index: Index, run_program: Any) -> Callable[..., tup
         program.write_text(f'#!/bin/bash\necho "$*" > {tmp_path}/words\n'
                            f"cat > {tmp_path}/wanted\n{uv}\n")  # fmt: skip
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        return run_program("resolve_release.py", tmp_path, version)
+        return run_program("resolve_release.py", f"root={tmp_path}", version=version)
 
     return run
 

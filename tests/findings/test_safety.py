@@ -191,8 +191,8 @@ key\t600 root /etc/a key
 exposure\t1.1 mlflow-server.service
 exposure\t mlflow-server-backup.service
 loose\t/x
-secret\tthe AWS secret key in /tmp/x
-secret\tthe AWS secret key in /tmp/x
+secret\t"the AWS secret key in /tmp/x"
+secret\t"the AWS secret key in /tmp/x"
 package\tmlflow-3.17.2
 package\tMarkup_Safe-2.0
 passwords\t{"weak": ["ann"], "tried": 2, "of": 3}

@@ -97,13 +97,16 @@ def test_the_scarcer_of_room_and_inodes_counts():
 def test_logins_travel_as_a_file_and_never_in_the_script():
     logins = [{"source": "copy", "username": "admin", "password": "a-secret-password"}]
     change = looking(Settings(bucket="my-bucket", environment="staging", port=5005), logins)
-    assert json.loads(change.files["logins.json"]) == logins
+    request = json.loads(change.files["look_at_requests.json"])
+    assert request == {"port": 5005, "logins": logins}
     assert "a-secret-password" not in change.script
     first, bucket, profile = change.script.splitlines()[:3]
     assert first == "unit=mlflow-server-staging port=5005 name=''"
-    assert bucket.endswith(
-        "look_at_bucket my-bucket mlflow-artifacts-staging '' '' mlflow-backups staging; }"
-    )
+    assert bucket.endswith("look_at_bucket; }")
+    assert json.loads(change.files["look_at_bucket.json"])["place"] == {
+        "bucket": "my-bucket", "prefix": "mlflow-artifacts-staging", "region": "", "endpoint": "",
+        "backup_prefix": "mlflow-backups", "environment": "staging",
+    }  # fmt: skip
     assert profile == "profile="
 
 

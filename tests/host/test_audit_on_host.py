@@ -30,10 +30,10 @@ def home_of_secrets(home: Path, root: Path) -> Path:
 
 
 def found(run_program: Program, root: Path) -> list[str]:
-    code, out = run_program("audit_secrets.py", root, "mlflow-server")
+    code, out = run_program("audit_secrets.py", root=root, unit="mlflow-server")
     assert code == 0
     assert not [word for word in (SECRET, "a-key-of-flask", "a-word-of-ann") if word in out]
-    lines = [line.partition("\t")[2] for line in out.splitlines()]
+    lines = [told(line) for line in out.splitlines()]
     # Whatever else lies in this machine's /tmp and /etc is not the matter here.
     return [line for line in lines if str(root.parent) in line]
 
@@ -83,14 +83,14 @@ def told(out: str) -> Any:
 
 def test_passwords_that_are_guessed_first_are_found_for_every_user(run_program, root):
     users(root, ann="mlflow123456", bob="bob1234", cid="a-quite-different-one", dot="dotdot")
-    code, out = run_program("audit_passwords.py", root, 5)
+    code, out = run_program("audit_passwords.py", root=root, patience=5)
     assert (code, told(out)) == (0, {"weak": ["ann", "bob", "dot"], "tried": 4, "of": 4})
     assert "mlflow123456" not in out
 
 
 def test_many_users_are_tried_for_as_long_as_there_is_time(run_program, root):
     users(root, ann="mlflow123456")
-    assert told(run_program("audit_passwords.py", root, -1)[1]) == {
+    assert told(run_program("audit_passwords.py", root=root, patience=-1)[1]) == {
         "weak": [], "tried": 0, "of": 1,
     }  # fmt: skip
 
@@ -100,5 +100,5 @@ def test_users_that_the_logs_do_not_know_are_unseen(run_program, root, monkeypat
     when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(time.time() - 20.5 * 86400))
     log = f'127.0.0.1 - ann [{when}] "GET /"\nnonsense\n127.0.0.1 - - [not a time] "GET /"\n'
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(log.encode())))
-    code, out = run_program("audit_users.py", root)
+    code, out = run_program("audit_users.py", root=root)
     assert (code, told(out)) == (0, {"days": 20, "unseen": ["bob"]})

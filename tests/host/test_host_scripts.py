@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import HOST, Machine, Quiet, Store, execute, program
+from host_side import HOST, Machine, Quiet, Store, execute, place_in, program
 from werkzeug.serving import make_server
 
-from tasks.engine import templates
 from tasks.engine.change import Change, bundle
 from tasks.engine.login import Keys
 from tasks.engine.templates import source
@@ -249,17 +248,12 @@ def test_a_server_env_that_lost_its_key_gets_one_and_keeps_the_rest(machine):
 
 
 @pytest.fixture
-def write_aws(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., None]:
+def write_aws(home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
     def write(
         credentials: dict[str, str], config: dict[str, str], profile: str = "default"
     ) -> None:
-        file = tmp_path / "aws.json"
-        file.write_text(
-            json.dumps({"profile": profile, "credentials": credentials, "config": config})
-        )
-        assert program(capsys, "write_aws.py", str(file)) == (0, "")
+        request = {"profile": profile, "credentials": credentials, "config": config}
+        assert program(capsys, "write_aws.py", **request) == (0, "")
 
     return write
 
@@ -353,7 +347,8 @@ Prove = Callable[..., tuple[int, str]]
 def prove(store: Store, capsys: pytest.CaptureFixture[str]) -> Prove:
     def run(bucket: str = "my-bucket", region: str = "", endpoint: str | None = None):
         url = store.url if endpoint is None else endpoint
-        return program(capsys, "prove_bucket.py", bucket, "mlflow-artifacts", region, url)
+        place = place_in(store, bucket=bucket, region=region, endpoint=url)
+        return program(capsys, "prove_bucket.py", place=place)
 
     return run
 
@@ -548,8 +543,8 @@ def clean(
 
     def run(experiment: str = "7") -> tuple[int, str]:
         return program(
-            capsys, "clean_trial.py",
-            "my-bucket", "mlflow-artifacts", store.url, experiment, "model", str(root),
+            capsys, "clean_trial.py", f"root={root}",
+            place=place_in(store), experiment=experiment, model="model",
         )  # fmt: skip
 
     return run
@@ -756,10 +751,8 @@ def test_a_fresh_nginx_never_starts_by_itself(machine):
 @pytest.fixture
 def look(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     def run(bucket: str = "my-bucket", region: str = "", endpoint: str = "") -> dict[str, Any]:
-        code, out = program(
-            capsys, "look_at_bucket.py", bucket, "mlflow-artifacts", region, endpoint or store.url,
-            "mlflow-backups", "default",
-        )  # fmt: skip
+        place = place_in(store, bucket=bucket, region=region, endpoint=endpoint or store.url)
+        code, out = program(capsys, "look_at_bucket.py", place=place)
         assert code == 0
         return reported(out)
 
@@ -928,7 +921,7 @@ def bases(tmp_path: Path) -> Path:
 
 
 def look_at_databases(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    code, out = program(capsys, "look_at_databases.py", str(root), "2")
+    code, out = program(capsys, "look_at_databases.py", root=root, patience=2)
     assert code == 0
     lines = [line.removeprefix("@report ").split("\t", 1) for line in out.splitlines()]
     rows = [(key, json.loads(value)) for key, value in lines]
@@ -1033,29 +1026,39 @@ def test_databases_that_are_gone_are_not_made(tmp_path, capsys):
 # -- look_at_requests.py -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The program beside what it imports and reads, as it is staged on a host."""
-    monkeypatch.delitem(sys.modules, "tracking", raising=False)
-    for name, text in templates.staged("look_at_requests.py").items():
-        (tmp_path / name).write_text(str(text))
-    logins = [{"source": "copy", "username": "admin", "password": "x"}]
-    (tmp_path / "logins.json").write_text(json.dumps(logins))
-    yield tmp_path
-    sys.modules.pop("tracking", None)
+LOGINS = [{"source": "copy", "username": "admin", "password": "x"}]
 
 
-def test_logins_name_and_health_are_tried_once_each(server, capsys, staged):
-    arguments = (server.port, "mlflow.example.org")
-    code, out = program(capsys, "look_at_requests.py", *arguments, staged=staged)
+def test_logins_name_and_health_are_tried_once_each(server, capsys):
+    code, out = program(
+        capsys, "look_at_requests.py", "name=mlflow.example.org",
+        port=int(server.port), logins=LOGINS,
+    )  # fmt: skip
     assert code == 0
     assert reported(out) == {
         "health": 200, "stranger": 401, "name": 401, "login": {"source": "copy", "status": 200},
     }  # fmt: skip
 
 
-def test_a_server_that_does_not_answer_is_no_error(capsys, staged):
-    code, out = program(capsys, "look_at_requests.py", "9", "", staged=staged)
+def test_a_server_that_does_not_answer_is_no_error(capsys):
+    code, out = program(capsys, "look_at_requests.py", port=9, logins=LOGINS)
     assert (code, reported(out)) == (
         0, {"health": None, "stranger": None, "login": {"source": "copy", "status": None}},
     )  # fmt: skip
+
+
+# -- look_at_environment.py --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [((), "whole"), (("a.pyc",), "whole"), (("b.py", "a.py"), "2 files are gone, such as a.py")],
+)
+def test_files_that_packages_lack_are_counted(tmp_path, capsys, monkeypatch, gone, said):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    record = tmp_path / "some-1.0.dist-info/RECORD"
+    record.parent.mkdir()
+    record.write_text("a.py,sha256=x,1\na.pyc,,\nb.py,sha256=y,2\n\n")
+    for name in {"a.py", "a.pyc", "b.py"} - set(gone):
+        (tmp_path / name).touch()
+    assert program(capsys, "look_at_environment.py") == (0, said + "\n")

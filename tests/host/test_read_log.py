@@ -91,8 +91,8 @@ def record(text: Any, at: float = 0, pid: str = "7", **fields: str) -> str:
 
 
 def journal(*records: str, **asked: Any) -> list[list[str]]:
-    asked = ASKED | asked
-    log = read_log.Journal(asked, read_log.Filter(asked))
+    request = read_log.Request(**(ASKED | asked))
+    log = read_log.Journal(request, read_log.Filter(request))
     for line in records:
         log.take(line)
     return [entry.lines for entry in log.finished()]
@@ -264,8 +264,8 @@ def access(tmp_path: Path) -> Callable[..., list[str]]:
             packed = number > 1
             with gzip.open(path + ".gz", "wt") if packed else open(path, "w") as stream:
                 stream.write("".join(lines))
-        asked = ASKED | {"access": True} | asked
-        log = read_log.Access(asked, read_log.Filter(asked))
+        request = read_log.Request(**(ASKED | {"access": True} | asked))
+        log = read_log.Access(request, read_log.Filter(request))
         log.path = str(tmp_path / "x.access.log")
         return ["".join(entry.lines) for entry in log.past()]
 
@@ -308,8 +308,8 @@ def test_what_was_rotated_away_is_read_as_far_as_it_is_asked_for(access):
 
 
 def test_following_goes_on_in_the_new_file_after_a_rotation(tmp_path):
-    asked = ASKED | {"access": True}
-    log = read_log.Access(asked, read_log.Filter(asked))
+    request = read_log.Request(**(ASKED | {"access": True}))
+    log = read_log.Access(request, read_log.Filter(request))
     path = tmp_path / "x.access.log"
     log.path = str(path)
     path.write_text(line(200, path="/old"))

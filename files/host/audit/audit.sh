@@ -5,15 +5,15 @@
 # The login's own files are read without root; sshd and the firewall only root may ask.
 look_at_doors() {
   as_root sshd -T 2> /dev/null | while read -r key value; do
-    case $key in permitrootlogin | passwordauthentication | permitemptypasswords) tell sshd "$key $value" ;; esac
+    case $key in permitrootlogin | passwordauthentication | permitemptypasswords) report sshd "$key $value" ;; esac
   done
-  tell passworded "$(as_root awk -F: '$2 ~ /^\$/ {print $1}' /etc/shadow 2> /dev/null | paste -sd ' ')"
+  report passworded "$(as_root awk -F: '$2 ~ /^\$/ {print $1}' /etc/shadow 2> /dev/null | paste -sd ' ')"
   if as_root nft list ruleset 2> /dev/null | grep -qE 'policy drop|\b(drop|reject)\b' ||
     as_root iptables -S 2> /dev/null | grep -qE -- '-P INPUT DROP|-j (DROP|REJECT)'; then
-    tell firewall yes
+    report firewall yes
   fi
-  tell upgrades "$(apt-config dump APT::Periodic::Unattended-Upgrade 2> /dev/null | cut -d '"' -f 2)"
-  command -v unattended-upgrade > /dev/null && tell upgrader yes
+  report upgrades "$(apt-config dump APT::Periodic::Unattended-Upgrade 2> /dev/null | cut -d '"' -f 2)"
+  command -v unattended-upgrade > /dev/null && report upgrader yes
   true
 }
 
@@ -22,12 +22,12 @@ look_at_site() {
   local site=/etc/nginx/sites-enabled/$unit
   as_root cat "$site" 2> /dev/null > "$here/site" || return
   sed 's/#.*//; s/^[[:space:]]*//' "$here/site" | grep -E '^(listen|ssl_protocols|ssl_certificate_key|add_header Strict-Transport-Security)' |
-    while read -r line; do tell site "$line"; done
+    while read -r line; do report site "$line"; done
   if ! grep -qE '^[^#]*ssl_protocols' "$here/site"; then
-    tell site "$(sed 's/#.*//; s/^[[:space:]]*//' /etc/nginx/nginx.conf | grep -E '^ssl_protocols' | tail -n 1)"
+    report site "$(sed 's/#.*//; s/^[[:space:]]*//' /etc/nginx/nginx.conf | grep -E '^ssl_protocols' | tail -n 1)"
   fi
   sed -n 's/#.*//; s/^[[:space:]]*ssl_certificate_key[[:space:]]*\(.*\);.*/\1/p' "$here/site" | sort -u |
-    while read -r key; do tell key "$(as_root stat -Lc '%a %U %n' "$key" 2> /dev/null)"; done
+    while read -r key; do report key "$(as_root stat -Lc '%a %U %n' "$key" 2> /dev/null)"; done
 }
 
 look_at_units() {
@@ -35,25 +35,25 @@ look_at_units() {
     while read -r name _; do
       # Another environment's are its own audit's.
       case ${name#"$unit"} in .service | -backup.service | -backup-verify.service | -stream.service) ;; *) continue ;; esac
-      tell exposure "$(systemd-analyze security --no-pager "$name" 2> /dev/null |
+      report exposure "$(systemd-analyze security --no-pager "$name" 2> /dev/null |
         sed -n 's/.*Overall exposure level for .*: \([0-9.]*\) .*/\1/p') $name"
     done
   for file in "/etc/systemd/system/$unit"*.service "/etc/systemd/system/$unit.socket" "/etc/nginx/sites-available/$unit"; do
-    [ -e "$file" ] && [ -n "$(find "$file" \( ! -user root -o -perm /022 \) 2> /dev/null)" ] && tell loose "$file"
+    [ -e "$file" ] && [ -n "$(find "$file" \( ! -user root -o -perm /022 \) 2> /dev/null)" ] && report loose "$file"
   done
   find "$root" -xdev \( -name releases -o -name tools -o -name stream \) -prune -o \
     \( -type f -o -type d \) -perm /022 -print 2> /dev/null | head -n 5 |
-    while read -r file; do tell loose "$file"; done
+    while read -r file; do report loose "$file"; done
   true
 }
 
-look_at_secrets() { timeout "$patience" python3 "$here/audit_secrets.py" "$root" "$unit"; }
+look_at_secrets() { timeout "$patience" python3 "$here/audit_secrets.py" root="$root" unit="$unit"; }
 
 look_at_packages() {
   for info in "$root"/venv/lib/python3*/site-packages/*.dist-info; do
     [ -d "$info" ] || return
     info=${info##*/}
-    tell package "${info%.dist-info}"
+    report package "${info%.dist-info}"
   done
 }
 
@@ -66,22 +66,22 @@ as_mlflow() (
 )
 
 look_at_passwords() {
-  as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_passwords.py" "$root" 8
+  as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_passwords.py" root="$root"
 }
 
 look_at_users() {
   # Root's alone to read; the rest of that program is the login's business.
   as_root sh -c 'zcat -f "$@" 2> /dev/null' sh "/var/log/nginx/$unit.access.log"* |
-    as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_users.py" "$root"
+    as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_users.py" root="$root"
 }
 
 parts="doors site units secrets packages passwords users"
 for part in $parts; do
-  { "look_at_$part" && tell looked "$part"; } > "$here/$part.seen" 2> "$here/$part.errors" &
+  { "look_at_$part" && report looked "$part"; } > "$here/$part.seen" 2> "$here/$part.errors" &
 done
 wait
 for part in $parts; do
   cat "$here/$part.seen"
   grep -q "^@report looked" "$here/$part.seen" ||
-    tell blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
+    report blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
 done

@@ -1,26 +1,34 @@
 """Try the passwords that everybody tries first against the hashes of all users.
 
-Runs on the host in MLflow's environment, which has the function that made the hashes. Arguments:
-the server's folder, seconds that may be spent. Reports {"weak": [names], "tried": n, "of": users};
-never a password.
+Runs on the host in MLflow's environment, which has the function that made the hashes. Reports
+`passwords`: {"weak": [names], "tried": n, "of": users}; never a password.
 """
 
-import json
-import sys
+import dataclasses
 import time
 
 import all_users
+import talk
 from werkzeug.security import check_password_hash
 
-ROOT, PATIENCE = sys.argv[1], float(sys.argv[2])
 # What guides and former MLflow releases use, and what is typed where 12 characters are wanted.
 COMMON = (
     "password1234", "password", "your-password", "123456789012", "mlflow123456", "mlflowmlflow",
     "passwordpassword", "changeme1234", "admin1234567", "qwertyuiop12",
 )  # fmt: skip
 
-everybody = all_users.rows(ROOT, "username, password_hash")
-deadline = time.monotonic() + PATIENCE
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The server's folder, and how many seconds may be spent."""
+
+    root: str
+    patience: float
+
+
+asked = talk.request(Request)
+everybody = all_users.rows(asked.root, "username, password_hash")
+deadline = time.monotonic() + asked.patience
 weak, tried = [], 0
 for name, kept in everybody:
     if time.monotonic() > deadline:
@@ -29,4 +37,4 @@ for name, kept in everybody:
     if any(check_password_hash(kept, guess) for guess in guesses if len(guess) >= 4):
         weak.append(name)
     tried += 1
-print("@report passwords\t" + json.dumps({"weak": weak, "tried": tried, "of": len(everybody)}))
+talk.report({"weak": weak, "tried": tried, "of": len(everybody)}, key="passwords")

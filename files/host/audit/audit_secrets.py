@@ -1,16 +1,28 @@
 """Find this server's secrets where others may read them, or where they outlive their use.
 
-Runs on the host with whatever Python it has. Arguments: root, unit. Reports `secret <kind> in
-<place>` lines. No secret is ever printed, nor given to another program.
+Runs on the host with whatever Python it has. Reports each as `secret`, "<kind> in <place>". None is
+ever printed, nor given to another program.
 """
 
+import dataclasses
 import glob
 import os
 import re
 import subprocess
-import sys
 
-ROOT, UNIT = sys.argv[1:3]
+import talk
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The server's folder and unit."""
+
+    root: str
+    unit: str
+
+
+asked = talk.request(Request)
+ROOT, UNIT = asked.root, asked.unit
 HOME = os.path.expanduser("~")
 LARGEST = 4 << 20  # bytes of a file that is looked through
 SHORTEST = 8  # characters: less may stand anywhere by chance
@@ -63,7 +75,7 @@ def kinds(data, secrets, patterns=True):
 
 
 def tell(kind, place):
-    print("@report secret\t%s in %s" % (kind, place), flush=True)
+    talk.report(f"{kind} in {place}", key="secret")
 
 
 def as_root(*words):
@@ -117,11 +129,11 @@ def main():
         except OSError:
             continue
         for kind in kinds(data, secrets, patterns=False):
-            tell(kind, "the command line of process %s" % path.split("/")[2])
+            tell(kind, f"the command line of process {path.split('/')[2]}")
     journal = as_root("journalctl", "-u", UNIT, "-u", UNIT + "-backup", "-n", "20000", "-o", "cat",
                       "--no-pager")  # fmt: skip
     for kind in kinds(journal, secrets, patterns=False):
-        tell(kind, "the journal of %s" % UNIT)
+        tell(kind, f"the journal of {UNIT}")
     for path in RIGHT[1:]:
         folder = os.path.dirname(path)
         if os.path.isdir(folder) and os.stat(folder).st_mode & 0o077:

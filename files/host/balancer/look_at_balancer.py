@@ -1,19 +1,27 @@
 """Look at a balancer and at the servers behind it, as it sees them.
 
-Runs on the balancer's host. Arguments: unit, and the servers as host:port. Reports {"block": our
-part of its configuration, "active": whether it runs, "servers": {server: status of /usable}}; a
-status is null where nobody answers.
+Runs on the balancer's host. Reports {"block": our part of its configuration, "active": whether it
+runs, "servers": {server: status of /usable}}; a status is null where nobody answers.
 """
 
+import dataclasses
 import http.client
-import json
 import re
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
+
+import talk
 
 FILE = "/etc/haproxy/haproxy.cfg"
 PATIENCE = 5  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The servers' unit, which our part is named for, and their addresses as host:port."""
+
+    unit: str
+    servers: list
 
 
 def block(unit):
@@ -23,7 +31,7 @@ def block(unit):
     except OSError:
         return ""
     unit = re.escape(unit)
-    found = re.search("^# %s: by balancer.*^# %s: end\n" % (unit, unit), text, re.M | re.S)
+    found = re.search(f"^# {unit}: by balancer.*^# {unit}: end\n", text, re.M | re.S)
     return found[0] if found else ""
 
 
@@ -44,11 +52,7 @@ def status(place):
         connection.close()
 
 
-def main(unit, *servers):
-    with ThreadPoolExecutor(len(servers)) as pool:
-        found = dict(zip(servers, pool.map(status, servers), strict=True))
-    print("@report " + json.dumps({"block": block(unit), "active": active(), "servers": found}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+asked = talk.request(Request)
+with ThreadPoolExecutor(len(asked.servers)) as pool:
+    found = dict(zip(asked.servers, pool.map(status, asked.servers), strict=True))
+talk.report({"block": block(asked.unit), "active": active(), "servers": found})

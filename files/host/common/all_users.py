@@ -11,7 +11,7 @@ from databases import AUTH, addresses
 
 def rows(root, columns):
     """Return these columns of all users, admins first; raises postgres.Refused or sqlite3.Error."""
-    query = "select %s from users order by is_admin desc, username" % columns
+    query = f"select {columns} from users order by is_admin desc, username"
     uri = addresses(root)[AUTH]
     if uri.startswith("postgres"):
         import postgres
@@ -19,5 +19,5 @@ def rows(root, columns):
         with postgres.connected(uri) as base:
             return [tuple(row) for row in base.exec_driver_sql(query)]
     file = uri[len("sqlite:///") :]
-    with closing(sqlite3.connect("file:%s?mode=ro" % file, uri=True)) as base:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
         return base.execute(query).fetchall()

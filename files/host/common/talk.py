@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import time
-import urllib.request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +61,10 @@ def fail(text):
     sys.exit(1)
 
 
-def report(value):
-    """Give the task a value: it arrives as one JSON text."""
-    print(f"@report {json.dumps(value)}", flush=True)
+def report(value, key=None):
+    """Give the task a value: it arrives as one JSON text, after a `key` where there are several."""
+    before = f"{key}\t" if key else ""
+    print(f"@report {before}{json.dumps(value)}", flush=True)
 
 
 def s3_client(place, **options):
@@ -103,4 +103,6 @@ def await_health(ask, seconds):
 
 def without_proxy():
     """Return an opener for addresses on this host, whatever proxy the environment names."""
+    import urllib.request
+
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -1,37 +1,25 @@
 """Ask the tracking server's REST interface, on its host, through nginx.
 
-Staged beside the program that imports it, with a login.json {"username": ..., "password": ...}
-where one is needed: a password never stands on a command line.
+Staged beside the programs that import it. A login is {"username": ..., "password": ...}, and comes
+in their requests: a password never stands on a command line.
 """
 
 import base64
 import json
-import os
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+from talk import fail, without_proxy
 
-
-def fail(text):
-    """End with one line for the operator: what is wrong, and what to type."""
-    print("@fail " + text)
-    sys.exit(1)
-
-
-def staged(name):
-    """Read a JSON file that lies beside this one."""
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name)) as stream:
-        return json.load(stream)
+_opener = without_proxy()
 
 
 class Tracking:
     """The server as one user sees it; `login` is None for somebody without one."""
 
     def __init__(self, port, login=None, timeout=60):
-        self.base, self.login, self.timeout = "http://127.0.0.1:%s" % port, login, timeout
+        self.base, self.login, self.timeout = f"http://127.0.0.1:{port}", login, timeout
 
     def ask(self, method, path, query=None, body=None, host=None):
         """Return status and body of one request; raises OSError where nobody answers.
@@ -47,7 +35,7 @@ class Tracking:
         if host:
             request.add_header("Host", host)
         if self.login:
-            pair = "%(username)s:%(password)s" % self.login
+            pair = f"{self.login['username']}:{self.login['password']}"
             request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
         try:
             with _opener.open(request, timeout=self.timeout) as answer:
@@ -63,15 +51,16 @@ class Tracking:
         try:
             status, text = self.ask(method, path, query, body)
         except OSError as error:
-            fail("The server does not answer: %s. Type: ./fab doctor" % error)
+            fail(f"The server does not answer: {error}. Type: ./fab doctor")
         if status == 401:
+            user = self.login["username"] if self.login else "nobody"
             fail(
-                "The server refuses the password of %(username)s. Give the right login in "
+                f"The server refuses the password of {user}. Give the right login in "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; for a lost one: "
-                "./fab users.reset-admin" % (self.login or {"username": "nobody"})
+                "./fab users.reset-admin"
             )
         if status in (502, 503, 504):
-            fail("The server is down (nginx says %d). Type: ./fab doctor" % status)
+            fail(f"The server is down (nginx says {status}). Type: ./fab doctor")
         if status != 200:
             raise Refused(status, text)
         return json.loads(text) if text.strip() else {}
@@ -89,4 +78,4 @@ class Refused(Exception):
         self.code = said.get("error_code", "") if isinstance(said, dict) else ""
         message = said.get("message", "") if isinstance(said, dict) else ""
         self.message = (message or text).strip().split("\n")[0][:300]
-        super().__init__("%d %s" % (status, self.message))
+        super().__init__(f"{status} {self.message}")

@@ -1,57 +1,61 @@
 """Write, read and delete one object in the bucket, and name the permission that is missing.
 
 Runs on the host in the server's own environment, with the credentials that the server will use.
-Arguments: bucket, prefix, region or "", endpoint or "".
 """
 
+import dataclasses
 import socket
-import sys
 
+import talk
 from bucket import Bucket, Denied, Trouble, troubled
+from talk import Place, fail, say, warn
 
 BODY = b"written by remote-mlflow to prove access\n"
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Where the bucket is, and the prefix of the server in it."""
+
+    place: Place
+
+
 def prove(bucket):
     # Each host has a proof of its own: two at the same moment would delete each other's.
-    s3, key = bucket.s3, "%s/.remote-mlflow-proof-%s" % (bucket.prefix, socket.gethostname())
+    s3, key = bucket.s3, f"{bucket.prefix}/.remote-mlflow-proof-{socket.gethostname()}"
     if bucket.credentials and bucket.credentials.method == "iam-role":
-        print("@say no keys are needed: the instance role is used")
+        say("no keys are needed: the instance role is used")
     try:
         actual = bucket.refuse_other_region(bucket.attempt("s3:ListBucket", s3.head_bucket))
     except Denied:
         actual = None  # an answer to HEAD has no body that says why; the listing's has
     if actual and not bucket.region and not bucket.endpoint and actual != "us-east-1":
-        print(
-            "@say the bucket is in %s; set `region: %s` in fabric.yaml to save a detour"
-            % (actual, actual)
-        )
+        say(f"the bucket is in {actual}; set `region: {actual}` in fabric.yaml to save a detour")
     bucket.attempt("s3:ListBucket", s3.list_objects_v2, Prefix=bucket.prefix + "/", MaxKeys=1)
     bucket.attempt("s3:PutObject", s3.put_object, Key=key, Body=BODY)
     answer = bucket.attempt("s3:GetObject", s3.get_object, Key=key)
     if answer["Body"].read() != BODY:
         raise Trouble(
             "bucket-forgets",
-            "s3://%s/%s does not hold what was written to it." % (bucket.name, key),
+            f"s3://{bucket.name}/{key} does not hold what was written to it.",
             "Check the endpoint.",
         )
     try:
         bucket.attempt("s3:DeleteObject", s3.delete_object, Key=key)
     except Denied:
-        print(
-            "@warn s3:DeleteObject on s3://%s/%s/* is denied: deleted runs keep their files, and "
-            "the proof leaves %s behind" % (bucket.name, bucket.prefix, key)
+        warn(
+            f"s3:DeleteObject on s3://{bucket.name}/{bucket.prefix}/* is denied: deleted runs "
+            f"keep their files, and the proof leaves {key} behind"
         )
 
 
+place = talk.request(Request).place
 try:
-    troubled(lambda: prove(Bucket(*sys.argv[1:5])))
+    troubled(lambda: prove(Bucket(place.bucket, place.prefix, place.region, place.endpoint)))
 except Denied as error:
-    print(
-        "@fail %s on s3://%s/%s/* is denied to the host's credentials. Allow it in their policy, "
-        "then type the same again." % (error, *sys.argv[1:3])
+    fail(
+        f"{error} on s3://{place.bucket}/{place.prefix}/* is denied to the host's credentials. "
+        "Allow it in their policy, then type the same again."
     )
-    sys.exit(1)
 except Trouble as trouble:
-    print("@fail %s" % trouble)
-    sys.exit(1)
+    fail(str(trouble))

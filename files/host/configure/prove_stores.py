@@ -5,9 +5,9 @@ minutes, and say little.
 """
 
 import os
-import sys
 
 import postgres
+from talk import fail
 
 TABLES = "has_schema_privilege(current_schema(), 'create')"
 
@@ -16,14 +16,12 @@ for variable in ("MLFLOW_BACKEND_STORE_URI", "AUTH_STORE_URI"):
     try:
         may = postgres.ask(os.environ[variable], "select " + TABLES)
     except postgres.Refused as error:
-        print(
-            "@fail %s. Mend `backend_store_uri:` in fabric.yaml, or give the role's password in "
-            "PGPASSWORD, then type configure again. No database yet? ./fab postgres.install" % error
+        fail(
+            f"{error}. Mend `backend_store_uri:` in fabric.yaml, or give the role's password in "
+            "PGPASSWORD, then type configure again. No database yet? ./fab postgres.install"
         )
-        sys.exit(1)
     if not may:
-        print(
-            "@fail The role may not make tables in the database %s. Have its administrator type: "
-            "ALTER DATABASE %s OWNER TO the role; then type configure again." % (name, name)
+        fail(
+            f"The role may not make tables in the database {name}. Have its administrator type: "
+            f"ALTER DATABASE {name} OWNER TO the role; then type configure again."
         )
-        sys.exit(1)

@@ -1,12 +1,19 @@
-"""Set one profile's keys in ~/.aws/credentials and ~/.aws/config; leave all else as it is.
+"""Set one profile's keys in ~/.aws/credentials and ~/.aws/config; leave all else as it is."""
 
-Argument: a JSON file {"profile": name, "credentials": {key: value} or {}, "config": {...} or {}}.
-"""
-
-import json
+import dataclasses
 import os
 import re
-import sys
+
+import talk
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A profile, and what each of both files shall say of it; nothing where it is empty."""
+
+    profile: str
+    credentials: dict
+    config: dict
 
 
 def mended(text, header, values):
@@ -19,7 +26,7 @@ def mended(text, header, values):
             )
             lines.append(line)
             if inside:
-                lines += ["%s = %s" % item for item in values.items()]
+                lines += spelt(values)
                 done = True
             continue
         key = line.split("=")[0].strip()
@@ -31,8 +38,12 @@ def mended(text, header, values):
         lines.append(line)
     if not done:
         lines += ([""] if lines and lines[-1].strip() else []) + [header]
-        lines += ["%s = %s" % item for item in values.items()]
+        lines += spelt(values)
     return "\n".join(lines) + "\n"
+
+
+def spelt(values):
+    return [f"{key} = {value}" for key, value in values.items()]
 
 
 def write(name, header, values):
@@ -51,13 +62,7 @@ def write(name, header, values):
     os.replace(part, path)
 
 
-if __name__ == "__main__":
-    with open(sys.argv[1]) as stream:
-        wanted = json.load(stream)
-    profile = wanted["profile"]
-    write("credentials", "[%s]" % profile, wanted["credentials"])
-    write(
-        "config",
-        "[default]" if profile == "default" else "[profile %s]" % profile,
-        wanted["config"],
-    )
+asked = talk.request(Request)
+write("credentials", f"[{asked.profile}]", asked.credentials)
+header = "[default]" if asked.profile == "default" else f"[profile {asked.profile}]"
+write("config", header, asked.config)

@@ -1,26 +1,30 @@
 """See, without changing the bucket, what prove_bucket.py would trip over, and the newest backup.
 
-Runs on the host in the server's own environment. Arguments: bucket, prefix, region or "", endpoint
-or "", backup prefix, environment. Prints `@report bucket ...`, `@report skew ...` and
-`@report backup ...` lines whose values are JSON.
+Runs on the host in the server's own environment. Reports `bucket`, `skew`, and `backup` or
+`backup_error`.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import re
-import sys
 
+import talk
 from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, troubled
+from talk import Place, report
 
 NOTHING = "AAAAAAAAAAAAAAAAAAAAAA=="  # no content has this MD5
 SET = re.compile(r"\d{8}T\d{6}Z-.+")
 RECENT = 40  # days: sets of these are listed first; hourly sets of years are many pages
 
 
-def tell(key, value):
-    print("@report %s\t%s" % (key, json.dumps(value)))
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Where the bucket is, and what of it is this server's."""
+
+    place: Place
 
 
 def look(bucket):
@@ -77,7 +81,7 @@ def newest_backup(bucket, prefix, environment):
     Compared are sizes and entity tags, which S3 gives anew to whatever is written: so nothing needs
     to be downloaded.
     """
-    place = "%s/%s/" % (prefix, environment)
+    place = f"{prefix}/{environment}/"
     recent = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=RECENT)
     for name in names(bucket, place, recent.strftime("%Y%m%dT")):
         listed = bucket.s3.list_objects_v2(Bucket=bucket.name, Prefix=place + name + "/")
@@ -103,35 +107,39 @@ def damage(files, manifest):
     for entry in wanted:
         found = files.get(entry["name"])
         if found is None:
-            return "%s is missing" % entry["name"]
+            return f"{entry['name']} is missing"
         if found["Size"] != entry["bytes"]:
-            return "%s has %d bytes instead of %d" % (entry["name"], found["Size"], entry["bytes"])
+            return f"{entry['name']} has {found['Size']} bytes instead of {entry['bytes']}"
         if entry.get("etag") not in (None, found["ETag"]):
-            return "%s is not the file that was sent" % entry["name"]
+            return f"{entry['name']} is not the file that was sent"
     return None
 
 
-def main(name, prefix, region, endpoint, backups, environment):
+def main(place):
     bucket = None
     try:
         # Shorter than what the whole look has: a network that swallows everything is a finding.
-        bucket = troubled(lambda: Bucket(name, prefix, region, endpoint, 1.4, 1))
+        bucket = troubled(
+            lambda: Bucket(place.bucket, place.prefix, place.region, place.endpoint, 1.4, 1)
+        )
         troubled(lambda: look(bucket))
-        tell("bucket", None)
-        tell("backup", newest_backup(bucket, backups, environment))
+        report(None, key="bucket")
+        report(newest_backup(bucket, place.backup_prefix, place.environment), key="backup")
     except Denied as error:
-        what = "%s on s3://%s/%s/* is denied to the host's credentials." % (error, name, prefix)
-        tell_trouble(Trouble("permission", what, "Allow it in their policy."))
+        where = f"s3://{place.bucket}/{place.prefix}/*"
+        what = f"{error} on {where} is denied to the host's credentials."
+        report_trouble(Trouble("permission", what, "Allow it in their policy."))
     except Trouble as trouble:
-        tell_trouble(trouble)
+        report_trouble(trouble)
     except ClientError as error:  # of the backups: all else is foreseen
-        tell("backup_error", error.response["Error"]["Code"])
+        report(error.response["Error"]["Code"], key="backup_error")
     if bucket and bucket.skew is not None:
-        tell("skew", bucket.skew)
+        report(bucket.skew, key="skew")
 
 
-def tell_trouble(trouble):
-    tell("bucket", {"kind": trouble.kind, "what": trouble.what, "remedy": trouble.remedy})
+def report_trouble(trouble):
+    told = {"kind": trouble.kind, "what": trouble.what, "remedy": trouble.remedy}
+    report(told, key="bucket")
 
 
-main(*sys.argv[1:7])
+main(talk.request(Request).place)

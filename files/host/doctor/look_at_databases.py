@@ -1,11 +1,11 @@
 """Look at both SQLite databases without changing them: owner, lock, integrity, schema, users.
 
-Runs on the host with whatever Python it has. Arguments: root, seconds that may be spent. Prints
-`@report database <name, JSON>` and other lines.
+Runs on the host with whatever Python it has. Reports a `database` each, `admins` and `direct`, and
+`unanswered` where one of these cannot be asked.
 """
 
+import dataclasses
 import hashlib
-import json
 import os
 import pwd
 import sqlite3
@@ -13,18 +13,26 @@ import sys
 import time
 
 import databases
+import talk
+from talk import report
 
-root, allowance = sys.argv[1], float(sys.argv[2])
-deadline = time.monotonic() + allowance
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The server's folder, and how many seconds may be spent."""
+
+    root: str
+    patience: float
+
+
+asked = talk.request(Request)
+root = asked.root
+deadline = time.monotonic() + asked.patience
 # What guides and former MLflow releases use; MLflow's own default was "password", then
 # "password1234".
 WELL_KNOWN = ("password1234", "password", "your-password")
 # The bytes that SQLite locks (its "File Locking" and "WAL-mode File Format" documents).
 PENDING, WAL_WRITE = 0x40000000, 120
-
-
-def tell(key, value):
-    print("@report %s\t%s" % (key, json.dumps(value)), flush=True)
 
 
 def owner(path):
@@ -42,7 +50,7 @@ def strangers(path):
 
 
 def opened(path):
-    database = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=1)
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)
     database.set_progress_handler(lambda: time.monotonic() > deadline, 10000)
     return database
 
@@ -95,9 +103,9 @@ def writers(path):
 
 def program(pid):
     try:
-        with open("/proc/%d/stat" % pid) as stream:
+        with open(f"/proc/{pid}/stat") as stream:
             name, rest = stream.read().rsplit(")", 1)
-        with open("/proc/%d/cgroup" % pid) as stream:
+        with open(f"/proc/{pid}/cgroup") as stream:
             unit = stream.read().strip().split("/")[-1]
     except OSError:
         return None
@@ -146,7 +154,7 @@ def users():
         if time.monotonic() < deadline
         and any(has_password(stored, word) for word in (*WELL_KNOWN, name))
     ]
-    tell("admins", {"count": len(admins), "weak": weak})
+    report({"count": len(admins), "weak": weak}, key="admins")
 
 
 def direct_experiments():
@@ -157,27 +165,24 @@ def direct_experiments():
     )
     found = rows.fetchall()
     places = sorted({place.split("/")[2] for _, place in found})
-    tell(
-        "direct", {"count": len(found), "names": [name for name, _ in found[:3]], "places": places}
-    )
+    names = [name for name, _ in found[:3]]
+    report({"count": len(found), "names": names, "places": places}, key="direct")
 
 
 there = [name for name in databases.NAMES if os.path.exists(os.path.join(root, name))]
 paths = [os.path.join(root, name) for name in there]
 held = lasting_writers(paths)
 for path in paths:
-    tell(
-        "database",
-        {
-            "name": os.path.basename(path),
-            "strangers": strangers(path),
-            "damage": damage(path),
-            "revision": revision(path),
-            "writers": held[path],
-        },
-    )
+    seen = {
+        "name": os.path.basename(path),
+        "strangers": strangers(path),
+        "damage": damage(path),
+        "revision": revision(path),
+        "writers": held[path],
+    }
+    report(seen, key="database")
 for question in (direct_experiments, users):
     try:
         question()
     except (sqlite3.Error, ValueError) as error:
-        tell("unanswered", "%s: %s" % (question.__name__, error))
+        report(f"{question.__name__}: {error}", key="unanswered")

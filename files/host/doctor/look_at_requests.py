@@ -1,32 +1,41 @@
 """Ask the running server, as clients do: is it up, does it take these logins and this name?
 
-Runs on the host. Arguments: port, public name or "". Beside it lies logins.json, a list of
-{"source": ..., "username": ..., "password": ...}. Prints `@report <key> <JSON>` lines.
+Runs on the host. Reports the status of each answer, None where there was none: `health`,
+`stranger` (somebody without a login), `name`, and a `login` each.
 """
 
-import json
-import sys
+import dataclasses
 
-from tracking import Tracking, staged
+import talk
+from talk import report
+from tracking import Tracking
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
-port, name = sys.argv[1], sys.argv[2]
 
 
-def tell(key, value):
-    print("@report %s\t%s" % (key, json.dumps(value)), flush=True)
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The server's port and public name, and logins that say where they come from."""
+
+    port: int
+    logins: list  # {"source", "username", "password"}
+    name: str = ""
+
+
+asked = talk.request(Request)
 
 
 def status(login=None, path=SEARCH, host=None):
+    """Return the status of one answer."""
     try:
-        return Tracking(port, login, timeout=3).ask("GET", path, host=host)[0]
+        return Tracking(asked.port, login, timeout=3).ask("GET", path, host=host)[0]
     except OSError:
         return None
 
 
-tell("health", status(path="/health"))
-tell("stranger", status())
-if name:
-    tell("name", status(host=name))
-for login in staged("logins.json"):
-    tell("login", {"source": login["source"], "status": status(login)})
+report(status(path="/health"), key="health")
+report(status(), key="stranger")
+if asked.name:
+    report(status(host=asked.name), key="name")
+for login in asked.logins:
+    report({"source": login["source"], "status": status(login)}, key="login")

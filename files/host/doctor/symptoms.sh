@@ -5,7 +5,6 @@
 # Every part looks on its own and at the same time, so that one that fails or hangs hides no other.
 # Prints `@report <key><TAB><value>` lines, and `@report looked<TAB><part>` for each part that ended.
 set +eu +o pipefail
-tell() { printf '@report %s\t%s\n' "$1" "$2"; }
 if [ -z "$name" ] && [ -r "$root/.tls" ]; then read -r name _ < "$root/.tls"; fi
 active() { systemctl is-active --quiet "$1"; }
 
@@ -27,49 +26,49 @@ look_at_system() {
     [ -d "$place" ] || continue
     at=$(df -P "$place" | awk 'NR == 2 {print $6}')
     mode=$(awk -v at="$at" '$2 == at {options = $4} END {print options ~ /^ro(,|$)/ ? "ro" : "rw"}' /proc/mounts)
-    tell mount "$(df -Pi "$at" | awk 'NR == 2 {print $2, $4}') $mode $(df -Pk "$at" | awk 'NR == 2 {print $2, $4}') $at"
+    report mount "$(df -Pi "$at" | awk 'NR == 2 {print $2, $4}') $mode $(df -Pk "$at" | awk 'NR == 2 {print $2, $4}') $at"
   done
   for file in "$root" "$root/server.env" "$root/.mlflow_auth_config" "$root"/*.db "$HOME"/.aws/credentials; do
-    [ -e "$file" ] && tell mode "$(stat -c '%a %n' "$file")"
+    [ -e "$file" ] && report mode "$(stat -c '%a %n' "$file")"
   done
   if [ -n "$profile" ] && ! grep -qs "^\[\(profile \)\?$profile\]" ~/.aws/credentials ~/.aws/config; then
-    tell profile absent
+    report profile absent
   fi
-  systemctl --failed --no-legend --plain 2>/dev/null | while read -r failed _; do tell failed "$failed"; done
-  [ -e /run/reboot-required ] && tell reboot yes
+  systemctl --failed --no-legend --plain 2>/dev/null | while read -r failed _; do report failed "$failed"; done
+  [ -e /run/reboot-required ] && report reboot yes
   # In a container the clock is its host's business.
   systemd-detect-virt --container --quiet ||
-    tell synchronised "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
+    report synchronised "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
   as_root ss -Hltnp 2>/dev/null | while read -r _ _ _ address _ process; do
     listener=$(sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 \2/p' <<< "$process")
-    tell listener "$address $(server_of "$listener")"
+    report listener "$address $(server_of "$listener")"
   done
   # The largest files of a disk that is getting full: where to look first.
   if [ "$(df -Pk "$root" | awk 'NR == 2 {print int(100 * $4 / $2)}')" -lt 10 ]; then
     timeout 1 find "$root" -xdev -not -path '*/releases/*' -size +20M -printf '%s %p\n' 2>/dev/null |
-      sort -rn | head -n 3 | while read -r large; do tell large "$large"; done
+      sort -rn | head -n 3 | while read -r large; do report large "$large"; done
   fi
 }
 
 look_at_service() {
   as_root journalctl -u "$unit.service" --since -2h -n 3000 -o cat --no-pager 2>/dev/null > "$here/journal"
   # The first of the last start; what the server says may overtake systemd's own "Started".
-  tell error "$(awk '/^Starting |Scheduled restart job/{error = ""}
+  report error "$(awk '/^Starting |Scheduled restart job/{error = ""}
     error == "" && (/^[A-Za-z_.]*(Error|Exception)(:|$)/ || /^Error:/ || /: (line [0-9]+: )?.*(No such file|not found|Permission denied)/ || /Failed (at step|to )/) {error = $0}
     END {print error}' "$here/journal" | cut -c1-300)"
-  tell oom "$(grep -c 'killed by the OOM killer' "$here/journal")"
+  report oom "$(grep -c 'killed by the OOM killer' "$here/journal")"
   timer=$unit-backup.timer
   if [ "$(systemctl show "$timer" -p LoadState --value 2>/dev/null)" = loaded ]; then
-    tell schedule "$(systemctl show "$timer" -p ActiveState --value)"
-    tell timer "$(systemctl list-timers --all --output=json "$timer" 2>/dev/null)"
+    report schedule "$(systemctl show "$timer" -p ActiveState --value)"
+    report timer "$(systemctl list-timers --all --output=json "$timer" 2>/dev/null)"
   fi
   if active "$unit-stream.service"; then
     # As start_stream.sh noted them.
     files=$(cd "$root" && stat -c '%i %W' mlflow.db basic_auth.db | xargs)
-    [ "$(sed -n 2p "$root/.stream")" = "$files" ] || tell stream_astray yes
-    stream_holds || tell stream_loose yes
+    [ "$(sed -n 2p "$root/.stream")" = "$files" ] || report stream_astray yes
+    stream_holds || report stream_loose yes
   fi
-  [ -e "$root/stream.yml" ] && tell stream_error "$(stream_errors | tail -n 1)"
+  [ -e "$root/stream.yml" ] && report stream_error "$(stream_errors | tail -n 1)"
   look_at_timers
 }
 
@@ -77,7 +76,7 @@ look_at_timers() {
   for name in backup backup-verify; do
     systemctl is-failed --quiet "$unit-$name.service" || continue
     # The last word of its last run: why it failed, or who held the lock for too long.
-    tell timer_failed "$name $(as_root journalctl -u "$unit-$name.service" -n 200 -o cat --no-pager 2>/dev/null |
+    report timer_failed "$name $(as_root journalctl -u "$unit-$name.service" -n 200 -o cat --no-pager 2>/dev/null |
       awk '/^Starting /{why = ""}
         sub(/^@fail /, "") {why = $0}
         sub(/^@held /, "") {sub(/\t.*/, ""); why = $0 " held the lock for too long."}
@@ -86,13 +85,13 @@ look_at_timers() {
 }
 
 look_at_nginx() {
-  if output=$(as_root nginx -t 2>&1); then tell nginx ok; else
-    tell nginx "$(grep -m1 -o 'emerg.*' <<< "$output" | cut -c1-300)"
+  if output=$(as_root nginx -t 2>&1); then report nginx ok; else
+    report nginx "$(grep -m1 -o 'emerg.*' <<< "$output" | cut -c1-300)"
   fi
   as_root grep -hsE '^ *ssl_certificate ' "/etc/nginx/sites-enabled/$unit" |
     sed 's/.*ssl_certificate  *//; s/;.*//' | sort -u | while read -r file; do
       ends=$(as_root openssl x509 -enddate -noout -in "$file" 2>/dev/null) &&
-        tell certificate "$(date -d "${ends#*=}" +%s) $file"
+        report certificate "$(date -d "${ends#*=}" +%s) $file"
       if [ -r "$root/.tls" ]; then look_at_tls "$file"; fi
     done
 }
@@ -104,52 +103,46 @@ look_at_tls() {
   fingerprint() { openssl x509 -noout -fingerprint -sha256 2> /dev/null; }
   if active nginx && [ "$(as_root cat "$file" | fingerprint)" != \
     "$(timeout "$patience" openssl s_client -connect 127.0.0.1:443 -servername "$tls_name" < /dev/null 2> /dev/null | fingerprint)" ]; then
-    tell unserved yes
+    report unserved yes
   fi
   [ "$authority" != own ] || return 0
-  tell renewal "$(systemctl is-active certbot.timer 2> /dev/null)"
+  report renewal "$(systemctl is-active certbot.timer 2> /dev/null)"
   systemctl is-failed --quiet certbot.service || return 0
   # Of its last run, what it says of this name; another may have failed.
   as_root journalctl -u certbot.service -n 200 -o cat --no-pager 2> /dev/null |
     awk '/^Starting /{said = ""} {said = said $0 "\n"} END {printf "%s", said}' > "$here/certbot.log"
   if grep -qF "Failed to renew certificate $tls_name with error" "$here/certbot.log"; then
-    tell renewal_failed "$(grep -F "Failed to renew certificate $tls_name " "$here/certbot.log" | why_not)"
+    report renewal_failed "$(grep -F "Failed to renew certificate $tls_name " "$here/certbot.log" | why_not)"
   fi
 }
 
 look_at_requests() {
   # A request would start a stopped service.
   if active "$unit.service" && active nginx && command -v python3 > /dev/null; then
-    timeout "$patience" python3 "$here/look_at_requests.py" "$port" "$name"
+    timeout "$patience" python3 "$here/look_at_requests.py" name="$name"
   fi
 }
 
 look_at_databases() {
-  timeout "$patience" python3 "$here/look_at_databases.py" "$root" 2.5
+  timeout "$patience" python3 "$here/look_at_databases.py" root="$root"
 }
 
 look_at_environment() {
   python=$root/venv/bin/python
   [ -e "$root/venv" ] || return
   if [ ! -x "$python" ]; then
-    tell environment "its Python is gone"
+    report environment "its Python is gone"
     return
   fi
   if ! said=$("$python" -c pass 2>&1); then
-    tell environment "$(tail -n 1 <<< "${said:-its Python does not run}" | cut -c1-300)"
+    report environment "$(tail -n 1 <<< "${said:-its Python does not run}" | cut -c1-300)"
     return
   fi
-  # Every file that the packages say they have; Python makes the .pyc ones anew.
-  tell environment "$(cd "$root"/venv/lib/python3*/site-packages && cat ./*.dist-info/RECORD |
-    "$python" -c '
-import csv, os, sys
-gone = [row[0] for row in csv.reader(sys.stdin)
-        if row and not row[0].endswith(".pyc") and not os.path.exists(row[0])]
-print("%d files are gone, such as %s" % (len(gone), gone[0]) if gone else "whole")' 2>&1 | tail -n 1)"
+  report environment "$("$python" "$here/look_at_environment.py" 2>&1 | tail -n 1)"
 }
 
 look_at_bucket() {
-  timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py" "$@"
+  timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py"
 }
 
 parts="system service nginx requests databases environment bucket"
@@ -160,7 +153,7 @@ for part in $parts; do
       *) "look_at_$part" ;;
     esac
     case $? in
-      0) tell looked "$part" ;;
+      0) report looked "$part" ;;
       124) echo "it did not answer within $patience s" >&2 ;;
     esac
   } > "$here/$part.seen" 2> "$here/$part.errors" &
@@ -169,5 +162,5 @@ wait
 for part in $parts; do
   cat "$here/$part.seen"
   grep -q "^@report looked" "$here/$part.seen" ||
-    tell blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
+    report blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
 done

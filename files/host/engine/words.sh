@@ -7,6 +7,7 @@ cd "$HOME"
 say() { printf '@say %s\n' "$*"; }
 warn() { printf '@warn %s\n' "$*"; }
 fail() { printf '@fail %s\n' "$*"; exit 1; }
+report() { printf '@report %s\t%s\n' "$1" "$2"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 # Put a staged file in place whole: mode, then a rename on the same file system.
 place() { install -m "$3" "$1" "$2.part" && mv -f "$2.part" "$2"; }

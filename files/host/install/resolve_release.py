@@ -1,11 +1,12 @@
 """Lock the packages of an MLflow version as they were on the day of its release.
 
-Runs on the host and changes nothing. Arguments: root, version. An old MLflow does not import with
-today's packages, so nothing newer than a day after its release counts. Reports {"lock": text}, for
-this host's Python and machine.
+Runs on the host and changes nothing. An old MLflow does not import with today's packages, so
+nothing newer than a day after its release counts. Reports {"lock": text}, for this host's Python
+and machine.
 """
 
 import base64
+import dataclasses
 import datetime
 import difflib
 import http.client
@@ -17,19 +18,27 @@ import sys
 import urllib.parse
 import urllib.request
 
-root, version = sys.argv[1:3]
-TOOLS = os.path.join(root, "tools", "bin")
+import talk
+from talk import fail
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The server's folder, where uv is, and the version of MLflow."""
+
+    root: str
+    version: str
+
+
+asked = talk.request(Request)
+version = asked.version
+TOOLS = os.path.join(asked.root, "tools", "bin")
 # The Simple repository API of the package index, whose JSON gives upload times (PEP 691, PEP 700).
 SIMPLE = "application/vnd.pypi.simple.v1+json"
 # pip's own default, where nothing names an index.
 PUBLIC = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 # What a release of ours has (files/releases/*.in); Flask-WTF is in the extra `auth` of newer ones.
-WANTED = "mlflow[auth]==%s\nFlask-WTF<2\nboto3\npsycopg2-binary\n"
-
-
-def fail(text):
-    print("@fail " + text)
-    sys.exit(1)
+WANTED = f"mlflow[auth]=={version}\nFlask-WTF<2\nboto3\npsycopg2-binary\n"
 
 
 def index():
@@ -51,13 +60,13 @@ def question():
     """Ask the index for MLflow's files; a login in its address goes as a header, as with pip."""
     parts = urllib.parse.urlsplit(index() + "/mlflow/")
     login, _, place = parts.netloc.rpartition("@")
-    asked = urllib.request.Request(parts._replace(netloc=place).geturl())
-    asked.add_header("Accept", SIMPLE)
+    request = urllib.request.Request(parts._replace(netloc=place).geturl())
+    request.add_header("Accept", SIMPLE)
     if login:
         word = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
         # Never sent on to where the index redirects.
-        asked.add_unredirected_header("Authorization", "Basic " + word)
-    return asked
+        request.add_unredirected_header("Authorization", "Basic " + word)
+    return request
 
 
 def uploads():
@@ -66,7 +75,7 @@ def uploads():
         with urllib.request.urlopen(question(), timeout=60) as answer:
             files = json.load(answer)["files"]
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-        fail("The package index does not tell when MLflow %s came out: %s." % (version, error))
+        fail(f"The package index does not tell when MLflow {version} came out: {error}.")
     found = {}
     for file in files:
         name = re.match(r"mlflow-([0-9][0-9a-z.]*?)(-py3.*\.whl|\.tar\.gz)$", file["filename"])
@@ -79,8 +88,8 @@ def released():
     found = uploads()
     if version not in found:
         close = difflib.get_close_matches(version, found, n=1, cutoff=0)
-        hint = " Did you mean %s?" % close[0] if close else ""
-        fail("There is no MLflow %s in the package index.%s" % (version, hint))
+        hint = f" Did you mean {close[0]}?" if close else ""
+        fail(f"There is no MLflow {version} in the package index.{hint}")
     return datetime.datetime.fromisoformat(found[version][:19])
 
 
@@ -92,7 +101,7 @@ def why(stderr):
 
 def main():
     day = (released() + datetime.timedelta(days=1)).strftime("%Y-%m-%d")
-    print("@say MLflow %s is resolved as of %s" % (version, day), flush=True)
+    talk.say(f"MLflow {version} is resolved as of {day}")
     words = [
         os.path.join(TOOLS, "uv"), "pip", "compile", "--quiet", "--generate-hashes",
         "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
@@ -100,12 +109,12 @@ def main():
     ]  # fmt: skip
     # uv does not read pip's configuration.
     done = subprocess.run(
-        words, input=WANTED % version, capture_output=True, text=True,
+        words, input=WANTED, capture_output=True, text=True,
         env=dict(os.environ, UV_DEFAULT_INDEX=index()),
     )  # fmt: skip
     if done.returncode:
-        fail("The packages of MLflow %s cannot be resolved: %s." % (version, why(done.stderr)))
-    print("@report " + json.dumps({"lock": done.stdout}))
+        fail(f"The packages of MLflow {version} cannot be resolved: {why(done.stderr)}.")
+    talk.report({"lock": done.stdout})
 
 
 main()

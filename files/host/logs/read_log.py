@@ -1,16 +1,15 @@
 """Print a server's log as whole entries: its journal, or nginx's access log.
 
-Runs on the host as root, where `tasks.logs` sends it over standard input. One argument, a JSON
-object: unit, access, follow (true or false), lines (how many of the last ones, null for all),
-since (seconds since 1970, or below zero seconds ago; null for no limit), grep (a pattern or null)
-and level (null, info, warning, error or critical). Prints a JSON list an entry, [microseconds since
-1970, [line, ...]], every line with its time in UTC, host and program; or @absent.
+Runs on the host as root, where `tasks.logs` sends it over standard input, its request as one word
+of JSON. Prints a JSON list an entry, [microseconds since 1970, [line, ...]], every line with its
+time in UTC, host and program; or @absent.
 
 Following ends with standard input, and where no byte came over it for a while: whatever becomes of
 the operator, his machine or the network, nothing is left running here.
 """
 
 import calendar
+import dataclasses
 import glob
 import gzip
 import json
@@ -38,6 +37,19 @@ ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt): |Error: |\S+\.sh: l
 WARNING = re.compile(r"\S+:\d+: \w*Warning: ")
 ACCESS = re.compile(r"(.*?) \[([^\]]+)\] (.*)")
 STATUS = re.compile(r'" (\d{3}) ')
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Which entries of which log are asked for."""
+
+    unit: str
+    access: bool = False  # nginx's log instead of the unit's
+    follow: bool = False
+    lines: int = None  # how many of the last ones; None for all
+    since: float = None  # seconds since 1970, below zero seconds ago; None for no limit
+    grep: str = None  # a pattern
+    level: str = None  # one of RANKS
 
 
 def rank(text, priority, by_systemd):
@@ -82,8 +94,8 @@ class Filter:
     """Print the entries that are asked for."""
 
     def __init__(self, asked):
-        pattern = asked["grep"]
-        self.level = RANKS[asked["level"] or "debug"]
+        pattern = asked.grep
+        self.level = RANKS[asked.level or "debug"]
         # As journalctl and ripgrep do: without a capital letter, capitals do not matter.
         same = re.IGNORECASE if pattern == (pattern or "").lower() else 0
         self.grep = re.compile(pattern, same) if pattern else None
@@ -129,7 +141,7 @@ class Journal:
 
     def command(self, *options):
         return [
-            "journalctl", "--no-pager", "--quiet", "--unit=" + self.asked["unit"],
+            "journalctl", "--no-pager", "--quiet", "--unit=" + self.asked.unit,
             "--output=json", "--all",
             "--output-fields=MESSAGE,PRIORITY,_PID,_HOSTNAME,SYSLOG_IDENTIFIER,_COMM", *options,
         ]  # fmt: skip
@@ -143,7 +155,7 @@ class Journal:
         if isinstance(text, list):  # bytes that are no UTF-8
             text = bytes(text).decode(errors="replace")
         name = record.get("SYSLOG_IDENTIFIER") or record.get("_COMM") or "?"
-        prefix = "%s %s %s[%s]: " % (clock(when), record.get("_HOSTNAME", "?"), name, pid)
+        prefix = f"{clock(when)} {record.get('_HOSTNAME', '?')} {name}[{pid}]: "
         for part in text.split("\n"):
             entry = self.open.get(pid)
             if entry is None or not entry.takes(when, part):
@@ -166,16 +178,16 @@ class Journal:
 
     def past(self):
         """Return the last wanted entries; None where the unit is unknown and never wrote a line."""
-        since, lines = self.asked["since"], self.asked["lines"]
+        since, lines = self.asked.since, self.asked.lines
         filtered = self.wanted.level or self.wanted.grep
         # What matches may be rare: look back further and further rather than at everything.
         sizes = [2000, 16000, 128000, None] if filtered else [(lines or 0) + TORN]
         if lines is None:
             sizes = [None]
         for size in sizes:
-            options = [] if size is None else ["--lines=%d" % size]
+            options = [] if size is None else [f"--lines={size}"]
             if since is not None:
-                options.append("--since=@%d" % since)
+                options.append(f"--since=@{int(since)}")
             read = subprocess.run(
                 self.command(*options), stdout=subprocess.PIPE
             ).stdout.splitlines()
@@ -185,7 +197,7 @@ class Journal:
             enough = lines is not None and sum(len(entry.lines) for entry in found) >= lines
             if enough or size is None or len(read) < size:
                 break
-        if not read and not known(self.asked["unit"]):
+        if not read and not known(self.asked.unit):
             return None
         return last(found, lines)
 
@@ -221,7 +233,7 @@ class Access:
 
     def __init__(self, asked, wanted):
         self.asked, self.wanted = asked, wanted
-        self.path = "/var/log/nginx/%s.access.log" % asked["unit"]
+        self.path = f"/var/log/nginx/{asked.unit}.access.log"
         self.stream, self.rest = None, ""
 
     def entry(self, line):
@@ -231,8 +243,8 @@ class Access:
         when = moment(match[2])
         status = STATUS.search(match[3])
         weight = {"5": "error", "4": "warning"}.get(status[1][0] if status else "", "info")
-        entry = Entry(when, "%s %s nginx: " % (clock(when), socket.gethostname()), RANKS[weight])
-        entry.add(when, "%s %s" % (match[1], match[3]))
+        entry = Entry(when, f"{clock(when)} {socket.gethostname()} nginx: ", RANKS[weight])
+        entry.add(when, f"{match[1]} {match[3]}")
         return entry
 
     def wanted_of(self, lines):
@@ -240,8 +252,8 @@ class Access:
         return [entry for entry in entries if entry and self.wanted.wants(entry)]
 
     def past(self):
-        since, lines = self.asked["since"], self.asked["lines"]
-        if not os.path.exists(self.path) and not known(self.asked["unit"]):
+        since, lines = self.asked.since, self.asked.lines
+        if not os.path.exists(self.path) and not known(self.asked.unit):
             return None
         found = []
         rotated = [name for name in glob.glob(self.path + ".*") if age(name)]
@@ -335,16 +347,16 @@ def follow(log):
 
 
 def main():
-    asked = json.loads(sys.argv[-1])
-    if asked["since"] is not None and asked["since"] < 0:
-        asked["since"] += time.time()
-    log = (Access if asked["access"] else Journal)(asked, Filter(asked))
+    asked = Request(**json.loads(sys.argv[-1]))
+    if asked.since is not None and asked.since < 0:
+        asked = dataclasses.replace(asked, since=asked.since + time.time())
+    log = (Access if asked.access else Journal)(asked, Filter(asked))
     past = log.past()
     if past is None:
         print("@absent")
         return
     show(past)
-    if asked["follow"]:
+    if asked.follow:
         follow(log)
 
 

@@ -1,6 +1,6 @@
 # Make PostgreSQL serve one role and its two databases. Needs: role, database, osuser (who on this host
-# is the role), clients (addresses that may log in, none for this host alone), and "$here"/password
-# where there are clients, with known (yes where it may replace the role's). Each step looks first: typed again, nothing is changed.
+# is the role), clients (addresses that may log in, none for this host alone), and where there are
+# clients scram.py with its request, and known (yes where it may replace the role's). Each step looks first: typed again, nothing is changed.
 if [ -n "$packages" ]; then
   say "install $packages with apt"
   install_packages
@@ -31,12 +31,12 @@ if [ "$(rows "select 1 from pg_roles where rolname = '$role'")" != 1 ]; then
   # It makes databases of its own: a restore goes into a new one.
   rows "create role \"$role\" login createdb" > /dev/null
 fi
-if [ -e "$here/password" ]; then
+if [ -e "$here/scram.json" ]; then
   present=$(rows "select rolpassword from pg_authid where rolname = '$role'")
   if [ -n "$present" ] && [ -z "$known" ]; then
     fail "The role $role has a password that is not kept on your machine. Give it, or a new one, in PGPASSWORD, then type the same again."
   fi
-  wanted=$(python3 "$here/scram.py" "$here/password" <<< "$present")
+  wanted=$(python3 "$here/scram.py" <<< "$present")
   if [ -n "$wanted" ]; then
     say "give $role its password"
     # Only what it is checked with goes there: no log of PostgreSQL's can show the password.

@@ -1,18 +1,14 @@
 """Copy a server's two SQLite databases into two databases of PostgreSQL, and compare every row.
 
-Runs in the environment of the server's release. Arguments: the folder with mlflow.db and
-basic_auth.db, which nobody writes meanwhile; the SQLAlchemy URIs of the databases for tracking and
-for users, whose password libpq finds by itself (PGPASSFILE); a word of the server's own, such as
-its id; and --replace-nul where NUL characters in text may become U+FFFD. Reports {"tables":
-{database: {table: rows}}, "runs": n, "users": n, "bytes": n, "replaced": n, "seconds": n,
-"seconds_compare": n}.
+Runs in the environment of the server's release. Reports {"tables": {database: {table: rows}},
+"runs": n, "users": n, "bytes": n, "replaced": n, "seconds": n, "seconds_compare": n}.
 
 The SQLite files are only read. Whoever is cut off here types the same again: a database that this
 server has filled before, wholly or not, is filled anew unless somebody else wrote to it.
 """
 
 import ctypes
-import json
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -24,6 +20,7 @@ from collections import Counter
 import databases
 import postgres
 import schemas
+import talk
 from rows import Unfit, of_sqlite, quoted, read_only
 from target import Refused, Target, fingerprint
 
@@ -31,6 +28,17 @@ OFTEN = 5  # seconds between two lines of progress
 # Litestream's own tables, which backup.stream leaves in a database.
 PASSED_OVER = ("_litestream_seq", "_litestream_lock")
 KEPT = "The SQLite files were only read, and nothing is switched"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is moved, and where to."""
+
+    folder: str  # with mlflow.db and basic_auth.db, which nobody writes meanwhile
+    tracking: str  # SQLAlchemy URIs, whose password libpq finds by itself (PGPASSFILE)
+    users: str
+    server: str  # a word of the server's own, such as its id
+    replace_nul: bool = False  # whether NUL characters in text may become U+FFFD
 
 
 class Store:
@@ -48,8 +56,8 @@ class Store:
             revision = databases.revision(database, self.name)
             if revision != newest:
                 raise Refused(
-                    "%s is of the schema %s, and MLflow here makes %s. Start the server once, or "
-                    "type ./fab upgrade" % (self.name, revision, newest)
+                    f"{self.name} is of the schema {revision}, and MLflow here makes {newest}. "
+                    "Start the server once, or type ./fab upgrade"
                 )
             self.counts = databases.counts(database)
             _refuse_dangling(database)
@@ -60,21 +68,21 @@ class Store:
         with read_only(self.path) as database:
             for table, columns in self.target.tables.items():
                 # table_xinfo, for generated columns too.
-                info = database.execute("pragma table_xinfo(%s)" % quoted(table)).fetchall()
+                info = database.execute(f"pragma table_xinfo({quoted(table)})").fetchall()
                 ours, theirs = {row[1] for row in info}, {column.name for column in columns}
                 if ours != theirs:
                     raise Refused(
-                        "%s has the table %s with other columns than MLflow makes: %s"
-                        % (self.name, table, ", ".join(sorted(ours ^ theirs)))
+                        f"{self.name} has the table {table} with other columns than MLflow makes: "
+                        + ", ".join(sorted(ours ^ theirs))
                     )
         for table, count in self.counts.items():
             if table not in self.target.tables and table not in PASSED_OVER and count:
-                print("@warn %s is no table of MLflow's: its %d rows stay behind" % (table, count))
+                talk.warn(f"{table} is no table of MLflow's: its {count} rows stay behind")
 
     def fill(self, replace):
         moved = {table: self.counts[table] for table in self.target.tables}
         total = sum(moved.values())
-        print("@say copy %s rows of %s" % (grouped(total), self.name), flush=True)
+        talk.say(f"copy {grouped(total)} rows of {self.name}")
         progress = Progress(moved)
         with read_only(self.path) as database:
             return self.target.fill(database, replace, progress.say)
@@ -102,7 +110,7 @@ class Progress:
         count = self._counts[table]
         if rows < count and time.monotonic() >= self._next:
             self._next = time.monotonic() + OFTEN
-            print("@say %s: %s of %s rows" % (table, grouped(rows), grouped(count)), flush=True)
+            talk.say(f"{table}: {grouped(rows)} of {grouped(count)} rows")
 
 
 def grouped(number):
@@ -117,15 +125,15 @@ def _refuse_dangling(database):
         keys = [
             (ours, theirs)
             for id, _, _, ours, theirs, *_ in database.execute(
-                "pragma foreign_key_list(%s)" % quoted(table)
+                f"pragma foreign_key_list({quoted(table)})"
             )
             if id == number
         ]
-        told = " and ".join("%s.%s = %s.%s" % (parent, b, table, a) for a, b in keys)
+        told = " and ".join(f"{parent}.{b} = {table}.{a}" for a, b in keys)
         raise Refused(
-            "%d rows of %s refer to rows of %s that do not exist; MLflow shows them nowhere. With "
-            "the server stopped, delete them: delete from %s where not exists (select 1 from %s "
-            "where %s)" % (count, table, parent, table, parent, told)
+            f"{count} rows of {table} refer to rows of {parent} that do not exist; MLflow shows "
+            f"them nowhere. With the server stopped, delete them: delete from {table} where not "
+            f"exists (select 1 from {parent} where {told})"
         )
 
 
@@ -212,18 +220,18 @@ def compare(stores, replace):
             _, their_rows, their_hash = there
             if rows != their_rows:
                 raise Refused(
-                    "%s of %s has %d rows in SQLite and %d in PostgreSQL"
-                    % (table, store.name, rows, their_rows)
+                    f"{table} of {store.name} has {rows} rows in SQLite and {their_rows} in "
+                    "PostgreSQL"
                 )
             if hash != their_hash:
-                raise Refused("the rows of %s of %s are not the same there" % (table, store.name))
+                raise Refused(f"the rows of {table} of {store.name} are not the same there")
             found[store.name][table] = rows, hash
     return found
 
 
 def moved(stores, server, replace):
     """Fill and compare both databases; returns what is reported."""
-    print("@say make the schema of MLflow in PostgreSQL", flush=True)
+    talk.say("make the schema of MLflow in PostgreSQL")
     for store in stores:
         store.target.claim(server)
     with Beside(schemas.make, *(store.target.uri for store in stores)) as making:
@@ -234,7 +242,7 @@ def moved(stores, server, replace):
     replaced = sum(store.fill(replace) for store in stores)
     began = time.monotonic()
     total = sum(sum(store.counts[table] for table in store.target.tables) for store in stores)
-    print("@say compare %s rows" % grouped(total), flush=True)
+    talk.say(f"compare {grouped(total)} rows")
     found = compare(stores, replace)
     seconds = time.monotonic() - began
     for store in stores:
@@ -262,34 +270,32 @@ def given_up(stores):
         return False  # its mark stays, so that the next move replaces it
 
 
-def main(folder, tracking, auth, server, *options):
+def main(asked):
     began = time.monotonic()
-    replace = "--replace-nul" in options
+    uris = asked.tracking, asked.users
     stores = [
-        Store(folder, name, uri)
-        for name, uri in zip(databases.NAMES, (tracking, auth), strict=True)
+        Store(asked.folder, name, uri) for name, uri in zip(databases.NAMES, uris, strict=True)
     ]
     if stores[0].target.uri == stores[1].target.uri:
         raise Refused("tracking and users need two databases, and one was given for both")
     for store in stores:
-        store.refuse_unfit(server)
+        store.refuse_unfit(asked.server)
     before = [store.stamp() for store in stores]
     done = False
     try:
-        report = moved(stores, server, replace)
+        report = moved(stores, asked.server, asked.replace_nul)
         if [store.stamp() for store in stores] != before:
             raise Refused("somebody wrote to the SQLite files meanwhile. Stop the server first")
         done = True
     finally:
         if not done and not given_up(stores):
-            print("@warn PostgreSQL keeps what was copied so far; the next move replaces it")
+            talk.warn("PostgreSQL keeps what was copied so far; the next move replaces it")
     report["seconds"] = round(time.monotonic() - began, 1)
-    print("@report " + json.dumps(report))
+    talk.report(report)
 
 
 try:
-    main(*sys.argv[1:])
+    main(talk.request(Request))
 except (Refused, postgres.Refused, databases.Damaged, Unfit, sqlite3.Error, OSError) as error:
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    print("@fail %s. %s. Then type postgres.migrate again." % (text[:1].upper() + text[1:], KEPT))
-    sys.exit(1)
+    talk.fail(f"{text[:1].upper() + text[1:]}. {KEPT}. Then type postgres.migrate again.")

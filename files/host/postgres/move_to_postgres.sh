@@ -1,5 +1,5 @@
 # Move runs and users from SQLite to PostgreSQL and serve them there. Needs: root, unit, port, current
-# (the release), python (its own), tracking and users (addresses), login (a staged file, or -), well (what
+# (the release), python (its own), login (a staged file, or -), well (what
 # deploy writes down when all is), "$here"/stores (server.env's lines), "$here"/auth, and switch.sh's words.
 next=$root/next.part
 former=$(date -u +%Y%m%dT%H%M%SZ)-$current
@@ -11,7 +11,7 @@ stop_server
 rm -rf "$next"
 mkdir -m 0700 "$next"
 # A process of its own, which does not keep the lock from the server's start.
-PGPASSFILE=$root/.pgpass "$python" "$here/move_store.py" "$root" "$tracking" "$users" "$(cat "$root/.server-id")" 8>&- 9>&-
+PGPASSFILE=$root/.pgpass "$python" "$here/move_store.py" folder="$root" server="$(cat "$root/.server-id")" 8>&- 9>&-
 with_stores > "$next/server.env"
 install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
 # Nothing takes their place: what is PostgreSQL's now must not lie beside it.

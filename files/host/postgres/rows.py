@@ -40,7 +40,8 @@ class Column:
 
 
 def quoted(name):
-    return '"%s"' % name.replace('"', '""')
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def names(columns):
@@ -112,9 +113,10 @@ class Lines:
         if "\0" not in value:
             return value
         if not self.replace:
+            where = described(self._database, self.table, self.columns, row)
             raise Unfit(
-                "%s holds a NUL character in %s, which PostgreSQL cannot keep"
-                % (described(self._database, self.table, self.columns, row), self.columns[n].name)
+                f"{where} holds a NUL character in {self.columns[n].name}, which PostgreSQL cannot "
+                "keep"
             )
         self.replaced += 1
         return value.replace("\0", REPLACEMENT)
@@ -138,7 +140,7 @@ def batches(database, table, columns):
     """Read a table in pieces of bounded size: lists of rows, in the table's own order."""
     wide = [n for n, column in enumerate(columns) if column.unlimited]
     batch, size = [], 0
-    for row in database.execute("select %s from %s" % (names(columns), quoted(table))):
+    for row in database.execute(f"select {names(columns)} from {quoted(table)}"):
         batch.append(row)
         for n in wide:
             if isinstance(row[n], (str, bytes)):
@@ -152,20 +154,20 @@ def batches(database, table, columns):
 
 def described(database, table, columns, row):
     """Name a row of a table by its primary key."""
-    found = database.execute("pragma table_info(%s)" % quoted(table)).fetchall()
+    found = database.execute(f"pragma table_info({quoted(table)})").fetchall()
     keys = {name for _, name, _, _, _, key in found if key}
     parts = [
-        "%s=%s" % (column.name, value)
+        f"{column.name}={value}"
         for column, value in zip(columns, row, strict=True)
         if column.name in keys
     ]
-    text = "a row of %s (%s)" % (table, ", ".join(parts))
+    text = f"a row of {table} ({', '.join(parts)})"
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:300]
 
 
 def nth(database, table, columns, number):
     """Name the row that stands at a place, from 0 on, in the order of Lines."""
-    query = "select %s from %s limit 1 offset %d" % (names(columns), quoted(table), number)
+    query = f"select {names(columns)} from {quoted(table)} limit 1 offset {number}"
     row = database.execute(query).fetchone()
     return described(database, table, columns, row)
 
@@ -193,7 +195,7 @@ class Digest:
 
     @property
     def value(self):
-        return self.rows, "%032x" % (self.sum % (1 << 128))
+        return self.rows, f"{self.sum % (1 << 128):032x}"
 
 
 def of_sqlite(database, table, columns, replace=False):
@@ -274,7 +276,7 @@ PARSERS = {
 def of_postgres(cursor, table, columns):
     """Return rows and hash of one of PostgreSQL's tables, as a cursor of psycopg2's reads it."""
     reader = Reader(columns)
-    query = "copy (select %s from %s) to stdout" % (names(columns), quoted(table))
+    query = f"copy (select {names(columns)} from {quoted(table)}) to stdout"
     cursor.copy_expert(query, reader)
     reader.flush()
     return reader.digest.value
@@ -282,4 +284,4 @@ def of_postgres(cursor, table, columns):
 
 def read_only(path):
     """Open a database of SQLite's that is not to be changed."""
-    return closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True))
+    return closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True))

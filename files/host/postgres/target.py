@@ -86,7 +86,7 @@ class Target:
             added["connect_timeout"] = "10"  # seconds
         self.uri = url.update_query_dict(added).render_as_string(hide_password=False)
         host = url.host or url.query.get("host") or "this host"
-        self.label = "the database %s on %s" % (url.database, host)
+        self.label = f"the database {url.database} on {host}"
         self.tables = {}  # name: its columns
 
     @contextlib.contextmanager
@@ -99,7 +99,7 @@ class Target:
                     cursor.execute(SETTINGS)
                     yield cursor
             except psycopg2.Error as error:
-                raise Refused("%s: %s" % (self.label, said(error))) from None
+                raise Refused(f"{self.label}: {said(error)}") from None
 
     # -- before anything is changed ---------------------------------------------------------------
 
@@ -109,32 +109,33 @@ class Target:
             cursor.execute(ABOUT)
             role, owns, owner, encoding, comment, schema = cursor.fetchone()
             if not owns:
+                mend = f"alter database {self._database(cursor)} owner to {quoted(role)}"
                 raise Refused(
-                    "%s belongs to the role %s, not to %s. As an administrator: alter database %s "
-                    "owner to %s" % (self.label, owner, role, self._database(cursor), quoted(role))
+                    f"{self.label} belongs to the role {owner}, not to {role}. As an "
+                    f"administrator: {mend}"
                 )
             if encoding != "UTF8":
                 raise Refused(
-                    "%s keeps text as %s. Make it anew with encoding UTF8" % (self.label, encoding)
+                    f"{self.label} keeps text as {encoding}. Make it anew with encoding UTF8"
                 )
             cursor.execute("select has_schema_privilege(%s, 'create')", (schema,))
             if schema is None or cursor.fetchone() != (True,):
-                raise Refused("%s has no schema where %s may create" % (self.label, role))
+                raise Refused(f"{self.label} has no schema where {role} may create")
             mark = _mark(comment)
             cursor.execute(THINGS)
             there = cursor.fetchall()
             if there and (mark is None or mark.get("server") != server):
-                raise Refused("%s is not empty: it holds %s" % (self.label, _listed(cursor, there)))
+                raise Refused(f"{self.label} is not empty: it holds {_listed(cursor, there)}")
             if mark is None:
                 return
             cursor.execute(OTHERS)
             strangers = [pid for pid, name in cursor.fetchall() if name != NAME]
             if strangers:
                 raise Refused(
-                    "%s is in use by %d other sessions. End them" % (self.label, len(strangers))
+                    f"{self.label} is in use by {len(strangers)} other sessions. End them"
                 )
         if there and mark.get("state") != "filling" and self.held() != mark.get("holds"):
-            raise Refused("%s was filled by a former move and written to since" % self.label)
+            raise Refused(f"{self.label} was filled by a former move and written to since")
 
     def _database(self, cursor):
         cursor.execute("select current_database()")
@@ -158,7 +159,8 @@ class Target:
             cursor.execute(ABOUT)
             others = [line for line in (cursor.fetchone()[4] or "").splitlines() if not _ours(line)]
             lines = [*others, MARK + json.dumps(told)] if told else others
-            query = "comment on database %s is %%s" % self._database(cursor).replace("%", "%%")
+            name = self._database(cursor).replace("%", "%%")
+            query = f"comment on database {name} is %s"
             cursor.execute(query, ("\n".join(lines) or None,))
 
     def clear(self):
@@ -172,10 +174,10 @@ class Target:
             there = cursor.fetchall()
             tables = [quoted(name) for name, kind in there if kind == "table"]
             if tables:
-                cursor.execute("drop table %s cascade" % ", ".join(tables))
+                cursor.execute(f"drop table {', '.join(tables)} cascade")
             for name, kind in there:
                 if kind == "function":
-                    cursor.execute("drop function %s cascade" % quoted(name))
+                    cursor.execute(f"drop function {quoted(name)} cascade")
 
     def describe(self):
         """Learn which tables and columns it has; raises Refused where a type is unknown here."""
@@ -186,8 +188,8 @@ class Target:
                 column = Column(name, type, generated)
                 if not column.known:
                     raise Refused(
-                        "%s has a column of the unknown type %s: %s of %s. Remote MLflow cannot "
-                        "move this release's databases" % (self.label, type, name, table)
+                        f"{self.label} has a column of the unknown type {type}: {name} of {table}. "
+                        "Remote MLflow cannot move this release's databases"
                     )
                 self.tables.setdefault(table, []).append(column)
 
@@ -202,20 +204,21 @@ class Target:
         replaced = 0
         with self.session() as cursor:
             again = _without_constraints(cursor)
-            cursor.execute("truncate %s" % ", ".join(map(quoted, self.tables)))
+            everything = ", ".join(map(quoted, self.tables))
+            cursor.execute(f"truncate {everything}")
             for table in self.tables:
                 replaced += self._copy(cursor, database, table, replace, say)
             for statement in again:
                 cursor.execute(statement)
             _set_sequences(cursor)
-            cursor.execute("analyze %s" % ", ".join(map(quoted, self.tables)))
+            cursor.execute(f"analyze {everything}")
         return replaced
 
     def _copy(self, cursor, database, table, replace, say):
         columns = [column for column in self.tables[table] if not column.generated]
         lines = Lines(database, table, columns, replace, lambda rows: say(table, rows))
         # Truncated in the same transaction, its rows need no second visit to be frozen.
-        query = "copy %s (%s) from stdin with (freeze)" % (quoted(table), names(columns))
+        query = f"copy {quoted(table)} ({names(columns)}) from stdin with (freeze)"
         try:
             cursor.copy_expert(query, lines)
         except psycopg2.Error as error:
@@ -226,8 +229,8 @@ class Target:
                 raise
             row = nth(database, table, columns, int(place[1]) - 1)
             column = re.search(r", column (\w+)", error.diag.context)
-            where = "%s, %s" % (row, column[1]) if column else row
-            raise Refused("%s: %s" % (where, said(error))) from None
+            where = f"{row}, {column[1]}" if column else row
+            raise Refused(f"{where}: {said(error)}") from None
         return lines.replaced
 
     def digests(self):
@@ -247,11 +250,14 @@ def _without_constraints(cursor):
     constraints = cursor.fetchall()
     cursor.execute(INDEXES)
     indexes = cursor.fetchall()
-    gone = ["alter table %s drop constraint %s" % (table, name) for table, name, _ in constraints]
-    gone += ["drop index %s" % name for name, _ in indexes]
+    gone = [f"alter table {table} drop constraint {name}" for table, name, _ in constraints]
+    gone += [f"drop index {name}" for name, _ in indexes]
     if gone:
         cursor.execute("; ".join(gone))
-    again = ["alter table %s add constraint %s %s" % each for each in reversed(constraints)]
+    again = [
+        f"alter table {table} add constraint {name} {definition}"
+        for table, name, definition in reversed(constraints)
+    ]
     return [definition for _, definition in indexes] + again
 
 
@@ -259,8 +265,9 @@ def _set_sequences(cursor):
     """Have every sequence go on after the largest number that its column holds."""
     cursor.execute(SEQUENCES)
     for table, column, sequence in cursor.fetchall():
-        query = "select setval(%%s, coalesce(max(%s), 0) + 1, false) from %s"
-        cursor.execute(query % (quoted(column), quoted(table)), (sequence,))
+        last = f"coalesce(max({quoted(column)}), 0)"
+        query = f"select setval(%s, {last} + 1, false) from {quoted(table)}"
+        cursor.execute(query, (sequence,))
 
 
 def fingerprint(digests):
@@ -294,10 +301,10 @@ def _mark(comment):
 def _listed(cursor, there):
     """Say which tables are there, with the rows of those that people made."""
     found = [name for name, _ in there]
-    text = ", ".join(found[:3]) + (" and %d more" % (len(found) - 3) if len(found) > 3 else "")
+    text = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
     if "runs" in found:
         cursor.execute("select has_table_privilege('runs', 'select')")
         if cursor.fetchone()[0]:
             cursor.execute("select count(*) from runs")
-            text += "; %d runs" % cursor.fetchone()
+            text += f"; {cursor.fetchone()[0]} runs"
     return text

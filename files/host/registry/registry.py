@@ -1,22 +1,40 @@
 """Read and change the model registry: what the `registry.*` tasks ask of the tracking server.
 
-Runs on the host. Arguments: port, one of ACTIONS, and that one's own. Staged beside it:
-tracking.py, login.json, and for `register` version.json. Reports one JSON value; times are UTC.
+Runs on the host. Reports one JSON value; times are UTC.
 """
 
+import dataclasses
 import datetime
 import difflib
-import json
-import sys
 
-from tracking import Refused, Tracking, fail, staged
+import talk
+from talk import fail
+from tracking import Refused, Tracking
 
 API = "/api/2.0/mlflow"
 PAGE = 1000  # the most models that MLflow 3.17 gives at once; as many versions are plenty
 NAMED = 20  # versions in a message; the newest
 COPY = "copied_from.id"  # the tag that tells a version's copy; see tasks/registry.py
 
-server = None
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One of ACTIONS, of the server at this port, as the user with this login."""
+
+    port: int
+    login: dict
+    action: str
+    model: str = ""
+    version: str = ""
+    alias: str = ""
+    wanted: list = ()  # aliases that the version shall have
+    unwanted: list = ()  # and those that it shall not
+    identity: str = ""  # of a copy
+    entry: dict = None  # {"model": ..., "version": ...}: what is registered
+
+
+asked = talk.request(Request)
+server = Tracking(asked.port, asked.login)
 
 
 def get(path, **query):
@@ -47,10 +65,8 @@ def model_of(name):
             raise
     names = [model["name"] for model in pages("/registered-models/search", "registered_models")]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = " (did you mean '%s'?)" % near[0] if near else ""
-    fail(
-        "There is no model '%s'%s. Type ./fab registry.list to see those there are." % (name, hint)
-    )
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    fail(f"There is no model '{name}'{hint}. Type ./fab registry.list to see those there are.")
 
 
 def versions_of(name):
@@ -75,12 +91,10 @@ def version_of(name, version):
             raise
     there = [entry["version"] for entry in versions_of(name)]
     if not there:
-        fail("%s has no versions yet. Register one first." % name)
-    older = " and %d older ones" % (len(there) - NAMED) if len(there) > NAMED else ""
-    fail(
-        "There is no version %s of %s. Name one of those there are: %s%s."
-        % (version, name, ", ".join(there[:NAMED]), older)
-    )
+        fail(f"{name} has no versions yet. Register one first.")
+    older = f" and {len(there) - NAMED} older ones" if len(there) > NAMED else ""
+    listed = ", ".join(there[:NAMED])
+    fail(f"There is no version {version} of {name}. Name one of those there are: {listed}{older}.")
 
 
 def when(milliseconds):
@@ -148,18 +162,18 @@ def one_version(name, version):
 
 
 def point(name, version, wanted, unwanted):
-    """Have aliases point at a version, and others not; each comma-separated, "" for none.
+    """Have aliases point at a version, and others not.
 
     Returns the version, and for each alias that changed what it pointed at before and does now.
     """
     version = version_of(name, version)["version"]
     before = aliases_of(model_of(name))
     changed = {}
-    for alias in filter(None, wanted.split(",")):
+    for alias in wanted:
         if before.get(alias) != version:
             set_alias(name, alias, version)
             changed[alias] = [before.get(alias), version]
-    for alias in filter(None, unwanted.split(",")):
+    for alias in unwanted:
         if before.get(alias) == version:
             take_alias(name, alias)
             changed[alias] = [version, None]
@@ -183,8 +197,8 @@ def set_alias(name, alias, version):
         if no.code != "INVALID_PARAMETER_VALUE":
             raise
         fail(
-            "MLflow does not take '%s' as an alias: %s Give another one, such as champion."
-            % (alias, no.message)
+            f"MLflow does not take '{alias}' as an alias: {no.message} "
+            "Give another one, such as champion."
         )
 
 
@@ -199,9 +213,8 @@ def copy_of(name, identity):
     return copies[0]["version"] if copies else None
 
 
-def register():
-    """Make the version that version.json describes, unless it is there; its files are."""
-    wanted = staged("version.json")
+def register(wanted):
+    """Make a version as it is described, unless it is there; its files are."""
     name, tags = wanted["model"]["name"], wanted["version"]["tags"]
     already = copy_of(name, tags[COPY])
     if already:
@@ -221,31 +234,22 @@ def create(path, entry):
 
 
 ACTIONS = {
-    "list": every_model,
-    "show": show,
-    "version": one_version,
-    "point": point,
-    "demote": demote,
-    "copy-of": copy_of,
-    "register": register,
+    "list": lambda: every_model(),
+    "show": lambda: show(asked.model),
+    "version": lambda: one_version(asked.model, asked.version),
+    "point": lambda: point(asked.model, asked.version, asked.wanted, asked.unwanted),
+    "demote": lambda: demote(asked.model, asked.alias),
+    "copy-of": lambda: copy_of(asked.model, asked.identity),
+    "register": lambda: register(asked.entry),
 }
 
 
-def main():
-    global server
-    port, action = sys.argv[1:3]
-    login = staged("login.json")
-    server = Tracking(port, login)
-    try:
-        answer = ACTIONS[action](*sys.argv[3:])
-    except Refused as no:
-        if no.status != 403:
-            fail("The server refuses that (%s). See its side: ./fab logs" % no)
-        fail(
-            "The server does not let %s do that (%s). Use an admin's login, or have one grant "
-            "MANAGE on the model; docs/registry.md says how." % (login["username"], no.message)
-        )
-    print("@report " + json.dumps(answer))
-
-
-main()
+try:
+    talk.report(ACTIONS[asked.action]())
+except Refused as no:
+    if no.status != 403:
+        fail(f"The server refuses that ({no}). See its side: ./fab logs")
+    fail(
+        f"The server does not let {asked.login['username']} do that ({no.message}). Use an admin's "
+        "login, or have one grant MANAGE on the model; docs/registry.md says how."
+    )

@@ -13,4 +13,4 @@ fi
 # A failure of the timer's is made up for.
 as_root systemctl reset-failed certbot.service 2> /dev/null || true
 after=$(ends)
-printf '@report %s\t%s\n' "$([ "$before" = "$after" ] && echo same || echo new)" "$(date -d "$after" +%s)"
+report "$([ "$before" = "$after" ] && echo same || echo new)" "$(date -d "$after" +%s)"

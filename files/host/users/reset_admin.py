@@ -1,21 +1,30 @@
 """Give an admin a new password offline, in the database of users itself; make the admin if need be.
 
-Runs on the host in the server's own environment, whether the server runs or not. Arguments: root,
-user name. Beside it lies password.json. Reports {"made": true where the user is new}.
-`SqlAlchemyStore` is what the server itself uses, and internal to MLflow: tested for each release.
+Runs on the host in the server's own environment, whether the server runs or not. Reports {"made":
+true where the user is new}. `SqlAlchemyStore` is what the server itself uses, and internal to
+MLflow: tested for each release.
 """
 
 import configparser
-import json
+import dataclasses
 import os
 import sqlite3
-import sys
 
-root, name = sys.argv[1:3]
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "password.json")) as stream:
-    password = json.load(stream)
+import talk
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The new login of an admin of the server in this folder."""
+
+    root: str
+    name: str
+    password: str
+
+
+asked = talk.request(Request)
 config = configparser.ConfigParser()
-config.read(os.path.join(root, ".mlflow_auth_config"))
+config.read(os.path.join(asked.root, ".mlflow_auth_config"))
 uri = config["mlflow"]["database_uri"]
 if uri.startswith("sqlite:///"):
     # MLflow never sets write-ahead logging, and has to find it when it makes the tables.
@@ -25,9 +34,9 @@ from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore  # noqa: E402 (t
 
 store = SqlAlchemyStore()
 store.init_db(uri)
-made = not store.has_user(name)
+made = not store.has_user(asked.name)
 if made:
-    store.create_user(name, password, is_admin=True)
+    store.create_user(asked.name, asked.password, is_admin=True)
 else:
-    store.update_user(name, password=password, is_admin=True)
-print("@report " + json.dumps({"made": made}))
+    store.update_user(asked.name, password=asked.password, is_admin=True)
+talk.report({"made": made})

@@ -1,23 +1,34 @@
 """Count what a trial left in the bucket, then remove it there and from the database.
 
-Runs on the host in the server's own environment. Arguments: bucket, prefix, endpoint or "",
-experiment id or "", registered model or "", root. Reports {"found": n, "left": n, "place": uri}.
+Runs on the host in the server's own environment. Reports {"found": n, "left": n, "place": uri}.
 MLflow's own delete only marks; its gc wants the whole server's deleted runs.
 """
 
-import json
+import dataclasses
 import os
-import sys
 
-import boto3
 import grants
-from botocore.config import Config
+import talk
 from botocore.exceptions import ClientError
 from sqlalchemy import text
+from talk import Place
 
-bucket, prefix, endpoint, experiment, model = sys.argv[1:6]
 # The name is made by the trial; nothing else is ever touched.
 MARK = "remote-mlflow-verify-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a trial made on the server in this folder; nothing where it failed before."""
+
+    root: str
+    place: Place
+    experiment: str = ""  # its number
+    model: str = ""  # the registered model's name
+
+
+asked = talk.request(Request)
+bucket, experiment = asked.place.bucket, asked.experiment
 
 
 def objects(s3, place, ours):
@@ -35,7 +46,7 @@ def trial_of(uri):
     tracking = Tracking(uri, "mlflow-artifacts:/")
     trial = tracking.get_experiment(experiment)
     if not trial.name.startswith(MARK):
-        raise SystemExit("@fail experiment %s is not a trial's; nothing was removed" % experiment)
+        talk.fail(f"experiment {experiment} is not a trial's; nothing was removed")
     runs = tracking.search_runs([experiment], "", ViewType.ALL, max_results=100)
     return tracking, trial, runs, tracking.search_logged_models([experiment])
 
@@ -46,8 +57,8 @@ def remove_rows(uri, tracking, trial, runs, models):
     if trial.lifecycle_stage == "active":  # the trial failed before it could
         tracking.delete_experiment(experiment)
         registry = Registry(uri)
-        if registry.search_registered_models("name = '%s'" % model):
-            registry.delete_registered_model(model)
+        if registry.search_registered_models(f"name = '{asked.model}'"):
+            registry.delete_registered_model(asked.model)
     for found in models:
         tracking._hard_delete_logged_model(found.model_id)
     for run in runs:
@@ -57,25 +68,27 @@ def remove_rows(uri, tracking, trial, runs, models):
         for run in runs:
             values = {"run": run.info.run_id}
             rows.execute(text("delete from inputs where source_id = :run"), values)
-    grants.take_back(sys.argv[6], experiment)
+    grants.take_back(asked.root, experiment)
 
 
-if not experiment:
-    print("@report " + json.dumps({"found": 0, "left": 0, "place": ""}))
-    sys.exit()
-uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
-tracking, trial, runs, models = trial_of(uri)
-style = {"addressing_style": "path"} if endpoint else {}
-s3 = boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
-place = "%s/%s/" % (prefix, experiment)
-ours = {run.info.run_id for run in runs} | {made.model_id for made in models}
-found = objects(s3, place, ours)
-left = 0
-for key in found:
-    try:
-        s3.delete_object(Bucket=bucket, Key=key)
-    except ClientError:
-        left += 1
-remove_rows(uri, tracking, trial, runs, models)
-where = "s3://%s/%s" % (bucket, place)
-print("@report " + json.dumps({"found": len(found), "left": left, "place": where}))
+def cleaned():
+    """Remove what the trial made; return what is reported."""
+    if not experiment:
+        return {"found": 0, "left": 0, "place": ""}
+    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    tracking, trial, runs, models = trial_of(uri)
+    s3 = talk.s3_client(asked.place)
+    place = f"{asked.place.prefix}/{experiment}/"
+    ours = {run.info.run_id for run in runs} | {made.model_id for made in models}
+    found = objects(s3, place, ours)
+    left = 0
+    for key in found:
+        try:
+            s3.delete_object(Bucket=bucket, Key=key)
+        except ClientError:
+            left += 1
+    remove_rows(uri, tracking, trial, runs, models)
+    return {"found": len(found), "left": left, "place": f"s3://{bucket}/{place}"}
+
+
+talk.report(cleaned())
