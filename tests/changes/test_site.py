@@ -71,7 +71,7 @@ def test_a_name_opens_80_for_the_way_to_443_and_443_with_all_rules():
     assert f"return 301 https://{NAME}$request_uri;" in plain
     assert "/.well-known/acme-challenge/" in plain
     assert "ssl_protocols TLSv1.2 TLSv1.3;" in tls
-    assert tls.count('Strict-Transport-Security "max-age=31536000" always;') == 2
+    assert tls.count('Strict-Transport-Security "max-age=31536000" always;') == 4
     assert "location ^~ /ajax-api/3.0/mlflow/assistant { return 403; }" in tls
     assert "server-info { return 404; }" in tls
     assert "Strict-Transport-Security" not in port + plain
