@@ -87,7 +87,9 @@ def test_a_call_that_an_ending_server_did_not_read_is_sent_again_and_an_upload_s
     assert "keepalive" not in site
     # nginx sends nothing again whose body it has not held.
     assert site.count("proxy_request_buffering off;") == 1
-    uploads = re.search(r"location ~ (\S+) \{\n    proxy_request_buffering off;", site)
+    uploads = re.search(
+        r"location ~ (\S+) \{\n    client_max_body_size 0;\n    proxy_request_buffering off;", site
+    )
     assert uploads
     for path in ("/api/2.0/mlflow-artifacts/artifacts/0/a", "/ajax-api/2.0/mlflow/upload-artifact"):
         assert re.match(uploads[1], path)

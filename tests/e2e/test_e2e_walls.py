@@ -1,0 +1,78 @@
+"""The walls: what somebody without a login, or with one, gets beyond what was given."""
+
+from __future__ import annotations
+
+import pytest
+from lab import Host
+
+API = "http://127.0.0.1:5000/api/2.0/mlflow"
+PAGES = "http://127.0.0.1:5000/ajax-api/3.0/mlflow"
+
+# What a request without a login, or with something that is none, is answered.
+STRANGERS = (
+    ("", 401),
+    ("-H 'Authorization: Bearer x'", 401),
+    ("-H $'Authorization: Basic\\tYTpi'", 401),
+    ("-H 'Authorization: Basic YWJj'", 401),
+    ("-u nobody:nothing", 401),
+)
+
+
+def code(host: Host, words: str, stdin: str = "") -> int:
+    """Send a request from the host itself; return the answer's code."""
+    return int(host.run(f"curl -s -m 60 -o /dev/null -w '%{{http_code}}' {words}", stdin))
+
+
+@pytest.mark.parametrize(("words", "answer"), STRANGERS)
+def test_whoever_shows_no_login_is_answered_401(host: Host, words: str, answer: int) -> None:
+    assert code(host, f"{words} {API}/experiments/search") == answer
+    assert code(host, f"{words} {PAGES}/gateway/endpoints/list") == answer
+
+
+def test_what_pages_and_balancers_need_takes_no_login(host: Host) -> None:
+    assert code(host, "http://127.0.0.1:5000/health") == 200
+    assert code(host, "http://127.0.0.1:5000/usable") == 200
+    assert code(host, "http://127.0.0.1:5000/static-files/favicon.ico") == 200
+    assert code(host, f"{PAGES}/server-info") == 401
+
+
+def test_a_stranger_s_body_is_not_read(host: Host) -> None:
+    """Neither memory nor disk grows by what somebody without a login sends."""
+
+    def resident() -> int:
+        # The server's processes together, in kB.
+        return int(host.run("ps -o rss= --ppid $(systemctl show -p MainPID --value mlflow-server)"
+                            " | awk '{sum += $1} END {print sum}'"))  # fmt: skip
+
+    def used() -> int:
+        return int(host.run("df -k --output=used / | tail -1"))
+
+    memory, disk = resident(), used()
+    body = "head -c 900000000 /dev/zero"
+    sent = f"curl -s -m 60 -o /dev/null -w '%{{http_code}}' -X POST -T - {API}/runs/log-batch"
+    assert host.run(f"{body} | {sent} || true").endswith("401")
+    assert resident() - memory < 50_000
+    assert used() - disk < 100_000
+    host.healthy()
+
+
+def test_a_request_is_bounded_and_an_artifact_is_not(host: Host) -> None:
+    user = ":".join(host.login())
+    host.run("truncate -s 70M /tmp/large")
+    json = "-H 'Content-Type: application/json' --data-binary @/tmp/large"
+    login = "-K -"
+    stdin = f'user = "{user}"\n'
+    assert code(host, f"{login} -X POST {json} {API}/runs/log-batch", stdin) == 413
+    artifacts = "http://127.0.0.1:5000/api/2.0/mlflow-artifacts/artifacts/walls/large"
+    assert code(host, f"{login} -T /tmp/large {artifacts}", stdin) == 200
+    assert code(host, f"{login} -X DELETE {artifacts}", stdin) == 200
+
+
+def test_long_queries_pass_and_what_is_closed_stays_so(host: Host) -> None:
+    stdin = f'user = "{":".join(host.login())}"\n'
+    long = f"{API}/experiments/get-by-name?experiment_name={'x' * 34_000}"
+    assert code(host, f"-K - '{long}'", stdin) == 404
+    for path in ("demo/generate", "%64emo/generate", "/demo/generate"):
+        assert code(host, f"-K - -X POST {PAGES}/{path}", stdin) == 403
+    header = "-H 'X-MLFLOW-WORKSPACE: x'"
+    assert code(host, f"-K - {header} '{API}/experiments/get?experiment_id=0'", stdin) == 200
