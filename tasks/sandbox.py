@@ -16,7 +16,8 @@ from tasks.rehearsal import ours
 if TYPE_CHECKING:
     from invoke import Context
 
-    from tasks.rehearsal import Machine, Rehearsal
+    from tasks.rehearsal import Rehearsal
+    from tasks.rehearsal.machine import Machine
 
 NAMESPACE = "sandbox"
 

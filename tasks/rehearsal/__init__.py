@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from invoke.exceptions import Exit
 from tasks.engine import paths
 from tasks.engine.console import console
 from tasks.rehearsal import host, image, nspawn, packages, processes, store
+from tasks.rehearsal.machine import Machine, alias, ssh_config
 from tasks.rehearsal.network import Network, address, firewalls, gateway, others
 from tasks.rehearsal.trees import alone, clear, room
 
@@ -35,28 +35,6 @@ BUCKET = "mlflow-rehearsal"
 PATIENCE = 60.0
 
 MOST = 50
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A rehearsal host. `pid` is its systemd as this machine sees it, None when it is off."""
-
-    name: str
-    alias: str
-    address: str
-    suite: str
-    pid: int | None
-    root: Path
-
-    @property
-    def booted(self) -> bool:
-        """Tell whether it runs."""
-        return self.pid is not None
-
-    @property
-    def number(self) -> int:
-        """Count from 1 in its group."""
-        return int(self.name.rpartition("-")[2])
 
 
 class Rehearsal:
@@ -362,35 +340,6 @@ class Rehearsal:
         if not self._key().exists():
             host.make_key(self._key(), "rehearsal")
         return self._key().with_suffix(".pub").read_text().strip()
-
-
-def alias(number: int) -> str:
-    """Name a host the way an operator does: sandbox, sandbox-2, sandbox-3, …"""
-    return "sandbox" if number == 1 else f"sandbox-{number}"
-
-
-def ssh_config(machines: list[Machine], key: Path, known_hosts: Path) -> str:
-    """Spell an OpenSSH configuration that accepts exactly these hosts, by exactly this key."""
-    return "\n".join(
-        f"""Host {machine.alias}
-    HostName {machine.address}
-    User ubuntu
-    IdentityFile {_quoted(key)}
-    IdentitiesOnly yes
-    IdentityAgent none
-    HostKeyAlias {machine.name}
-    UserKnownHostsFile {_quoted(known_hosts)}
-    GlobalKnownHostsFile /dev/null
-    StrictHostKeyChecking yes
-    UpdateHostKeys no
-"""
-        for machine in machines
-    )
-
-
-def _quoted(path: Path) -> str:
-    # ssh_config(5): a path may hold spaces within quotes; % begins a token.
-    return f'"{str(path).replace("%", "%%")}"'
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from invoke.exceptions import Exit
 
-from tasks import rehearsal
 from tasks.rehearsal import (
-    Machine,
     Rehearsal,
     borrowed,
     image,
@@ -22,6 +20,7 @@ from tasks.rehearsal import (
     processes,
     trees,
 )
+from tasks.rehearsal.machine import Machine, alias, ssh_config
 from tasks.rehearsal.network import Network
 
 SUBNET = IPv4Network("10.20.30.0/24")
@@ -31,7 +30,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def machine(number: int = 1) -> Machine:
     return Machine(
         name=f"sandbox-1a2b3c-{number}",
-        alias=rehearsal.alias(number),
+        alias=alias(number),
         address=f"10.20.30.{10 + number}",
         suite="bookworm",
         pid=4711,
@@ -47,7 +46,7 @@ def silent(line: str) -> None:
 
 
 def test_the_first_host_is_the_sandbox_and_the_others_are_counted() -> None:
-    assert [rehearsal.alias(number) for number in (1, 2, 10)] == [
+    assert [alias(number) for number in (1, 2, 10)] == [
         "sandbox",
         "sandbox-2",
         "sandbox-10",
@@ -70,7 +69,7 @@ def test_an_interface_name_is_as_short_as_linux_wants_it(tmp_path: Path) -> None
 
 
 def test_ssh_config_pins_one_host_one_key_and_nothing_of_the_operator() -> None:
-    text = rehearsal.ssh_config([machine()], Path("/s/id_ed25519"), Path("/s/known_hosts"))
+    text = ssh_config([machine()], Path("/s/id_ed25519"), Path("/s/known_hosts"))
     assert (
         text
         == """\
@@ -95,7 +94,7 @@ def test_openssh_reads_the_configuration_also_from_a_folder_with_a_space(tmp_pat
     folder.mkdir()
     config = folder / "ssh_config"
     hosts = [machine(1), machine(2)]
-    config.write_text(rehearsal.ssh_config(hosts, folder / "id_ed25519", folder / "known_hosts"))
+    config.write_text(ssh_config(hosts, folder / "id_ed25519", folder / "known_hosts"))
     answer = subprocess.run(
         ["ssh", "-G", "-F", str(config), "sandbox-2"], text=True, capture_output=True, check=True
     ).stdout
