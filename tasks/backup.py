@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.backup import backing_up, listing, program, pruning, verifying
+from tasks.changes.backup import backing_up, listing, pruning, sending, verifying
 from tasks.changes.presence import ABSENT, absent
 from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.shell import sh
 from tasks.engine.tables import age, plain, size
 from tasks.engine.task import remote
-from tasks.engine.templates import staged
 from tasks.laptop.downloads import already, put, unpack
 
 if TYPE_CHECKING:
@@ -66,8 +65,7 @@ def verify(c: Host, id: str = "") -> None:
         raise Exit(absent(server))
     reports = server.apply("backup.verify", [verifying(server.settings, id)], decided=False)
     done = json.loads(reports[-1])
-    held = next(json.loads(text) for text in reports if "users" in json.loads(text))
-    server.say(f"  {held['runs']} runs, {held['users']} users, made {held['made'][:19]} UTC")
+    server.say(f"  {done['runs']} runs, {done['users']} users, made {done['made'][:19]} UTC")
     server.say(f"✓ {done['id']} was restored and served in {done['seconds']} s", "green")
 
 
@@ -116,13 +114,14 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
 
 def ask(server: Server, task: str, step: Change) -> Any:
     """Have a step look at the bucket, in one exec; returns what it reports."""
-    step = replace(step, script=f"{refusing_absent(server)}\n{step.script}")
+    step = refusing_absent(server, step)
     return serialised.loads(server.look(task, [step], LOOK_TIMEOUT)[-1])
 
 
-def refusing_absent(server: Server) -> str:
-    """Spell what says so where no server is, without a look at the host before."""
-    return f'[ -x "$root/venv/bin/python" ] || fail {sh(ABSENT.format(host=server.name))}'
+def refusing_absent(server: Server, step: Change) -> Change:
+    """Have a step say so where no server is, without a look at the host before."""
+    refusal = f'[ -x "$root/venv/bin/python" ] || fail {sh(ABSENT.format(host=server.name))}'
+    return replace(step, script=f"{refusal}\n{step.script}")
 
 
 @remote(help={"yes": "do it; without, only say what would go"})
@@ -179,8 +178,7 @@ def download(c: Host, id: str = "", to: str = ".") -> None:
         raise Exit(f"There is no folder {folder}. Make it, or give another --to.")
     if id and (folder / id).exists():
         raise Exit(already(folder / id))
-    script = program(server.settings, "send_set.py", id)
-    step = Change("send a backup", f"{refusing_absent(server)}\n{script}", staged("send_set.py"))
+    step = refusing_absent(server, sending(server.settings, id))
     try:
         # On the same file system, so that it becomes its name by one rename.
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as part:

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import stream
-from tasks.changes.backup import program
+from tasks.changes.backup import choosing
 from tasks.changes.follow import follow
 from tasks.changes.presence import refuse_absent
 from tasks.changes.restore import fetching, fetching_moment, restoring
 from tasks.changes.service import is_one_of_several
-from tasks.engine.change import Change
 from tasks.engine.stores import refuse_other_store
 from tasks.engine.task import remote
-from tasks.engine.templates import staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,9 +111,7 @@ def ask(server: Server, what: str, consequence: str, yes: bool) -> None:
 
 def choose(server: Server, id: str) -> Any:
     """Ask the host which backup it would be and what is there now; raises Exit where none fits."""
-    settings = server.settings
-    script = program(settings, "choose_set.py", id)
-    step = Change("choose a backup", script, staged("choose_set.py"))
+    step = choosing(server.settings, id)
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
 
 

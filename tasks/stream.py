@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.backup import program, serving_aside
+from tasks.changes.backup import serving_aside
 from tasks.changes.presence import absent
 from tasks.changes.stream import (
     EVERY,
@@ -20,6 +20,7 @@ from tasks.changes.stream import (
     files,
     installing,
     lag,
+    looking,
     moment,
     place,
     proven,
@@ -31,7 +32,6 @@ from tasks.engine.change import Change
 from tasks.engine.console import seconds
 from tasks.engine.facts import is_deployed, refuse_without_sudo
 from tasks.engine.task import remote
-from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,16 +177,7 @@ def standing(server: Server) -> dict[str, Any]:
     """Say how the stream stands, in plain values with their units in the names."""
     settings, facts = server.settings, server.facts
     now = state(settings, facts)
-    script = "\n".join(
-        (
-            program(settings, "look_at_stream.py"),
-            f"unit={settings.unit}",
-            source("stream_errors.sh"),
-            "stream_errors | sed 's/^/@report /'",
-        )
-    )
-    step = Change("look at the stream", script, staged("look_at_stream.py"))
-    report, *errors = server.look("backup.stream status", [step])
+    report, *errors = server.look("backup.stream status", [looking(settings)])
     wrong = trouble(settings, facts)
     return {
         "on": now is not None,

@@ -174,10 +174,11 @@ def back_up(
     store: Store, root: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], tuple[int, str]]:
     """Make a backup of that folder in that bucket."""
+    from host_side import place_in
+
     # It would make the rest of the tests wait.
     monkeypatch.setattr(os, "nice", lambda more: 0)
-    place = ("my-bucket", "mlflow-backups", "default", store.url)
-    return lambda: run_program("back_up.py", root, *place)
+    return lambda: run_program("back_up.py", root=root, place=place_in(store))
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,6 +75,11 @@ class Run:
     @property
     def steps(self) -> str:
         return self.files["steps.sh"]
+
+
+def request(files: Mapping[str, str | bytes], program: str) -> Any:
+    """Return what a program of the host's is asked, as it is staged beside it."""
+    return json.loads(files[program.removesuffix(".py") + ".json"])
 
 
 def _text(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> str:

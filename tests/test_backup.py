@@ -6,7 +6,7 @@ import json
 
 import pytest
 from invoke import Exit
-from stand_ins import SETTINGS, Reply, blank, configured, context, deployed
+from stand_ins import SETTINGS, Reply, blank, configured, context, deployed, request
 
 from tasks.backup import backup
 from tasks.changes.backup import backing_up
@@ -26,19 +26,27 @@ def test_a_backup_is_one_exec_and_names_its_place(capsys):
     assert out.splitlines()[-1] == f"Backup complete: {DONE['place']}"
 
 
+PLACE = {
+    "bucket": "my-bucket", "prefix": "mlflow-artifacts", "backup_prefix": "mlflow-backups",
+    "environment": "default", "region": "", "endpoint": "",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "place"),
     [
-        ({}, "my-bucket mlflow-backups default ''"),
-        ({"backup_prefix": "b", "environment": "staging"}, "my-bucket b staging ''"),
-        ({"endpoint_url": "http://m:9000/?a&b"}, "my-bucket mlflow-backups default 'http://m:9000/?a&b'"),
+        ({}, {}),
+        ({"backup_prefix": "b", "environment": "staging"},
+         {"backup_prefix": "b", "environment": "staging", "prefix": "mlflow-artifacts-staging"}),
+        ({"endpoint_url": "http://m:9000/?a&b"}, {"endpoint": "http://m:9000/?a&b"}),
     ],
 )  # fmt: skip
-def test_the_script_is_told_where_to(values, words):
+def test_the_program_is_told_where_to(values, place):
     change = backing_up(Settings(**({"bucket": "my-bucket"} | values)))
     assert change.script.splitlines()[-1] == (
-        f'"$root/venv/bin/python" "$here/back_up.py" "$root" {words}'
+        '"$root/venv/bin/python" "$here/back_up.py" root="$root"'
     )
+    assert request(change.files, "back_up.py") == {"place": PLACE | place}
 
 
 def test_libpq_finds_the_password_where_the_server_does():

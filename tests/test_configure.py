@@ -20,6 +20,7 @@ from stand_ins import (
     context,
     deployed,
     installed,
+    request,
     sha256,
 )
 
@@ -455,7 +456,8 @@ def test_a_login_that_is_supplied_for_a_server_with_users_is_checked_and_kept(ca
     c = context(deployed(), **{PASSWORD: LOGIN.password, USERNAME: "admin"})
     configure(c)
     (run,) = c.recorder.runs
-    assert json.loads(run.files["login.json"]) == {"username": "admin", "password": LOGIN.password}
+    login = {"username": "admin", "password": LOGIN.password}
+    assert request(run.files, "deep_check.py")["login"] == login
     assert LOGIN.password not in run.command + run.steps
     assert credentials.kept(c.server) == LOGIN
     assert "is right, and kept in" in capsys.readouterr().out

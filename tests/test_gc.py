@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from invoke import Exit
-from stand_ins import SETTINGS, Reply, Task, context, deployed
+from stand_ins import SETTINGS, Reply, Task, context, deployed, request
 
 from tasks.changes.gc import age, on_orphans
 from tasks.engine.settings import Settings
@@ -43,9 +43,9 @@ def told(*answers: Any, settings: Settings = SETTINGS) -> Task:
 
 
 def programs(c: Task) -> list[list[str]]:
-    """For each exec, what its steps run, in order."""
+    """For each exec, what its steps run, in order, and what with."""
     return [
-        [line.split('"$here/')[1].replace('"', "").split(" $root")[0]
+        [line.split('"$here/')[1].replace('"', "").replace(" root=$root", "").replace("action=", "")
          for line in run.steps.splitlines() if "$here/" in line]
         for run in c.recorder.runs
     ]  # fmt: skip
@@ -97,7 +97,7 @@ def test_nothing_is_removed_before_it_is_seen_to_be_possible_and_backed_up():
         ["collect.py check", "back_up.py", "collect.py remove"],
     ]
     assert "change.sh" in c.recorder.runs[1].files
-    assert "'' '' 1209600" in c.recorder.runs[1].steps
+    assert request(c.recorder.runs[1].files, "collect.py")["age"] == 1209600
     assert (answer["removed"], answer["backup"]) == (True, BACKUP["place"])
 
 
@@ -162,9 +162,12 @@ def test_the_program_is_told_where_artifacts_and_backups_are():
                         backup_prefix="p/backups", environment="staging")  # fmt: skip
     step = on_orphans(told(settings=settings).server, "find", "look")
     assert step.script.splitlines()[-1] == (
-        '"$root/venv/bin/python" "$here/orphans.py" find "$root" '
-        "b-1 p r 'http://m:9000/?a&b' p/backups"
+        '"$root/venv/bin/python" "$here/orphans.py" root="$root" action=find'
     )
+    assert request(step.files, "orphans.py")["place"] == {
+        "bucket": "b-1", "prefix": "p", "backup_prefix": "p/backups",
+        "environment": "staging", "region": "r", "endpoint": "http://m:9000/?a&b",
+    }  # fmt: skip
 
 
 # -- what is read ------------------------------------------------------------------------------

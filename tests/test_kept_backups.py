@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fabric import Config
 from invoke import Exit
-from stand_ins import SETTINGS, Client, Network, Reply, Session, Task, context, deployed
+from stand_ins import SETTINGS, Client, Network, Reply, Session, Task, context, deployed, request
 
 from tasks.backup import download, list_, prune, show
 from tasks.engine.connection import Connection
@@ -81,7 +81,7 @@ def test_without_yes_pruning_only_says_what_would_go(capsys):
     prune(c)
     (run,) = c.recorder.runs
     assert "look.sh" in run.files
-    assert run.steps.rstrip().endswith(" look")
+    assert request(run.files, "prune_sets.py")["how"] == "look"
     out = capsys.readouterr().out
     assert ID in out
     assert "x (never finished)" in out
@@ -94,14 +94,15 @@ def test_with_yes_it_is_done_under_the_lock(capsys):
     prune(c, yes=True)
     (run,) = c.recorder.runs
     assert "change.sh" in run.files
-    assert run.steps.rstrip().endswith(" delete")
+    assert request(run.files, "prune_sets.py")["how"] == "delete"
     assert "✓ deleted 2 of 7" in capsys.readouterr().out
 
 
 def test_the_settings_say_how_many_stay():
     c = asked(PRUNED)
     prune(c)
-    assert '\'{"hourly":24,"daily":7,"weekly":5,"monthly":12}\'' in c.recorder.runs[0].steps
+    keep = {"hourly": 24, "daily": 7, "weekly": 5, "monthly": 12}
+    assert request(c.recorder.runs[0].files, "prune_sets.py")["keep"] == keep
 
 
 def test_where_a_name_is_wanted_it_is_asked_for_although_yes_is_given(terminal):

@@ -86,7 +86,7 @@ def test_what_makes_no_sense_is_refused_before_any_connection(words, reason):
 
 def test_the_timers_run_exactly_what_the_tasks_would_send():
     (change,) = changes(SETTINGS, deployed(), Plan())
-    prunings = [pruning(SETTINGS, "timer"), stream_changes.pruning(SETTINGS, "timer")]
+    prunings = [pruning(SETTINGS, "timer"), stream_changes.pruning(SETTINGS, timer=True)]
     assert change.files["backup.tar"] == bundle([backing_up(SETTINGS), *prunings])
     with tarfile.open(fileobj=io.BytesIO(change.files["verify.tar"])) as archive:  # type: ignore[arg-type]
         assert {"change.sh", "words.sh", "settle.sh", "steps.sh"} <= set(archive.getnames())

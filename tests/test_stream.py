@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from invoke import Exit
-from stand_ins import ROOT, SETTINGS, Reply, Task, blank, context, deployed, sha256
+from stand_ins import ROOT, SETTINGS, Reply, Task, blank, context, deployed, request, sha256
 
 from tasks.changes.stream import changes, files, lag, place, restoring, state, trouble
 from tasks.engine import probe
@@ -183,7 +183,9 @@ def test_a_verification_never_stops_the_server_and_leaves_nothing(capsys):
     (run,) = c.recorder.runs
     assert "stop_server" not in run.steps
     assert "next.part" not in run.steps
-    assert 'latest present "$root/backups/stream"' in run.steps
+    assert 'restore_stream.py" root="$root" folder="$root/backups/stream"\n' in run.steps
+    asks = request(run.files, "restore_stream.py")
+    assert (asks["at"], asks["stream"]) == ("latest", "present")
     assert run.steps.count('rm -rf "$root/backups/stream"') == 2, "at its end, and where it fails"
     assert "✓ restored and served on the side in " in capsys.readouterr().out
 
@@ -191,12 +193,13 @@ def test_a_verification_never_stops_the_server_and_leaves_nothing(capsys):
 def test_a_host_that_streams_nothing_verifies_what_another_has_streamed():
     c = proving(deployed())
     stream(c, "verify")
-    assert "latest '' \"$root/backups/stream\"" in c.recorder.runs[0].steps
+    assert request(c.recorder.runs[0].files, "restore_stream.py")["stream"] == ""
 
 
 def test_a_trial_takes_no_key_and_no_id_over():
-    assert restoring(SETTINGS, "latest", "$root/x").script.endswith(' "$root/x"')
-    assert restoring(SETTINGS, "latest", "$root/x", own=True).script.endswith(' "$root/x" own')
+    for own in (False, True):
+        change = restoring(SETTINGS, "latest", "$root/x", own=own)
+        assert request(change.files, "restore_stream.py")["own"] is own
 
 
 STANDS = {

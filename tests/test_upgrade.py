@@ -64,7 +64,8 @@ def test_an_upgrade_is_one_change(capsys):
 
 def test_the_new_release_tries_its_own_databases():
     steps = upgrading(SETTINGS, running(), RELEASE, None)[1].script
-    assert f'"$root/releases/{RELEASE}/bin/python" "$here/migrate.py" "$root/next.part"' in steps
+    assert f'python="$root/releases/{RELEASE}/bin/python"\n' in steps
+    assert '"$python" "$here/rehearse.py" ' in steps
     assert f"release={RELEASE} current={OLD}\n" in steps
 
 
@@ -168,9 +169,7 @@ def test_a_rollback_is_one_look_and_one_change(capsys):
     c = asked()
     rollback(c, yes=True)
     look, change = c.recorder.runs
-    assert set(look.files) == {
-        "look.sh", "words.sh", "steps.sh", "look_at_former.py", "databases.py", "postgres.py",
-    }  # fmt: skip
+    assert set(look.files) >= {"look.sh", "look_at_former.py", "look_at_former.json"}
     assert set(change.files) == RUNNER | {"ready_start", "ready_auth"}
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "✓ MLflow 3.16.0 serves, as before the upgrade",

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import deploy, files, owner, proofs
-from tasks.changes.backup import backing_up, serving_aside
+from tasks.changes.backup import backing_up
 from tasks.changes.guide import refuse_unlike_guide
 from tasks.changes.releases import python_of, release_of
 from tasks.changes.switch import switching
+from tasks.changes.upgrade import rehearsing
 from tasks.engine import credentials
 from tasks.engine.change import Change
 from tasks.engine.facts import refuse_without_sudo
 from tasks.engine.shell import sh
-from tasks.engine.templates import source
+from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -118,12 +119,9 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     login_file = files.auth_file(settings, after)
     wanted = [*files.files(settings, after), login_file]
     python = python_of(settings, facts)
-    aside = serving_aside(settings, '"$root/next.part"', python)
     words = "\n".join(
         (
-            f"unit={settings.unit} release={release} version={sh(guide.version)} python={python}",
-            "store=sqlite",
-            *("aside() {", aside.script, "}"),
+            f"unit={settings.unit} release={release} version={sh(guide.version)}",
             switching(),
             source("guide.sh"),
         )
@@ -132,11 +130,18 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
         "start": files.start_script(settings, after).text,
         "auth": login_file.text,
     }
+    shipment = deploy.Shipment(
+        "; ".join([*(f"put {file.path}" for file in wanted), proofs.CHECK]),
+        wanted,
+        login_file,
+        files.deploy_digest(wanted, after),
+    )
     return [
-        Change(
+        rehearsing(
+            settings,
             f"rehearse the move from MLflow {guide.version} to {settings.version} on a copy",
-            f"{words}\n{source('rehearse_upgrade.sh')}",
-            aside.files,
+            words,
+            python,
         ),
         backing_up(settings, python),
         *([] if owner.is_marked(settings, facts) else [owner.marking(settings, over, python)]),
@@ -146,20 +151,12 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
             programs,
             announce=False,
         ),
-        deploy.deploying(
-            settings,
-            "; ".join([*(f"put {file.path}" for file in wanted), proofs.CHECK]),
-            wanted,
-            login_file,
-            files.deploy_digest(wanted, after),
-            login,
-            restart=False,
-        ),
+        deploy.deploying(settings, shipment, login),
         Change(
             "look for a password that everybody knows",
             'say "nobody was served for $((SECONDS - paused)) s"\n'
-            '"$root/venv/bin/python" "$here/well_known.py" "$root/basic_auth.db"',
-            {"well_known.py": source("well_known.py")},
+            '"$root/venv/bin/python" "$here/well_known.py" users="$root/basic_auth.db"',
+            staged("well_known.py"),
         ),
     ]
 
@@ -192,5 +189,5 @@ def starting_again(settings: Settings) -> Change:
 
 
 def guide_program() -> dict[str, str | bytes]:
-    """Return the program that knows the guide's server."""
-    return {"guide.py": source("guide.py")}
+    """Return the program that stops and starts the guide's server."""
+    return staged("guide_service.py")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.changes import owner
 from tasks.changes.files import auth_file, deploy_digest, files, must_restart
-from tasks.changes.proofs import CHECK, deep_check, stage_login
+from tasks.changes.proofs import CHECK, deep_check
 from tasks.changes.site import listeners, pair
 from tasks.engine import stores
 from tasks.engine.change import Change
@@ -65,42 +66,38 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     restart = must_restart(settings, differing)
     what = "; ".join(sentences)
     first = stores.in_common(settings) is not None and not facts.has_users
-    return [
-        *marking,
-        deploying(settings, what, differing, after, stamp, login, restart, facts.tls, first),
-    ]
+    shipment = Shipment(what, differing, after, stamp, restart, first)
+    return [*marking, deploying(settings, shipment, login, facts.tls)]
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What a deployment puts on a host, in a sentence and as files, and what that asks for."""
+
+    what: str
+    files: Sequence[File]
+    after: File  # the login's file, once the server has its users
+    well: str  # what is written down when the server is seen well
+    restart: bool = False  # the server must see new files
+    first: bool = False  # its database, which others have too, lacks tables and users
 
 
 def deploying(
-    settings: Settings,
-    what: str,
-    differing: Sequence[File],
-    after: File,
-    stamp: str,
-    login: Login | None,
-    restart: bool,
-    tls: Tls | None = None,
-    first: bool = False,
+    settings: Settings, shipment: Shipment, login: Login | None, tls: Tls | None = None
 ) -> Change:
-    """Build the one change that ships the files and sees the server well.
-
-    `first` says that its database, which others have too, lacks tables and users.
-    """
-    files = deep_check() | {
-        "after": after.text,
-        "places": "".join(
-            f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(differing)
-        ),
-    }
-    for n, file in enumerate(differing):
-        files[f"file{n}"] = file.text
-    if first:
+    """Build the one change that ships the files and sees the server well."""
+    places = [f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(shipment.files)]
+    files = deep_check(settings, login) | staged("log_ahead.py")
+    files |= {"after": shipment.after.text, "places": "".join(places)}
+    files |= {f"file{n}": file.text for n, file in enumerate(shipment.files)}
+    if shipment.first:
         files |= staged("first_start.py")
+    restart, first = ("yes" if each else "no" for each in (shipment.restart, shipment.first))
     script = "\n".join(
         (
-            f"unit={settings.unit} port={settings.port} restart={'yes' if restart else 'no'}",
-            f"listen={sh(' '.join(sorted(listeners(settings))))} first={'yes' if first else 'no'}",
-            f"well={stamp} login={stage_login(files, login)}",
+            f"unit={settings.unit} port={settings.port} restart={restart}",
+            f"listen={sh(' '.join(sorted(listeners(settings))))} first={first}",
+            f"well={shipment.well}",
             f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
             if tls
             else "tls_name= certificate=",
@@ -110,7 +107,7 @@ def deploying(
             source("deploy.sh"),
         )
     )
-    return Change(what, script, files, announce=False)
+    return Change(shipment.what, script, files, announce=False)
 
 
 def not_running(settings: Settings, facts: Facts) -> list[str]:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes import owner
 from tasks.changes.presence import ABSENT
-from tasks.changes.surroundings import aws_profile_script
+from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import staged
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tasks.engine.server import Server
 
 AGE = "30d"
@@ -40,24 +41,23 @@ def collecting(server: Server, action: str, older_than: str) -> Change:
         "check": "see that files can be deleted",
         "remove": f"remove what was deleted more than {older_than} ago",
     }[action]
-    return running(server, what, "collect.py", action, str(age(older_than)))
+    return running(server, what, "collect.py", action, age=age(older_than))
 
 
 def on_orphans(server: Server, action: str, what: str) -> Change:
     """Build the step that runs files/host/gc/orphans.py."""
-    return running(server, what, "orphans.py", action, server.settings.backup_prefix)
+    return running(server, what, "orphans.py", action)
 
 
-def running(server: Server, what: str, program: str, action: str, word: str) -> Change:
+def running(server: Server, what: str, program: str, action: str, **request: Any) -> Change:
     """Build the step that runs a program in the server's own environment."""
     settings = server.settings
-    words = sh(*owner.place(settings), word)
     script = "\n".join(
         (
             f'[ -e "$root/server.env" ] || fail {sh(ABSENT.format(host=server.name))}',
             aws_profile_script(settings),
             'set -a; . "$root/server.env"; set +a',
-            f'"$root/venv/bin/python" "$here/{program}" {action} "$root" {words}',
+            f'"$root/venv/bin/python" "$here/{program}" root="$root" action={action}',
         )
     )
-    return Change(what, script, staged(program))
+    return Change(what, script, requested(program, place=place(settings), **request))

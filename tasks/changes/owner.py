@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.surroundings import aws_profile_script
+from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
-from tasks.engine.shell import sh
-from tasks.engine.templates import staged
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -46,7 +45,7 @@ def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
     with `yes`, or "" where there is none. Raises Exit where that is not wanted.
     """
     settings = server.settings
-    step = Change("look whose the prefix is", owning(settings, python, "look"), staged("owner.py"))
+    step = owning(settings, "look whose the prefix is", python, "look")
     mark = json.loads(server.look("deploy", [step])[-1])
     if mark is None:
         # One that comes meanwhile, as of another host of the same command, is agreed to as well.
@@ -69,18 +68,12 @@ def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
 def marking(settings: Settings, over: str = "", python: str = PYTHON) -> Change:
     """Build the change that marks the prefix; `over` is whose mark may be replaced."""
     what = f"mark s3://{settings.require_bucket()}/{settings.artifact_prefix}/ as this server's"
-    return Change(what, owning(settings, python, "claim", over), staged("owner.py"))
+    return owning(settings, what, python, "claim", over)
 
 
-def owning(settings: Settings, python: str, action: str, *words: str) -> str:
-    """Spell a script that runs files/host/deploy/owner.py."""
-    program = f'{python} "$here/owner.py" {action} "$root"'
-    return f"{aws_profile_script(settings)}\n{program} {sh(*place(settings), *words)}"
-
-
-def place(settings: Settings) -> tuple[str, ...]:
-    """Spell where the artifacts are, as the programs on the host want it."""
-    return (
-        settings.require_bucket(), settings.artifact_prefix, settings.region or "",
-        settings.endpoint_url or "",
-    )  # fmt: skip
+def owning(settings: Settings, what: str, python: str, action: str, over: str = "") -> Change:
+    """Build the step that runs files/host/deploy/owner.py."""
+    script = f'{aws_profile_script(settings)}\n{python} "$here/owner.py" root="$root"'
+    return Change(
+        what, script, requested("owner.py", place=place(settings), action=action, over=over)
+    )

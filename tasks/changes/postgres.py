@@ -50,16 +50,15 @@ def moving(
     named = stores.of(settings.backend_store_uri)
     after = replace(facts, store=named.tracking, auth_store=named.users)
     wanted = [*files_changes.files(settings, after), files_changes.auth_file(settings, after)]
-    files = proofs.deep_check() | {
+    files = proofs.deep_check(settings, login) | {
         "stores": stores.lines(named, facts.root),
         "auth": files_changes.auth_file(settings, after).text,
         **requested("move_store.py", tracking=named.tracking, users=named.users),
     }
     script = "\n".join(
         (
-            f"unit={settings.unit} port={settings.port} current={facts.release}",
+            f"unit={settings.unit} current={facts.release}",
             f'python="$root/venv/bin/python" well={files_changes.deploy_digest(wanted, after)}',
-            f"login={proofs.stage_login(files, login)}",
             switching(),
             source("move_to_postgres.sh"),
         )

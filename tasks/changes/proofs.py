@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from tasks.engine.change import Change
-from tasks.engine.templates import staged
+from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
     from tasks.engine.login import Login
@@ -15,22 +14,16 @@ if TYPE_CHECKING:
 CHECK = "check login, database and bucket"
 
 
-def deep_check() -> dict[str, str | bytes]:
-    """Return the program that proves the server usable, with what it imports."""
-    return staged("deep_check.py")
+def deep_check(settings: Settings, login: Login | None) -> dict[str, str | bytes]:
+    """Return the program that proves the server usable, with what it imports.
 
-
-def stage_login(files: dict[str, str | bytes], login: Login | None) -> str:
-    """Stage the login as a file for the deep check; return its place as a word for the script."""
-    if login is None:
-        return "-"
-    files["login.json"] = json.dumps({"username": login.username, "password": login.password})
-    return '"$here/login.json"'
+    Without a login it proves what needs none.
+    """
+    pair = login and {"username": login.username, "password": login.password}
+    return requested("deep_check.py", port=settings.port, login=pair)
 
 
 def login_check(settings: Settings, login: Login) -> Change:
     """Build the change that only asks whether the server takes this login."""
-    files = deep_check()
-    place = stage_login(files, login)
-    script = f'"$root/venv/bin/python" "$here/deep_check.py" {settings.port} {place}'
-    return Change(f"check the login of {login.username}", script, files)
+    script = '"$root/venv/bin/python" "$here/deep_check.py"'
+    return Change(f"check the login of {login.username}", script, deep_check(settings, login))

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.changes import stream
-from tasks.changes.backup import program, serving_aside
+from tasks.changes.backup import ROOT, running, serving_aside
 from tasks.changes.files import readying
 from tasks.changes.switch import switching
 from tasks.engine.change import Change
-from tasks.engine.templates import source, staged
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -32,11 +32,9 @@ def restoring(
 
 def fetching(settings: Settings, id: str) -> Change:
     """Build what brings a backup."""
-    return Change(
-        f"fetch and check the backup {id}",
-        f'give_up_next\n{program(settings, "fetch_set.py", id)} "$root/next.part"',
-        staged("fetch_set.py"),
-    )
+    what, folder = f"fetch and check the backup {id}", 'folder="$root/next.part"'
+    fetch = running(settings, what, "fetch_set.py", ROOT, folder, id=id)
+    return replace(fetch, script=f"give_up_next\n{fetch.script}")
 
 
 def fetching_moment(settings: Settings, at: str, which: str) -> Change:

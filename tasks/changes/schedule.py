@@ -101,7 +101,7 @@ def unscheduling(settings: Settings) -> Change:
 
 def bundles(settings: Settings, plan: Plan) -> dict[str, bytes]:
     """Pack what the timers run: what `apply` would send for the same steps."""
-    steps = [backing_up(settings), pruning(settings, "timer"), stream.pruning(settings, "timer")]
+    steps = [backing_up(settings), pruning(settings, "timer"), stream.pruning(settings, timer=True)]
     packed = {"backup": bundle(steps)}
     if plan.verify != "off":
         packed["verify"] = bundle([verifying(settings)])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json as serialised
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.changes import packages
-from tasks.changes.backup import backing_up, program
+from tasks.changes.backup import ROOT, backing_up, running
 from tasks.engine.change import Change, digest
 from tasks.engine.facts import is_there
-from tasks.engine.templates import confined, read, render, source, staged
+from tasks.engine.templates import confined, read, render, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,20 +123,29 @@ def restoring(
     the last that fits; `own` says that the key and id of its server shall come too. It reports a
     JSON object; the host must have Litestream (`installing`).
     """
-    script = f'{program(settings, "restore_stream.py", at, which)} "{folder}"'
-    if own:
-        script += " own"
     what = f"fetch and check the databases as they were at {at}"
     if at == "latest":
         what = "fetch and check the last that was streamed"
-    return Change(what, script, staged("restore_stream.py"))
+    words = (ROOT, f'folder="{folder}"')
+    return running(settings, what, "restore_stream.py", *words, at=at, stream=which, own=own)
 
 
 def choosing(settings: Settings, facts: Facts, at: str) -> Change:
     """Build the look that tells which stream brings a moment back, and what it would replace."""
-    on = ["on"] if state(settings, facts) == "active" else []
-    script = program(settings, "choose_stream.py", at, *on)
-    return Change("choose a stream", script, staged("choose_stream.py"))
+    on = state(settings, facts) == "active"
+    return running(settings, "choose a stream", "choose_stream.py", ROOT, at=at, on=on)
+
+
+def looking(settings: Settings) -> Change:
+    """Build the look at what lies of the streams in the bucket, and what the unit runs into."""
+    look = running(settings, "look at the stream", "look_at_stream.py", ROOT)
+    lines = (
+        look.script,
+        f"unit={settings.unit}",
+        source("stream_errors.sh"),
+        "stream_errors | sed 's/^/@report /'",
+    )
+    return replace(look, script="\n".join(lines))
 
 
 def moment(text: str) -> str:
@@ -169,13 +179,14 @@ def aside(settings: Settings, at: str = "latest", which: str = "") -> list[Chang
     ]
 
 
-def pruning(settings: Settings, *how: str) -> Change:
+def pruning(settings: Settings, timer: bool = False) -> Change:
     """Build the change that deletes what ended longer ago than a stream leads back.
 
-    `how` is "timer" where nobody watches.
+    `timer` says that nobody watches.
     """
-    script = program(settings, "prune_streams.py", str(DAYS), *how)
-    return Change("look for streams that are over", script, staged("prune_streams.py"), False)
+    what = "look for streams that are over"
+    prune = running(settings, what, "prune_streams.py", ROOT, days=DAYS, timer=timer)
+    return replace(prune, announce=False)
 
 
 def proven(reports: Sequence[str]) -> Mapping[str, Any]:

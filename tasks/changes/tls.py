@@ -100,9 +100,8 @@ def shipping(
     stamp = deploy_digest(wanted, after)
     restart = must_restart(settings, differing)
     what = "; ".join([*(f"put {file.path}" for file in (*differing, *more)), proofs.CHECK])
-    return deploy.deploying(
-        settings, what, [*differing, *more], auth, stamp, login, restart, after.tls
-    )
+    shipment = deploy.Shipment(what, [*differing, *more], auth, stamp, restart)
+    return deploy.deploying(settings, shipment, login, after.tls)
 
 
 def forgetting(settings: Settings, facts: Facts, now: Tls | None) -> list[Change]:

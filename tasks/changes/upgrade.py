@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.changes import files
-from tasks.changes.backup import backing_up, serving_aside
+from tasks.changes.backup import backing_up, trying
 from tasks.changes.releases import installing
+from tasks.changes.surroundings import as_the_server
 from tasks.changes.switch import databases_beside, switching
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import source, staged
+from tasks.engine.templates import requested, source, staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,26 +27,21 @@ def upgrading(
     """Build the whole of an upgrade; `lock` is None where the release is installed."""
     after = replace(facts, release=release)
     wanted = [*files.files(settings, after), files.auth_file(settings, after)]
-    python = f'"$root/releases/{release}/bin/python"'
-    aside = serving_aside(settings, '"$root/next.part"', python)
     words = "\n".join(
         (
             f"unit={settings.unit} release={release} current={facts.release}",
-            f"store={facts.database or 'sqlite'}",
-            f"well={files.deploy_digest(wanted, after)} python={python}",
-            "aside() {",
-            aside.script,
-            "}",
+            f"well={files.deploy_digest(wanted, after)} store={facts.database or 'sqlite'}",
             switching(several),
         )
     )
     return [
         *([] if lock is None else [installing(release, lock)]),
         files.readying(settings, facts),
-        Change(
+        rehearsing(
+            settings,
             "rehearse the upgrade on a copy of the databases",
-            f"{words}\n{source('rehearse_upgrade.sh')}",
-            {**aside.files, **databases_beside(facts)},
+            words,
+            f'"$root/releases/{release}/bin/python"',
         ),
         backing_up(settings),
         Change(
@@ -56,14 +52,25 @@ def upgrading(
     ]
 
 
+def rehearsing(settings: Settings, what: str, words: str, python: str) -> Change:
+    """Build the rehearsal of a move to another release, on a copy of the databases.
+
+    `words` are what a switch is written with; `python`, that of the release, is a word for the
+    script. Steps that follow have `$python`, the file `$migrates` where databases must be migrated,
+    and aside.py to do so.
+    """
+    script = "\n".join((words, f"python={python}", as_the_server(settings), source("rehearse.sh")))
+    return Change(what, script, staged("rehearse.py", "aside.py") | trying(settings))
+
+
 def looking(id: str) -> Change:
     """Build the look at the state that would be given back."""
     # The server's own Python knows PostgreSQL; the guide's server needs the host's alone.
     script = (
         'python=$root/venv/bin/python; [ -x "$python" ] || python=python3\n'
-        f'PGPASSFILE=$root/.pgpass "$python" "$here/look_at_former.py" "$root" {sh(id)}'
+        'PGPASSFILE=$root/.pgpass "$python" "$here/look_at_former.py" root="$root"'
     )
-    return Change("look", script, staged("look_at_former.py"))
+    return Change("look", script, requested("look_at_former.py", id=id))
 
 
 def rolling_back(

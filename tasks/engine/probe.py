@@ -70,7 +70,7 @@ def schedule_units(settings: Settings) -> list[str]:
 
 def guide_command(settings: Settings, facts: Facts) -> str:
     """Spell the command that looks whether the guide made what lies at our environment's place."""
-    return sh("python3", "-c", source("guide.py"), "look", facts.root, settings.unit)
+    return sh("python3", "-c", source("guide.py"), f"root={facts.root}", f"unit={settings.unit}")
 
 
 def with_guide(facts: Facts, text: str) -> Facts:

@@ -125,7 +125,7 @@ def test_it_is_rehearsed_and_backed_up_before_it_is_stopped_and_served_last():
         "look",
     ]
     steps = "\n".join(change.script for change in adopt.changes(SETTINGS, ready(), None))
-    assert "store=sqlite" in steps  # what the rehearsal of an upgrade asks for
+    assert steps.index("rehearse.py") < steps.index("back_up.py")
     assert steps.index("back_up.py") < steps.index("guide stop\n")
     assert steps.index("guide stop\n") < steps.index("guide retire\n") < steps.index("switch adopt")
 

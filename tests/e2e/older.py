@@ -20,7 +20,7 @@ from typing import Any
 from lab import CHAIN, ROOT, SEARCH, UNIT, Host, until
 from load import ROWS
 
-from tasks.changes.backup import program
+from tasks.changes import backup
 from tasks.engine import templates
 from tasks.engine.settings import Settings
 
@@ -182,8 +182,10 @@ class Older:
         """Have the host fetch a backup as `restore` does; returns the runs that it holds whole."""
         lab, folder = self.host.lab, f"/home/ubuntu/fetched-{id}"
         settings = Settings(bucket=lab.bucket, endpoint_url=lab.endpoint)
-        script = f"here={PROGRAMS} root={ROOT}\n{program(settings, 'fetch_set.py', id)} {folder}"
-        self.as_user("bash", "-euc", script)
+        words = (backup.ROOT, f"folder={folder}")
+        fetch = backup.running(settings, "fetch a backup", "fetch_set.py", *words, id=id)
+        self.disk(f"{PROGRAMS}/fetch_set.json").write_text(str(fetch.files["fetch_set.json"]))
+        self.as_user("bash", "-euc", f"here={PROGRAMS} root={ROOT}\n{fetch.script}")
         try:
             for name in ("mlflow.db", "basic_auth.db"):
                 with closing(sqlite3.connect(self.disk(f"{folder}/{name}"))) as base:

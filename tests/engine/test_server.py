@@ -368,7 +368,7 @@ def test_only_a_host_with_somebody_else_s_environment_is_asked_whose_it_is(
     facts = unseen.server.facts
     assert unseen.server.execs == execs
     assert (facts.guide and facts.guide.version, facts.foreign) == (version, foreign)
-    assert all("/proc/%s" in command for command in unseen.recorder.commands[1:])
+    assert all("/proc/{pid}" in command for command in unseen.recorder.commands[1:])
 
 
 # -- which environment -------------------------------------------------------------------------

@@ -288,7 +288,7 @@ def migrations(root: Path, monkeypatch: pytest.MonkeyPatch) -> Migrations:
 
 @pytest.fixture
 def migrate(root: Path, migrations: Migrations, run_program: Any) -> Callable[[], tuple[int, str]]:
-    return lambda: run_program("migrate.py", root)
+    return lambda: run_program("migrate.py", folder=root)
 
 
 def migrated(done: tuple[int, str]) -> list[str]:
@@ -433,8 +433,11 @@ class Trial:
 
     def run(self, **told: Any) -> tuple[int, str]:
         (self.folder / "bin/told.json").write_text(json.dumps(told))
-        arguments = (self.databases, "my-bucket", "mlflow-artifacts")
-        return self._run_program("try_server.py", *arguments, staged=self.folder / "here")
+        place = dict.fromkeys(("backup_prefix", "environment"), "") | {
+            "bucket": "my-bucket", "prefix": "mlflow-artifacts",
+        }  # fmt: skip
+        here = self.folder / "here"
+        return self._run_program("try_server.py", place=place, folder=self.databases, staged=here)
 
     @property
     def seen(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, program
+from host_side import Store, place_in, program
 from moto.s3.models import s3_backends
 
 # The first test imports MLflow.
@@ -115,8 +115,8 @@ def mlflow(home: Path, store: Store, schema: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def collect(mlflow: Mlflow, store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(action: str = "find", age: int = 0) -> tuple[int, str]:
-        place = ("my-bucket", PREFIX, "", store.url)
-        return program(capsys, "collect.py", action, str(mlflow.root), *place, str(age))
+        place = place_in(store, prefix=PREFIX)
+        return program(capsys, "collect.py", place=place, root=mlflow.root, action=action, age=age)
 
     return run
 
@@ -370,12 +370,12 @@ def test_a_database_that_cannot_be_read_is_one_line(mlflow, collect):
 
 @pytest.fixture
 def orphans(mlflow: Mlflow, store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
-    place = ("my-bucket", PREFIX, "", store.url)
-    assert program(capsys, "owner.py", "claim", str(mlflow.root), *place, "") == (0, "")
+    place = place_in(store, prefix=PREFIX, backup_prefix=f"{PREFIX}/backups")
+    asked = {"place": place, "root": mlflow.root}
+    assert program(capsys, "owner.py", **asked, action="claim") == (0, "")
 
     def run(action: str = "find") -> tuple[int, str]:
-        words = (action, str(mlflow.root), *place, f"{PREFIX}/backups")
-        return program(capsys, "orphans.py", *words)
+        return program(capsys, "orphans.py", **asked, action=action)
 
     return run
 

@@ -634,23 +634,21 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def login(tmp_path: Path) -> str:
-    file = tmp_path / "login.json"
-    file.write_text(json.dumps({"username": "admin", "password": "pässwörd: 100%"}))
-    return str(file)
+def login() -> dict[str, str]:
+    return {"username": "admin", "password": "pässwörd: 100%"}
 
 
 def test_a_usable_server_passes_with_any_password(server, login, capsys):
     import base64
 
-    assert program(capsys, "deep_check.py", server.port, login) == (0, "")
+    assert program(capsys, "deep_check.py", port=server.port, login=login) == (0, "")
     assert len(server.logins) == 2
     decoded = base64.b64decode(server.logins[0].removeprefix("Basic ")).decode()
     assert decoded == "admin:pässwörd: 100%"
 
 
 def test_without_a_login_only_what_needs_none_is_asked(server, capsys):
-    assert program(capsys, "deep_check.py", server.port, "-") == (0, "")
+    assert program(capsys, "deep_check.py", port=server.port, login=None) == (0, "")
     assert server.logins == []
 
 
@@ -668,7 +666,7 @@ def test_without_a_login_only_what_needs_none_is_asked(server, capsys):
 def test_each_failure_is_told_from_the_others(server, login, capsys, values, wanted):
     for name, value in values.items():
         setattr(server, name, value)
-    code, out = program(capsys, "deep_check.py", server.port, login)
+    code, out = program(capsys, "deep_check.py", port=server.port, login=login)
     assert code == 1
     assert out.startswith(f"@fail {wanted}")
     assert out.count("\n") == 1
@@ -676,14 +674,14 @@ def test_each_failure_is_told_from_the_others(server, login, capsys, values, wan
 
 
 def test_a_server_that_does_not_answer_is_one_line(capsys):
-    code, out = program(capsys, "deep_check.py", "9", "-")
+    code, out = program(capsys, "deep_check.py", port=9, login=None)
     assert code == 1
     assert out.startswith("@fail The server does not answer on port 9")
 
 
 def test_a_proxy_of_the_host_s_does_not_come_between(server, login, capsys, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert program(capsys, "deep_check.py", server.port, login) == (0, "")
+    assert program(capsys, "deep_check.py", port=server.port, login=login) == (0, "")
 
 
 # -- install_packages.sh -----------------------------------------------------------------------

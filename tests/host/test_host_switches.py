@@ -21,7 +21,7 @@ from tasks.changes.backup import verifying
 from tasks.changes.files import start_script
 from tasks.changes.switch import switching
 from tasks.changes.upgrade import rolling_back
-from tasks.engine.templates import source
+from tasks.engine.templates import source, staged
 
 # Starts what the unit would start, notes what that serves, and counts restarts of what is bad.
 SYSTEMCTL = """
@@ -162,30 +162,35 @@ def test_a_server_that_cannot_be_stopped_is_left_as_it_is(host):
 
 # -- upgrade -----------------------------------------------------------------------------------
 
-MIGRATED = """
-"$python" - "$root/next.part/mlflow.db" <<'PYTHON'
-import sqlite3, sys
-with sqlite3.connect(sys.argv[1]) as base:
-    base.execute("update alembic_version set version_num = 'r2'")
-PYTHON
-echo '@report {"migrated": ["mlflow.db"], "seconds": 0.1}'
+# What plays migrate.py: `folder` is where the copies are.
+PLAYED = """import os, sqlite3, sys
+folder = sys.argv[1].removeprefix("folder=")
 """
-SAME = """echo '@report {"migrated": [], "seconds": 0.1}'"""
+MIGRATED = (
+    PLAYED
+    + """
+with sqlite3.connect(folder + "/mlflow.db") as base:
+    base.execute("update alembic_version set version_num = 'r2'")
+print('@report {"migrated": ["mlflow.db"], "seconds": 0.1}')
+"""
+)
+SAME = """print('@report {"migrated": [], "seconds": 0.1}')"""
+BROKEN = """print("@fail it broke"); raise SystemExit(1)"""
 
 
-def upgrade(host: Place, release: str = "new", aside: str = SAME) -> list[str]:
-    """Rehearse and switch; `aside` is what migrates and tries the databases in next.part."""
-    words = f"unit=mlflow-server release={release} current=old store=sqlite well=wellness"
+def upgrade(host: Place, release: str = "new", migrate: str = SAME) -> list[str]:
+    """Rehearse and switch; `migrate` is what plays migrate.py."""
+    words = f"unit=mlflow-server release={release} current=old store=sqlite well=digest"
     steps = (
         f"{words} python={sys.executable}",
-        f"aside() {{\n{aside}\n}}",
         switching(),
-        source("rehearse_upgrade.sh"),
+        source("rehearse.sh"),
         source("upgrade.sh"),
     )
-    files = {
+    files = staged("rehearse.py", "aside.py") | {
         "start": start_script(SETTINGS, blank(release=release)).text,
-        "databases.py": source("databases.py"),
+        "migrate.py": migrate,
+        "try_server.py": """print('@report {"seconds": 0.1, "run": null}')""",
     }
     return host.machine.change("\n".join(steps), **files)
 
@@ -228,7 +233,7 @@ def test_a_release_that_reads_the_same_databases_is_a_switch_of_the_release_alon
     assert name.endswith("Z-old")
     assert sound.former(name) == {*changed, "about.json"}
     assert about(sound, name) == {"task": "upgrade", "release": "old", "databases": False}
-    assert (sound.root / ".well").read_text() == "wellness\n"
+    assert (sound.root / ".well").read_text() == "digest\n"
     assert left(sound) == {"former", ".well"}
     assert calls(sound) == ["stop", "start"]
 
@@ -246,7 +251,7 @@ def test_a_release_that_does_not_start_gives_way_to_the_former(sound):
 
 def test_databases_are_migrated_while_the_server_is_stopped_and_switched_with_it(sound):
     before = inodes(sound.root)
-    assert upgrade(sound, aside=MIGRATED)[-1] == "@exit 0"
+    assert upgrade(sound, migrate=MIGRATED)[-1] == "@exit 0"
     former = sound.root / "former" / aside(sound)[0]
     assert (revision(sound.root), revision(former)) == ("r2", "r1")
     assert inodes(former)["mlflow.db"] == before["mlflow.db"], "moved, not copied"
@@ -258,18 +263,26 @@ def test_databases_are_migrated_while_the_server_is_stopped_and_switched_with_it
 
 def test_a_rehearsal_that_fails_never_stops_the_server(sound):
     before = inodes(sound.root)
-    lines = upgrade(sound, aside="fail 'it broke'\nsay never")
+    lines = upgrade(sound, migrate=BROKEN)
     assert lines[-2:] == ["@fail it broke", "@exit 1"]
     assert not (sound.machine.folder / "systemctl").exists() or calls(sound) == []
     assert (inodes(sound.root), left(sound), revision(sound.root)) == (before, set(), "r1")
 
 
-SECOND = '[ ! -e "$root/rehearsed" ] || fail "it broke"; touch "$root/rehearsed"'
+SECOND = (
+    PLAYED
+    + f"""
+rehearsed = os.path.dirname(folder) + "/rehearsed"
+if os.path.exists(rehearsed):
+    {BROKEN}
+open(rehearsed, "w").close()
+"""
+)
 
 
 def test_a_migration_that_fails_after_its_rehearsal_changes_nothing(sound):
     before = inodes(sound.root)
-    lines = upgrade(sound, aside=f"{MIGRATED}\n{SECOND}")
+    lines = upgrade(sound, migrate=SECOND + MIGRATED)
     assert failure(lines) == "@fail it broke"
     assert "@say the former state serves again, with all data" in lines
     assert served(sound)["venv"] == "old"
@@ -293,15 +306,21 @@ def test_what_a_reader_keeps_in_the_log_is_upgraded_as_well(sound):
         reader.execute("begin")
         reader.execute("select count(*) from runs").fetchall()
         execute(file, "insert into runs values ('late', 2000, 'active')")
-        assert upgrade(sound, aside=MIGRATED)[-1] == "@exit 0"
+        assert upgrade(sound, migrate=MIGRATED)[-1] == "@exit 0"
     assert (runs(sound.root), runs(sound.root / "former" / aside(sound)[0])) == (4, 4)
 
 
-def test_an_upgrade_without_room_for_its_copies_says_how_much_it_needs(sound):
-    sound.machine.stub("df", "echo; echo /dev/x 9000000 8000000 51200 90% /")
-    assert failure(upgrade(sound)) == (
+def test_an_upgrade_without_room_for_its_copies_says_how_much_it_needs(
+    sound, run_program, monkeypatch
+):
+    space = shutil.disk_usage("/")._replace(free=50_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: space)
+    folder, migrates = sound.root / "next.part", sound.root / "migrates"
+    done = run_program("rehearse.py", root=sound.root, folder=folder, migrates=migrates)
+    assert done == (
+        1,
         "@fail Copies of the databases need 100 MB of room on the host, and 50 are free. Free "
-        "some, then type the same again."
+        "some, then type the same again.\n",
     )
     assert left(sound) == set()
 
@@ -401,7 +420,7 @@ def test_a_rollback_to_what_is_gone_stops_before_the_server_does(host):
 @pytest.fixture
 def look_at_former(sound, run_program):
     def look(name: str = "") -> dict[str, Any]:
-        code, out = run_program("look_at_former.py", sound.root, name)
+        code, out = run_program("look_at_former.py", root=sound.root, id=name)
         assert (code, out.startswith("@report ")) == (0, True), out
         return json.loads(out.removeprefix("@report "))
 
@@ -484,13 +503,13 @@ def test_a_present_database_that_cannot_be_read_does_not_bar_the_way_back(sound,
 def test_a_state_that_is_not_there_names_those_that_are(sound, run_program, kept, asked, said):
     for name, task in kept:
         put_aside(sound, name, task, 1)
-    assert run_program("look_at_former.py", sound.root, asked) == (1, f"@fail {said}\n")
+    assert run_program("look_at_former.py", root=sound.root, id=asked) == (1, f"@fail {said}\n")
 
 
 def test_a_former_database_that_cannot_be_read_is_refused(sound, run_program):
     folder = put_aside(sound, "20260102T000000Z", "restore", None)
     (folder / "about.json").write_text('{"task": "restore", "release": "old", "databases": true}')
-    code, out = run_program("look_at_former.py", sound.root, "")
+    code, out = run_program("look_at_former.py", root=sound.root)
     assert code == 1
     assert out.startswith("@fail The former database of 20260102T000000Z cannot be read: unable")
 
@@ -513,64 +532,15 @@ def test_a_stopped_server_s_databases_are_one_file_each_and_a_damaged_one_is_lef
 
 # -- verify_set.sh -----------------------------------------------------------------------------
 
-ID = "20261122T214724Z-926c1729"
-# Plays the Python of a release: says which it is, and reports as the host's programs do.
-PYTHON = """#!/bin/bash
-echo "$(basename "$(dirname "$(dirname "$0")")") $(basename "$1") ${*:2}" >> "$HOME/called"
-case $1 in
-  *fetch_set.py)
-    mkdir -p "$root/backups/verifying"
-    echo '@report {"id": "ID", "runs": 3, "made": "2026", "release": "MADE_BY", "seconds": 1}' ;;
-  *migrate.py) [ ! -e "$HOME/bad" ] || exit 1 ;;
-esac
-"""
 
-
-@pytest.fixture
-def verifier(host: Place) -> Place:
-    for release in (host.root / "releases").iterdir():
-        python = release / "bin/python"
-        python.write_text(PYTHON.replace("ID", ID).replace("$root", str(host.root)))
-        python.chmod(0o755)
-    return host
-
-
-def verify(host: Place, made_by: str) -> tuple[list[str], list[str]]:
-    """Verify a set that a release made; returns what is said, and which programs ran by what."""
-    for release in (host.root / "releases").iterdir():
-        python = release / "bin/python"
-        python.write_text(python.read_text().replace("MADE_BY", made_by))
-    lines = host.machine.change(verifying(SETTINGS, ID).script)
-    called = (host.machine.home / "called").read_text().splitlines()
-    return lines, [" ".join(line.split()[:2]) for line in called]
-
-
-def test_a_set_is_verified_by_the_release_that_made_it(verifier):
-    lines, called = verify(verifier, "new")
-    assert lines[-1] == "@exit 0"
-    assert called == [
-        "venv fetch_set.py", "new migrate.py", "new try_server.py", "venv note_verified.py",
-    ]  # fmt: skip
-    assert f"@say serve {ID} on the side with MLflow new" in lines
-    assert (verifier.machine.home / "called").read_text().splitlines()[-1].split()[-2] == ID
-    assert left(verifier) == {"backups"}
-    assert os.listdir(verifier.root / "backups") == []
-
-
-@pytest.mark.parametrize("stamp", [True, False])
-def test_where_that_is_gone_it_is_the_present_release(verifier, stamp):
-    if stamp:
-        (verifier.root / "releases/new/.complete").unlink()
-    _, called = verify(verifier, "new" if stamp else "gone")
-    assert called[1:3] == ["old migrate.py", "old try_server.py"]
-
-
-def test_a_set_that_fails_is_never_noted_as_verified(verifier):
-    (verifier.machine.home / "bad").touch()
-    lines, called = verify(verifier, "new")
-    assert lines[-1] == "@exit 1"
-    assert called == ["venv fetch_set.py", "new migrate.py"]
-    assert os.listdir(verifier.root / "backups") == []
+@pytest.mark.parametrize(("end", "code"), [("exit 0", 0), ("exit 1", 1), ("kill -9 $$", 137)])
+def test_what_a_verification_fetched_goes_however_it_ends(host, end, code):
+    python = host.root / "releases/old/bin/python"
+    python.write_text(f'#!/bin/bash\nmkdir -p "{host.root}/backups/verifying/x"\n{end}\n')
+    python.chmod(0o755)
+    lines = host.machine.change(verifying(SETTINGS).script)
+    assert lines[-1] == f"@exit {code}"
+    assert os.listdir(host.root / "backups") == []
 
 
 # -- databases that other hosts use as well ------------------------------------------------------

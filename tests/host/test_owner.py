@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, program
+from host_side import Store, place_in, program
 from invoke import Exit
-from stand_ins import SETTINGS, Reply, Task, configured, context, deployed
+from stand_ins import SETTINGS, Reply, Task, configured, context, deployed, request
 
 from tasks.changes import owner
 from tasks.deploy import deploy
@@ -59,9 +59,10 @@ def test_the_prefix_is_taken_over_where_that_is_wanted(terminal, answers):
     c = marked()
     deploy(c, yes=not answers)
     _, change = c.recorder.runs
-    assert "claim" in change.steps
+    asks = request(change.files, "owner.py")
+    assert asks["action"] == "claim"
     # --yes agrees to a mark that another host makes meanwhile as well.
-    assert ("0badcafe@ip-10-0-0-9" if answers else "anybody") in change.steps
+    assert asks["over"] == ("0badcafe@ip-10-0-0-9" if answers else "anybody")
 
 
 def test_a_host_that_noted_its_mark_is_not_asked_to_look():
@@ -100,8 +101,8 @@ def root(home: Path) -> Path:
 @pytest.fixture
 def run(store: Store, root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(action: str, *over: str) -> tuple[int, str]:
-        place = ("my-bucket", "mlflow-artifacts", "", store.url)
-        return program(capsys, "owner.py", action, str(root), *place, *over)
+        request = {"place": place_in(store), "root": root, "action": action}
+        return program(capsys, "owner.py", **request, over="".join(over))
 
     return run
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from host_side import Store, program
+from host_side import Store, place_in, program
 
 NOW = datetime.now(timezone.utc)
 PLACE = "mlflow-backups/default/"
@@ -56,9 +56,8 @@ def keep_set(store: Store) -> Callable[..., str]:
 
 @pytest.fixture
 def run(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
-    def ran(name: str, *words: str) -> tuple[int, dict[str, Any]]:
-        place = ("/root", "my-bucket", "mlflow-backups", "default", store.url)
-        code, out = program(capsys, name, *place, *words)
+    def ran(name: str, **request: Any) -> tuple[int, dict[str, Any]]:
+        code, out = program(capsys, name, place=place_in(store), **request)
         line = out.strip().splitlines()[-1]
         word, _, text = line.partition(" ")
         return code, json.loads(text) if word == "@report" else {word: text}
@@ -67,7 +66,7 @@ def run(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def prune(run: Run, how: str, **keep: int) -> tuple[int, dict[str, Any]]:
-    return run("prune_sets.py", json.dumps(NONE | keep), how)
+    return run("prune_sets.py", keep=NONE | keep, how=how)
 
 
 def ids(store: Store) -> list[str]:
@@ -150,9 +149,9 @@ def test_a_manifest_that_says_nothing_hides_no_other_set(keep_set, store, capsys
     good = keep_set(1)
     key = f"{PLACE}20260101T000000Z-x/manifest.json"
     store.client().put_object(Bucket="my-bucket", Key=key, Body=text.encode())
-    place = ("/root", "my-bucket", "mlflow-backups", "default", store.url)
-    words = ("list_sets.py",) if how == "list" else ("prune_sets.py", json.dumps(NONE), how)
-    code, out = program(capsys, words[0], *place, *words[1:])
+    name = "list_sets.py" if how == "list" else "prune_sets.py"
+    more = {} if how == "list" else {"keep": NONE, "how": how}
+    code, out = program(capsys, name, place=place_in(store), **more)
     warned, report = out.strip().splitlines()
     assert code == 0
     assert warned.startswith("@warn The backup 20260101T000000Z-x is damaged")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import HOST, RELEASE, Store, execute, rows
+from host_side import HOST, RELEASE, Store, execute, place_in, rows
 
 # -- back_up.py --------------------------------------------------------------------------------
 
@@ -281,7 +281,8 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def backups(sets: Any, store: Store) -> Any:
     """All backups of this environment, as the host's programs see them."""
-    return sets.Sets("my-bucket", "mlflow-backups", "default", store.url)
+    talk = importlib.import_module("talk")
+    return sets.Sets(talk.Place(**place_in(store)))
 
 
 @pytest.fixture
@@ -472,9 +473,7 @@ def test_sets_of_both_kinds_are_counted(sets):
 @pytest.fixture
 def choose(store: Store, root: Path, run_program: Any) -> Any:
     def run(id: str = "") -> Any:
-        code, out = run_program(
-            "choose_set.py", root, "my-bucket", "mlflow-backups", "default", store.url, id
-        )
+        code, out = run_program("choose_set.py", place=place_in(store), root=root, id=id)
         return out if code else reported(out)
 
     return run
@@ -585,11 +584,11 @@ def file_of(database: Path) -> bytes:
 
 @pytest.fixture
 def fetch(store: Store, root: Path, run_program: Any) -> Any:
-    def run(id: str = "", *aside: str) -> tuple[int, str]:
+    def run(id: str = "", aside: bool = False) -> tuple[int, str]:
+        folder = root / "next.part"
         return run_program(
-            "fetch_set.py", root, "my-bucket", "mlflow-backups", "default", store.url, id,
-            root / "next.part", *aside,
-        )  # fmt: skip
+            "fetch_set.py", place=place_in(store), root=root, folder=folder, id=id, aside=aside
+        )
 
     return run
 
@@ -698,7 +697,7 @@ def test_on_the_side_the_release_that_made_a_set_may_serve_it(
     (versions / "r9.py").write_text('revision = "r9"\ndown_revision = "r1"\n')
     if stamp:
         (newer / ".complete").touch()
-    assert (fetch(made, "aside")[0] == 0) is taken
+    assert (fetch(made, aside=True)[0] == 0) is taken
     assert fetch(made)[0] == 1, "in place of the server only what it can read"
 
 
@@ -726,14 +725,77 @@ def test_a_set_of_the_other_kind_of_database_is_refused(fetch, store, made, root
     assert "is of PostgreSQL databases, and this server is on SQLite" in refused(fetch(made))
 
 
-# -- note_verified.py --------------------------------------------------------------------------
+# -- verify_set.py -----------------------------------------------------------------------------
+
+# Plays the Python of a release: says which it is, and reports as migrate.py and try_server.py do.
+PYTHON = """#!/bin/bash
+echo "$(basename "$(dirname "$(dirname "$0")")") $(basename "$1") $2" >> "$HOME/called"
+case $1 in
+  *migrate.py) [ ! -e "$HOME/bad" ] || { echo "@fail it broke"; exit 1; } ;;
+esac
+echo '@report {"migrated": []}'
+"""
 
 
-def test_a_verification_is_noted_beside_the_set(backups, store, root, made, run_program):
-    place = (root, "my-bucket", "mlflow-backups", "default", store.url)
-    code, out = run_program("note_verified.py", *place, made, "12")
-    assert (code, reported(out)["id"], reported(out)["seconds"]) == (0, made, 12)
+@pytest.fixture
+def verify(store: Store, root: Path, run_program: Any) -> Any:
+    for release in (RELEASE, "3.18.0-def"):
+        python = root / "releases" / release / "bin/python"
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.write_text(PYTHON)
+        python.chmod(0o755)
+        (root / "releases" / release / ".complete").touch()
+
+    def run(id: str = "") -> tuple[int, str, list[str]]:
+        folder = root / "backups/verifying"
+        code, out = run_program(
+            "verify_set.py", place=place_in(store), root=root, folder=folder, id=id
+        )
+        called = root.parent / "called"
+        return code, out, called.read_text().splitlines() if called.exists() else []
+
+    return run
+
+
+def test_a_set_is_verified_by_the_release_that_made_it_and_that_is_noted(
+    verify, backups, root, made
+):
+    (root / "venv").unlink()
+    (root / "venv").symlink_to("releases/3.18.0-def")
+    code, out, called = verify(made)
+    folder = root / "backups/verifying"
+    assert called == [f"{RELEASE} migrate.py folder={folder}",
+                      f"{RELEASE} try_server.py folder={folder}"]  # fmt: skip
+    assert out.startswith(f"@say serve {made} on the side with MLflow 3.17.2\n")
+    done = reported(out)
+    assert (code, done["id"], done["runs"], done["users"]) == (0, made, 3, 1)
     (found,) = backups.complete()
     assert found["verified"] == {
-        "at": reported(out)["at"], "seconds": 12, "by": socket.gethostname(),
+        "at": done["at"], "seconds": done["seconds"], "by": socket.gethostname(),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("gone", ["", ".complete"])
+def test_where_that_is_gone_it_is_the_present_release(verify, backups, root, made, gone):
+    present = root / "releases/3.18.0-def"
+    shutil.copytree(root / "releases" / RELEASE / "lib", present / "lib")
+    (root / "venv").unlink()
+    (root / "venv").symlink_to(f"releases/{present.name}")
+    lost = root / "releases" / RELEASE / gone
+    if gone:
+        lost.unlink()
+    else:
+        shutil.rmtree(lost)
+    _, _, called = verify()
+    assert [line.split()[:2] for line in called] == [
+        [present.name, "migrate.py"], [present.name, "try_server.py"],
+    ]  # fmt: skip
+
+
+def test_a_set_that_fails_is_never_noted_as_verified(verify, backups, root, made):
+    (root.parent / "bad").touch()
+    code, out, called = verify()
+    assert (code, out.splitlines()[-1]) == (1, "@fail it broke")
+    assert [line.split()[1] for line in called] == ["migrate.py"]
+    (found,) = backups.complete()
+    assert found["verified"] is None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, execute, rows, tracking_database
+from host_side import Store, execute, place_in, rows, tracking_database
 from moto.s3.models import s3_backends
 
 MINE, OTHER = "aaaaaaaa", "bbbbbbbb"
@@ -52,9 +52,8 @@ def stream(store: Store) -> Callable[..., str]:
 def run(store: Store, root: Path, run_program: Any) -> Run:
     (root / ".server-id").write_text(MINE + "\n")
 
-    def ran(name: str, *words: str) -> tuple[int, dict[str, Any] | str]:
-        place = (root, "my-bucket", "mlflow-backups", "default", store.url)
-        code, out = run_program(name, *place, *words)
+    def ran(name: str, **request: Any) -> tuple[int, dict[str, Any] | str]:
+        code, out = run_program(name, place=place_in(store), root=root, **request)
         last = out.strip().splitlines()[-1]
         if code:
             assert out.count("\n") == 1
@@ -75,16 +74,16 @@ def streams_now(root: Path, stream: str) -> None:
 def test_the_latest_is_the_end_of_the_stream_that_began_last(run, stream):
     stream(OTHER, 0, 1)
     newest = stream(MINE, 10, 11, 15)
-    code, found = run("choose_stream.py", "latest")
+    code, found = run("choose_stream.py", at="latest", on=False)
     assert (code, found["stream"], found["at"]) == (0, newest, at(15))
 
 
 def test_a_moment_is_brought_back_by_the_stream_of_its_time(run, stream):
     former = stream(OTHER, 0, 1, 5)
     stream(MINE, 100)
-    _, found = run("choose_stream.py", at(4))
+    _, found = run("choose_stream.py", at=at(4), on=False)
     assert (found["stream"], found["at"]) == (former, at(1))
-    _, found = run("choose_stream.py", at(50))
+    _, found = run("choose_stream.py", at=at(50), on=False)
     assert (found["stream"], found["at"]) == (former, at(5)), "in between nothing was written"
 
 
@@ -92,30 +91,30 @@ def test_the_runs_that_would_be_lost_are_counted(run, stream, root):
     stream(MINE, 0, 1)
     after = (NOON + timedelta(seconds=5)).timestamp() * 1000
     execute(root / "mlflow.db", "insert into runs values ('late', ?, 'active')", after)
-    _, found = run("choose_stream.py", "latest")
+    _, found = run("choose_stream.py", at="latest", on=False)
     assert found["present"] == {"runs": 4, "newest_run": after, "younger": 1}
 
 
 def test_databases_that_cannot_be_read_can_be_replaced(run, stream, root):
     stream(MINE, 0)
     (root / "mlflow.db").write_text("this is no database" * 99)
-    assert run("choose_stream.py", "latest")[1]["present"] is None
+    assert run("choose_stream.py", at="latest", on=False)[1]["present"] is None
 
 
 def test_what_a_new_host_sends_of_nothing_does_not_hide_what_another_had(run, stream, root):
     full, empty = stream(OTHER, 0), stream(MINE, 10)
     streams_now(root, empty)
-    assert run("choose_stream.py", "latest", "on")[1]["stream"] == empty, "it has runs"
+    assert run("choose_stream.py", at="latest", on=True)[1]["stream"] == empty, "it has runs"
     execute(root / "mlflow.db", "delete from runs")
-    assert run("choose_stream.py", "latest", "on")[1]["stream"] == full
-    assert run("choose_stream.py", at(20), "on")[1]["stream"] == empty, "that moment is named"
+    assert run("choose_stream.py", at="latest", on=True)[1]["stream"] == full
+    assert run("choose_stream.py", at=at(20), on=True)[1]["stream"] == empty, "that moment is named"
 
 
 @pytest.mark.parametrize("moment", [-10, 30])
 def test_a_moment_that_no_stream_reaches_names_those_that_there_are(run, stream, moment):
     stream(OTHER, 0, 5)
     stream(MINE, 10, 20)
-    code, said = run("choose_stream.py", at(moment))
+    code, said = run("choose_stream.py", at=at(moment), on=False)
     assert code == 1
     assert said == (
         f"No stream reaches to {at(moment)}. There is: {at(11)} to {at(21)}; {at(1)} to {at(6)}. "
@@ -125,24 +124,24 @@ def test_a_moment_that_no_stream_reaches_names_those_that_there_are(run, stream,
 
 def test_the_end_of_what_there_is_can_be_had(run, stream):
     stream(MINE, 10, 20)
-    assert run("choose_stream.py", at(21))[1]["at"] == at(20)
-    assert run("choose_stream.py", at(22))[0] == 1
+    assert run("choose_stream.py", at=at(21), on=False)[1]["at"] == at(20)
+    assert run("choose_stream.py", at=at(22), on=False)[0] == 1
 
 
 def test_a_stream_that_runs_reaches_to_now(run, stream, root):
     streams_now(root, stream(MINE, 0, 5))
-    assert run("choose_stream.py", at(3600), "on")[1]["at"] == at(5)
-    assert run("choose_stream.py", at(3600))[0] == 1, "it has ended"
+    assert run("choose_stream.py", at=at(3600), on=True)[1]["at"] == at(5)
+    assert run("choose_stream.py", at=at(3600), on=False)[0] == 1, "it has ended"
 
 
 def test_half_a_stream_is_none(run, stream):
     whole = stream(OTHER, 0)
     stream(MINE, 10, names=("mlflow.db",))
-    assert run("choose_stream.py", "latest")[1]["stream"] == whole
+    assert run("choose_stream.py", at="latest", on=False)[1]["stream"] == whole
 
 
 def test_without_any_stream_it_says_what_to_type(run):
-    code, said = run("choose_stream.py", "latest")
+    code, said = run("choose_stream.py", at="latest", on=False)
     assert code == 1
     assert said.startswith(f"There is no stream under s3://my-bucket/{PLACE}. Begin one: ./fab ")
 
@@ -169,14 +168,15 @@ def litestream(root: Path) -> Path:
     return folder
 
 
-def restored(run: Run, root: Path, moment: str, which: str, *own: str) -> Any:
-    return run("restore_stream.py", moment, which, str(root / "next.part"), *own)
+def restored(run: Run, root: Path, moment: str, which: str, own: bool = False) -> Any:
+    folder = root / "next.part"
+    return run("restore_stream.py", at=moment, stream=which, folder=folder, own=own)
 
 
 def test_a_moment_is_laid_out_ready_to_be_served(run, stream, root, litestream):
     mine = stream(MINE, 0, 5, 10)
     before = sorted(os.listdir(root))
-    code, done = restored(run, root, at(7), mine, "own")
+    code, done = restored(run, root, at(7), mine, own=True)
     assert (code, done["stream"], done["at"], done["runs"], done["users"]) == (0, mine, at(5), 5, 1)
     folder = root / "next.part"
     assert sorted(os.listdir(folder)) == ["basic_auth.db", "mlflow.db"]
@@ -196,7 +196,7 @@ def test_another_server_s_key_and_id_come_with_its_databases(run, stream, root, 
     (root / ".server-id").write_text(MINE)
     (root / "server.env").write_text("MLFLOW_FLASK_SERVER_SECRET_KEY=mine\nOTHER=1\n")
     theirs = stream(OTHER, 0)
-    assert restored(run, root, "latest", theirs, "own")[0] == 0
+    assert restored(run, root, "latest", theirs, own=True)[0] == 0
     folder = root / "next.part"
     assert (folder / "server.env").read_text() == (
         "MLFLOW_FLASK_SERVER_SECRET_KEY=theirs\nOTHER=1\n"
@@ -211,9 +211,11 @@ def test_another_server_s_key_and_id_come_with_its_databases(run, stream, root, 
 def test_without_a_backup_of_that_server_this_host_keeps_its_key(run, stream, root, litestream,
                                                                  store, run_program):  # fmt: skip
     theirs = stream(OTHER, 0)
-    place = (root, "my-bucket", "mlflow-backups", "default", store.url)
     folder = root / "next.part"
-    code, out = run_program("restore_stream.py", *place, "latest", theirs, folder, "own")
+    code, out = run_program(
+        "restore_stream.py", place=place_in(store), root=root, folder=folder, at="latest",
+        stream=theirs, own=True,
+    )  # fmt: skip
     assert code == 0
     assert out.startswith("@warn no backup of that server holds its key")
     assert sorted(os.listdir(folder)) == [".server-id", "basic_auth.db", "mlflow.db"]
@@ -230,14 +232,14 @@ def test_only_the_stream_that_is_named_is_restored(run, stream, root, litestream
 def test_what_litestream_cannot_restore_is_one_line(run, stream, root, litestream, monkeypatch):
     mine = stream(MINE, 0)
     monkeypatch.setenv("FAULT", "transaction not available")
-    code, said = restored(run, root, "latest", mine, "own")
+    code, said = restored(run, root, "latest", mine, own=True)
     assert (code, "Litestream cannot restore mlflow.db: transaction not av" in said) == (1, True)
 
 
 def test_a_damaged_database_is_of_no_use_and_does_not_stay(run, stream, root, litestream):
     mine = stream(MINE, 0)
     (litestream / "mlflow.db").write_text("this is no database" * 99)
-    code, said = restored(run, root, "latest", mine, "own")
+    code, said = restored(run, root, "latest", mine, own=True)
     assert code == 1
     assert said.startswith("What the stream gives back is of no use: the database mlflow.db")
     assert not (root / "next.part").exists()
@@ -248,14 +250,14 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_fetched(
 ):
     mine = stream(MINE, 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))
-    code, said = restored(run, root, "latest", mine, "own")
+    code, said = restored(run, root, "latest", mine, own=True)
     assert (code, said.startswith("Restoring the stream needs 0.1 GB of room")) == (1, True)
     assert not (litestream / "said").exists()
 
 
 def test_without_litestream_it_says_so(run, stream, root):
     mine = stream(MINE, 0)
-    code, said = restored(run, root, "latest", mine, "own")
+    code, said = restored(run, root, "latest", mine, own=True)
     assert (code, said) == (1, "Litestream is not on the host. Type: ./fab backup.stream on")
 
 
@@ -278,8 +280,7 @@ def test_only_this_server_s_own_streams_that_are_over_are_deleted(run_program, s
     over, others, now = stream(MINE, days), stream(OTHER, days), stream(MINE, days + 5)
     (root / ".server-id").write_text(MINE)
     streams_now(root, now)
-    place = (root, "my-bucket", "mlflow-backups", "default", store.url)
-    code, out = run_program("prune_streams.py", *place, "7")
+    code, out = run_program("prune_streams.py", place=place_in(store), root=root, days=7)
     assert (code, out.startswith("@say deleted the stream of ")) == (0, True)
     left = {key.removeprefix(PLACE).rpartition("/mlflow.db")[0] for key in store.listing()}
     assert {others, now} <= left
@@ -290,8 +291,8 @@ def test_streams_that_may_not_be_deleted_are_a_warning(run_program, stream, root
     stream(MINE, -400 * 86400)
     streams_now(root, stream(MINE, 0))
     store.refuse(r"POST /my-bucket\?delete")
-    place = (root, "my-bucket", "mlflow-backups", "default", store.url)
-    code, out = run_program("prune_streams.py", *place, "7", "timer")
+    request = {"place": place_in(store), "root": root, "days": 7, "timer": True}
+    code, out = run_program("prune_streams.py", **request)
     assert code == 0
     assert out.startswith("@warn the bucket denies s3:DeleteObject")
 
@@ -299,6 +300,6 @@ def test_streams_that_may_not_be_deleted_are_a_warning(run_program, stream, root
 def test_a_host_that_streams_nothing_deletes_nothing(run_program, stream, root, store):
     stream(MINE, -400 * 86400)
     before = store.listing()
-    place = (root, "my-bucket", "mlflow-backups", "default", store.url)
-    assert run_program("prune_streams.py", *place, "7", "timer") == (0, "")
+    request = {"place": place_in(store), "root": root, "days": 7, "timer": True}
+    assert run_program("prune_streams.py", **request) == (0, "")
     assert store.listing() == before

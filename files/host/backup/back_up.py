@@ -1,34 +1,31 @@
 """Make one consistent, checked set of databases and configuration, and send it to the bucket.
 
-Runs on the host. Arguments: root, bucket, backup prefix, environment, endpoint or "". The set lies
-under <prefix>/<environment>/<UTC time>-<server id>/; its manifest.json is sent last, once all else
-was read back. Reports {"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
+Runs on the host. The set lies under <backup prefix>/<environment>/<UTC time>-<server id>/; its
+manifest.json is sent last, once all else was read back. Reports {"id": …, "place": uri, "runs": n,
+"users": n, "bytes": n, "seconds": n}.
 """
 
+import dataclasses
 import datetime
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
 import databases
 import postgres
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from talk import Place, fail, made_server_id, report, request, s3_client, warn
 
-root, bucket, prefix, environment, endpoint = sys.argv[1:6]
 CONFIGURATION = (
     "server.env", ".pgpass", ".mlflow_auth_config", "start_mlflow_server.sh", ".server-id",
 )  # fmt: skip
@@ -41,12 +38,13 @@ BEHIND = 15  # the niceness of a backup: those who log runs come first
 Part = namedtuple("Part", "path sha256")  # a file of the set
 
 
-def fail(text):
-    print("@fail " + text)
-    sys.exit(1)
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: Place
+    root: str
 
 
-def refuse_unfit(uris):
+def refuse_unfit(root, uris):
     if shutil.which("zstd") is None:
         fail("The host lacks the program zstd, which backups are packed with. Type: ./fab install")
     need = sum(
@@ -57,20 +55,9 @@ def refuse_unfit(uris):
     # The copy and its packed form lie beside each other for a moment.
     if free < 2 * need + 100e6:
         fail(
-            "A backup needs %.1f GB of room on the host, and %.1f are free. Free some, then type "
-            "backup again." % (2 * need / 1e9 + 0.1, free / 1e9)
+            f"A backup needs {2 * need / 1e9 + 0.1:.1f} GB of room on the host, and "
+            f"{free / 1e9:.1f} are free. Free some, then type backup again."
         )
-
-
-def server_id():
-    """Return this server's id, made at the first need."""
-    path = os.path.join(root, ".server-id")
-    if not os.path.exists(path):
-        with open(path + ".part", "w") as stream:
-            stream.write(secrets.token_hex(4) + "\n")
-        os.replace(path + ".part", path)
-    with open(path) as stream:
-        return stream.read().strip()
 
 
 def packed_and_examined(path):
@@ -82,7 +69,7 @@ def packed_and_examined(path):
         part = packing.result()
     os.remove(path)
     if seen["dangling"]:
-        print("@warn %s has %d rows that refer to nothing" % (name, seen["dangling"]))
+        warn(f"{name} has {seen['dangling']} rows that refer to nothing")
     return part, seen
 
 
@@ -96,11 +83,11 @@ def packed(path):
     ):
         part = Part(target.name, digest(packing.stdout, target))
     if packing.returncode:
-        fail("zstd could not pack %s (%d). Type backup again." % (path, packing.returncode))
+        fail(f"zstd could not pack {path} ({packing.returncode}). Type backup again.")
     return part
 
 
-def configuration(folder):
+def configuration(root, folder):
     path = os.path.join(folder, "configuration.tar.gz")
     with tarfile.open(path, "w:gz") as archive:
         for name in CONFIGURATION:
@@ -125,14 +112,14 @@ def digest(stream, target=None):
     return sha.hexdigest()
 
 
-def send(s3, part, key):
+def send(s3, bucket, part, key):
     """Send one file, encrypted at rest, and read it back whole."""
     with open(part.path, "rb") as stream:
         # Not upload_file, which hides what S3 says in an error of its own.
         s3.upload_fileobj(stream, bucket, key, ExtraArgs=ENCRYPTED, Config=TRANSFER)
     came_back = s3.get_object(Bucket=bucket, Key=key)
     if digest(came_back["Body"]) != part.sha256:
-        fail("s3://%s/%s came back other than it was sent. Type backup again." % (bucket, key))
+        fail(f"s3://{bucket}/{key} came back other than it was sent. Type backup again.")
     return {
         "name": os.path.basename(part.path),
         "bytes": os.path.getsize(part.path),
@@ -141,32 +128,27 @@ def send(s3, part, key):
     }
 
 
-def unused_place(s3):
-    """Name a set that nobody has begun; returns its moment, id and key prefix."""
+def unused_place(s3, place, server):
+    """Name a set of a server that nobody has begun; returns its moment, id and key prefix."""
     while True:
         now = datetime.datetime.now(datetime.timezone.utc)
-        name = "%s-%s" % (now.strftime("%Y%m%dT%H%M%SZ"), server_id())
-        place = "%s/%s/%s" % (prefix, environment, name)
+        id = f"{now:%Y%m%dT%H%M%SZ}-{server}"
+        key = f"{place.backup_prefix}/{place.environment}/{id}"
         # A host that was rebuilt from a backup has the id of the one that made it.
-        if not s3.list_objects_v2(Bucket=bucket, Prefix=place + "/", MaxKeys=1).get("KeyCount"):
-            return now, name, place
+        if not s3.list_objects_v2(Bucket=place.bucket, Prefix=key + "/", MaxKeys=1).get("KeyCount"):
+            return now, id, key
         time.sleep(1)
 
 
-def leave_stamp(started, name):
+def leave_stamp(root, started, id):
     """Note on this host when its last backup was made, and which it is."""
     part = os.path.join(root, ".backup.part")
     with open(part, "w") as stream:
-        stream.write("%d %s\n" % (started.timestamp(), name))
+        stream.write(f"{int(started.timestamp())} {id}\n")
     os.replace(part, os.path.join(root, ".backup"))
 
 
-def client():
-    style = {"addressing_style": "path"} if endpoint else {}
-    return boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
-
-
-def collected(uris, folder):
+def collected(root, uris, folder):
     """Copy, check and pack all parts of a set; returns what each database holds, and the files."""
     seen, parts = {}, []
     names = [name for name, uri in uris.items() if uri.startswith("sqlite:")]
@@ -177,27 +159,29 @@ def collected(uris, folder):
     for name in names:
         part, seen[name] = packed_and_examined(os.path.join(folder, name))
         parts.append(part)
-    return seen, [*parts, configuration(folder)]
+    return seen, [*parts, configuration(root, folder)]
 
 
-def main():
+def main(root, place):
     uris = databases.addresses(root)
-    refuse_unfit(uris)
-    s3 = client()
-    started, name, place = unused_place(s3)
+    refuse_unfit(root, uris)
+    s3, server = s3_client(place), made_server_id(root)
+    started, id, key = unused_place(s3, place, server)
     scratch = os.path.join(root, "backups")
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     clear(scratch)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        seen, parts = collected(uris, folder)
-        sent = [send(s3, part, place + "/" + os.path.basename(part.path)) for part in parts]
+        seen, parts = collected(root, uris, folder)
+        sent = [
+            send(s3, place.bucket, part, f"{key}/{os.path.basename(part.path)}") for part in parts
+        ]
     release = databases.release(root)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     manifest = {
         "made": started.isoformat(),
         "host": socket.gethostname(),
-        "server": server_id(),
-        "environment": environment,
+        "server": server,
+        "environment": place.environment,
         "release": release,
         "version": release.rpartition("-")[0],
         "databases": seen,
@@ -205,17 +189,18 @@ def main():
         "seconds": round(seconds, 3),
     }
     body = json.dumps(manifest, indent=2).encode()
-    s3.put_object(Bucket=bucket, Key=place + "/manifest.json", Body=body, **ENCRYPTED)
-    leave_stamp(started, name)
-    report = {
-        "id": name,
-        "place": "s3://%s/%s/" % (bucket, place),
-        "runs": seen[databases.TRACKING]["counts"].get("runs", 0),
-        "users": seen[databases.AUTH]["counts"].get("users", 0),
-        "bytes": sum(entry["bytes"] for entry in sent),
-        "seconds": manifest["seconds"],
-    }
-    print("@report " + json.dumps(report))
+    s3.put_object(Bucket=place.bucket, Key=f"{key}/manifest.json", Body=body, **ENCRYPTED)
+    leave_stamp(root, started, id)
+    report(
+        {
+            "id": id,
+            "place": f"s3://{place.bucket}/{key}/",
+            "runs": seen[databases.TRACKING]["counts"].get("runs", 0),
+            "users": seen[databases.AUTH]["counts"].get("users", 0),
+            "bytes": sum(entry["bytes"] for entry in sent),
+            "seconds": manifest["seconds"],
+        }
+    )
 
 
 def clear(scratch):
@@ -225,21 +210,22 @@ def clear(scratch):
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
+asked = request(Request)
 try:
-    main()
+    main(asked.root, asked.place)
 except ClientError as error:
-    if error.response["Error"]["Code"] == "NoSuchBucket":
-        fail("The bucket %s does not exist. Create it, or mend `bucket:` in fabric.yaml." % bucket)
+    code, bucket = error.response["Error"]["Code"], asked.place.bucket
+    if code == "NoSuchBucket":
+        fail(f"The bucket {bucket} does not exist. Create it, or mend `bucket:` in fabric.yaml.")
     fail(
-        "The bucket %s refuses the backup under %s/ (%s). Allow s3:PutObject, s3:GetObject and "
-        "s3:ListBucket there, then type backup again."
-        % (bucket, prefix, error.response["Error"]["Code"])
+        f"The bucket {bucket} refuses the backup under {asked.place.backup_prefix}/ ({code}). "
+        "Allow s3:PutObject, s3:GetObject and s3:ListBucket there, then type backup again."
     )
 except BotoCoreError as error:
-    fail("The backup could not be sent: %s. Type ./fab configure, which names why." % error)
+    fail(f"The backup could not be sent: {error}. Type ./fab configure, which names why.")
 except (databases.Damaged, postgres.Refused) as error:
-    fail("Nothing was sent, and earlier backups stay: %s. Type: ./fab doctor" % error)
+    fail(f"Nothing was sent, and earlier backups stay: {error}. Type: ./fab doctor")
 except sqlite3.Error as error:
-    fail("A database cannot be read: %s. Nothing was sent; earlier backups stay." % error)
+    fail(f"A database cannot be read: {error}. Nothing was sent; earlier backups stay.")
 except OSError as error:
-    fail("The backup failed on the host: %s. Nothing was sent; earlier backups stay." % error)
+    fail(f"The backup failed on the host: {error}. Nothing was sent; earlier backups stay.")

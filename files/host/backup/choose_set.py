@@ -1,19 +1,22 @@
 """Choose the backup that a restore would bring back, and say what it would replace.
 
-Runs on the host and changes nothing. Arguments: root, bucket, backup prefix, environment, endpoint
-or "", and the set's id or "" for the newest that has runs. Reports {"set": manifest's summary,
-"present": {"runs": n, "newest_run": ms or null} or null}.
+Runs on the host and changes nothing. Reports {"set": manifest's summary, "present": {"runs": n,
+"newest_run": ms or null} or null}.
 """
 
-import json
-import sys
+import dataclasses
 
 import databases
 import postgres
 import sets
+import talk
 
-root, bucket, prefix, environment, endpoint, wanted = sys.argv[1:7]
-ours = databases.on_postgres(root)
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
+    root: str
+    id: str = ""  # of the set; the newest that has runs where there is none
 
 
 def summary(manifest):
@@ -29,15 +32,17 @@ def summary(manifest):
     }
 
 
-def chosen(found):
-    if wanted:
-        manifest = sets.named(found, wanted)
+def chosen(place, id, ours):
+    """Return the set of this id, or the newest that fits; `ours` is whether PostgreSQL serves."""
+    found = sets.Sets(place).complete()
+    if id:
+        manifest = sets.named(found, id)
         sets.refuse_other_kind(manifest, ours)
         return manifest
     if not found:
-        sets.fail(
-            "There is no complete backup under s3://%s/%s/%s/. Check `bucket:` and "
-            "`backup_prefix:`, or make one: ./fab backup" % (bucket, prefix, environment)
+        talk.fail(
+            f"There is no complete backup under s3://{place.bucket}/{place.backup_prefix}/"
+            f"{place.environment}/. Check `bucket:` and `backup_prefix:`, or make one: ./fab backup"
         )
     fitting = [each for each in found if sets.on_postgres(each) == ours]
     if not fitting:
@@ -47,12 +52,15 @@ def chosen(found):
     return (full or fitting)[0]
 
 
-def present():
+def main(request):
+    ours = databases.on_postgres(request.root)
     if ours:
-        return postgres.present(databases.addresses(root)[databases.TRACKING])
-    return databases.present(root)
+        present = postgres.present(databases.addresses(request.root)[databases.TRACKING])
+    else:
+        present = databases.present(request.root)
+    manifest = chosen(request.place, request.id, ours)
+    talk.report({"set": summary(manifest), "present": present})
 
 
 with sets.explained():
-    found = sets.Sets(bucket, prefix, environment, endpoint).complete()
-    print("@report " + json.dumps({"set": summary(chosen(found)), "present": present()}))
+    main(talk.request(Request))

@@ -1,17 +1,15 @@
 """Bring one backup from the bucket into a folder, checked whole, ready to be served.
 
 Runs on the host and changes nothing but that folder; dumps of PostgreSQL's are put into databases
-of their own, which the folder's server.env names. Arguments: root, bucket, backup prefix,
-environment, endpoint or "", the set's id or "" for the newest, folder, and "aside" where the
-release that made it may serve it instead of the present one. Reports {"id", "made",
-"release", "runs": n, "users": n, "seconds": n}.
+of their own, which the folder's server.env names. Reports {"id", "made", "release", "runs": n,
+"users": n, "seconds": n}. Its functions serve verify_set.py as well.
 """
 
-import json
+import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
-import sys
 import time
 
 import beside
@@ -19,41 +17,51 @@ import configuration
 import databases
 import postgres
 import sets
+import talk
 
-root, bucket, prefix, environment, endpoint, wanted, folder, *aside = sys.argv[1:]
 UNPACK = {".zst": ("zstd", "-d", "-q", "--rm"), ".gz": ("gzip", "-d", "-q")}
 
 
-def refuse_unfit(manifest):
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
+    root: str
+    folder: str
+    id: str = ""  # of the set; the newest where there is none
+    aside: bool = False  # whether the release that made it may serve it, not the present one alone
+
+
+def refuse_unfit(request, manifest):
     """Refuse a set that needs more room than there is, or a newer MLflow than is installed."""
     packed = sum(entry["bytes"] for entry in manifest["files"])
     # Sets of the first kind do not say how large they become: text packs to a fifth or so.
     whole = sum(seen.get("bytes", 6 * packed) for seen in manifest["databases"].values())
     if sets.on_postgres(manifest):
         whole = 0  # what a dump becomes lies with PostgreSQL
-    need, free = packed + whole + 100e6, shutil.disk_usage(root).free
+    need, free = packed + whole + 100e6, shutil.disk_usage(request.root).free
     if free < need:
-        sets.fail(
-            "Restoring %s needs %.1f GB of room on the host, and %.1f are free. Free some, then "
-            "type the same again." % (manifest["id"], need / 1e9, free / 1e9)
+        talk.fail(
+            f"Restoring {manifest['id']} needs {need / 1e9:.1f} GB of room on the host, and "
+            f"{free / 1e9:.1f} are free. Free some, then type the same again."
         )
+    environment = os.path.join(request.root, "releases", serving(request, manifest["release"]))
     for name, seen in manifest["databases"].items():
         revision = seen.get("revision") or (seen.get("revisions") or [None])[0]
-        known, _ = databases.revisions(serving(manifest), name)
+        known, _ = databases.revisions(environment, name)
         if revision and revision not in known:
-            sets.fail(
-                "The backup %s was made by MLflow %s, which is newer than the host's. Type: "
-                "./fab upgrade --to %s, then the same again."
-                % (manifest["id"], sets.version(manifest), sets.version(manifest))
+            version = sets.version(manifest)
+            talk.fail(
+                f"The backup {manifest['id']} was made by MLflow {version}, which is newer than "
+                f"the host's. Type: ./fab upgrade --to {version}, then the same again."
             )
 
 
-def serving(manifest):
-    """Return the environment of the release that will serve the set."""
-    own = os.path.join(root, "releases", manifest["release"])
-    if aside and os.path.exists(os.path.join(own, ".complete")):
-        return own
-    return os.path.join(root, "venv")
+def serving(request, release):
+    """Name the release that will serve a set that this release made."""
+    complete = os.path.join(request.root, "releases", release, ".complete")
+    return (
+        release if request.aside and os.path.exists(complete) else databases.release(request.root)
+    )
 
 
 def unpack(path):
@@ -61,7 +69,7 @@ def unpack(path):
     plain, ending = os.path.splitext(path)
     done = subprocess.run([*UNPACK[ending], path], capture_output=True, text=True)
     if done.returncode:
-        sets.fail("%s cannot be unpacked: %s" % (path, done.stderr.strip().splitlines()[-1]))
+        talk.fail(f"{path} cannot be unpacked: {done.stderr.strip().splitlines()[-1]}")
     return plain
 
 
@@ -70,42 +78,42 @@ def compare(manifest, name, seen):
     told = manifest["databases"][name]
     if told.get("counts", seen["counts"]) != seen["counts"]:
         differing = [t for t in told["counts"] if seen["counts"].get(t) != told["counts"][t]]
-        sets.fail(
-            "The backup %s is not what its manifest says: %s has other rows in %s. Choose another: "
-            "./fab backup.list" % (manifest["id"], name, ", ".join(differing))
+        talk.fail(
+            f"The backup {manifest['id']} is not what its manifest says: {name} has other rows in "
+            f"{', '.join(differing)}. Choose another: ./fab backup.list"
         )
 
 
-def fill(manifest):
+def fill(request, manifest):
     """Put the dumps that lie in the folder into databases of their own."""
-    present = databases.addresses(root)
-    for name, uri in beside.new(root, folder).items():
-        path = os.path.join(folder, postgres.dump_name(name))
+    present = databases.addresses(request.root)
+    for name, uri in beside.new(request.root, request.folder).items():
+        path = os.path.join(request.folder, postgres.dump_name(name))
         postgres.make(uri, present[name])
         postgres.restore(path, uri)
         compare(manifest, name, postgres.examine(uri, name))
         os.remove(path)
 
 
-def main():
+def fetch(request):
+    """Bring the set; return what the operator is told of it."""
     began = time.monotonic()
-    place = sets.Sets(bucket, prefix, environment, endpoint)
-    found = place.complete()
-    manifest = sets.named(found, wanted) if wanted else sets.newest(found)
-    sets.refuse_other_kind(manifest, databases.on_postgres(root))
-    refuse_unfit(manifest)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    backups = sets.Sets(request.place)
+    manifest = sets.wanted(backups.complete(), request.id)
+    sets.refuse_other_kind(manifest, databases.on_postgres(request.root))
+    refuse_unfit(request, manifest)
+    os.makedirs(request.folder, mode=0o700, exist_ok=True)
     for entry in manifest["files"]:
-        path = os.path.join(folder, entry["name"])
-        place.fetch(manifest, entry["name"], path)
+        path = os.path.join(request.folder, entry["name"])
+        backups.fetch(manifest, entry["name"], path)
         if entry["name"] == configuration.NAME:
-            configuration.lay(path, root, folder)
+            configuration.lay(path, request.root, request.folder)
         elif not sets.on_postgres(manifest):
             plain = unpack(path)
             compare(manifest, os.path.basename(plain), databases.examine(plain))
     if sets.on_postgres(manifest):
-        fill(manifest)
-    report = {
+        fill(request, manifest)
+    return {
         "id": manifest["id"],
         "runs": sets.count(manifest, databases.TRACKING, "runs"),
         "users": sets.count(manifest, databases.AUTH, "users"),
@@ -113,16 +121,24 @@ def main():
         "release": manifest["release"],
         "seconds": round(time.monotonic() - began, 1),
     }
-    print("@report " + json.dumps(report))
 
 
-with sets.explained():
-    try:
-        main()
-    except postgres.Refused as error:
-        sets.fail("The backup could not be put into PostgreSQL: %s. Nothing was changed." % error)
-    except databases.Damaged as error:
-        sets.fail(
-            "The backup %s is of no use: %s. Choose another: ./fab backup.list"
-            % (wanted or "(the newest)", error)
-        )
+@contextlib.contextmanager
+def explained(id):
+    """Turn what the bucket, the disk and the databases refuse into one line."""
+    with sets.explained():
+        try:
+            yield
+        except postgres.Refused as error:
+            talk.fail(f"The backup could not be put into PostgreSQL: {error}. Nothing was changed.")
+        except databases.Damaged as error:
+            talk.fail(
+                f"The backup {id or '(the newest)'} is of no use: {error}. Choose another: "
+                "./fab backup.list"
+            )
+
+
+if __name__ == "__main__":
+    request = talk.request(Request)
+    with explained(request.id):
+        talk.report(fetch(request))

@@ -1,17 +1,20 @@
 """Tell of all backups of one environment. Runs on the host and changes nothing.
 
-Arguments: root, bucket, backup prefix, environment, endpoint or "". Reports {"sets": [...] newest
-first, "incomplete": [ids that were begun more than a day ago and never finished], "now": ISO time}.
+Reports {"sets": [...] newest first, "incomplete": [ids that were begun more than a day ago and
+never finished], "now": ISO time}.
 """
 
+import dataclasses
 import datetime
-import json
-import sys
 
 import databases
 import sets
+import talk
 
-_, bucket, prefix, environment, endpoint = sys.argv[1:6]
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
 
 
 def summary(manifest):
@@ -30,10 +33,9 @@ def summary(manifest):
 
 
 with sets.explained():
-    place = sets.Sets(bucket, prefix, environment, endpoint)
-    folders = place.folders()
-    found = [summary(manifest) for manifest in place.complete(folders)]
+    backups = sets.Sets(talk.request(Request).place)
+    folders = backups.folders()
+    found = [summary(manifest) for manifest in backups.complete(folders)]
     now = datetime.datetime.now(datetime.timezone.utc)
     cut_off = sets.abandoned(folders, now.timestamp())
-    report = {"sets": found, "incomplete": cut_off, "now": now.isoformat()}
-    print("@report " + json.dumps(report))
+    talk.report({"sets": found, "incomplete": cut_off, "now": now.isoformat()})

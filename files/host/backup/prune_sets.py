@@ -1,24 +1,23 @@
 """Delete the backups that need not stay, and what cut-off ones left. Runs on the host.
 
-Arguments: root, bucket, backup prefix, environment, endpoint or "", how many of each age stay
-(JSON), and how: `look` deletes nothing, `delete` does, `timer` does where it may. Reports {"kept":
-n, "pruned": [ids], "bytes": n, "incomplete": [ids], "damaged": [ids]}.
+Reports {"kept": n, "pruned": [ids], "bytes": n, "incomplete": [ids], "damaged": [ids]}.
 """
 
+import dataclasses
 import datetime
-import json
-import sys
 
 import databases
 import sets
+import talk
 from botocore.exceptions import ClientError
 from retention import kept
 
-_, bucket, prefix, environment, endpoint, keep, how = sys.argv[1:8]
-DENIED = (
-    "Old backups stay: the bucket denies s3:DeleteObject to the host (%s). Allow it on the "
-    "backups, or have a rule of the bucket's expire them"
-)
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
+    keep: dict  # how many stay of each age, as retention.kept takes it
+    how: str  # look deletes nothing, delete does, timer does where it may
 
 
 def whole(manifest, parts):
@@ -53,13 +52,13 @@ def staying_of_one(found, keep, now):
     return stay | {each["id"] for each in (*full[:1], *verified[:1])}
 
 
-def main():
-    place = sets.Sets(bucket, prefix, environment, endpoint)
-    folders = place.folders()
-    every = place.complete(folders)
+def main(request):
+    backups = sets.Sets(request.place)
+    folders = backups.folders()
+    every = backups.complete(folders)
     found = [each for each in every if whole(each, folders[each["id"]])]
     now = datetime.datetime.now(datetime.timezone.utc)
-    stay = staying(found, json.loads(keep), now)
+    stay = staying(found, request.keep, now)
     pruned = [each for each in found if each["id"] not in stay]
     report = {
         "kept": len(stay),
@@ -68,20 +67,25 @@ def main():
         "incomplete": sets.abandoned(folders, now.timestamp()),
         "damaged": [each["id"] for each in every if each not in found],
     }
-    if how != "look":
+    if request.how != "look":
         for id in (*report["pruned"], *report["incomplete"]):
-            place.delete(id, folders[id])
-    print("@report " + json.dumps(report))
+            backups.delete(id, folders[id])
+    talk.report(report)
 
 
 with sets.explained():
+    request = talk.request(Request)
     try:
-        main()
+        main(request)
     except ClientError as error:
         if error.operation_name != "DeleteObject":
             raise
-        reason = DENIED % error.response["Error"]["Code"]
-        if how != "timer":
-            sets.fail(reason + ", then type the same again.")
+        reason = (
+            "Old backups stay: the bucket denies s3:DeleteObject to the host "
+            f"({error.response['Error']['Code']}). Allow it on the backups, or have a rule of the "
+            "bucket's expire them"
+        )
+        if request.how != "timer":
+            talk.fail(reason + ", then type the same again.")
         # The backup was made: that it cannot be thinned out is no reason to call it failed.
-        print("@warn " + reason + ".")
+        talk.warn(reason + ".")

@@ -10,11 +10,9 @@ import hashlib
 import json
 import os
 import re
-import sys
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from talk import fail, s3_client, warn
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 WORD = {MANIFEST: "made", VERIFIED: "at"}  # what each of them says at least
@@ -25,19 +23,12 @@ DAY = 86400  # seconds
 ID = re.compile(r"\d{8}T\d{6}Z-.+")
 
 
-def fail(text):
-    """End with one line for the operator: what is wrong, and what to type."""
-    print("@fail " + text)
-    sys.exit(1)
-
-
 class Sets:
     """All sets of one environment, whichever host made them."""
 
-    def __init__(self, bucket, prefix, environment, endpoint):
-        style = {"addressing_style": "path"} if endpoint else {}
-        self.s3 = boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
-        self.bucket, self.folder = bucket, "%s/%s/" % (prefix, environment)
+    def __init__(self, place):
+        self.s3 = s3_client(place)
+        self.bucket, self.folder = place.bucket, f"{place.backup_prefix}/{place.environment}/"
 
     def folders(self):
         """Map the id of every set, complete or not, to its objects as S3 lists them, by name."""
@@ -62,7 +53,7 @@ class Sets:
         for id, parts in (folders or self.folders()).items():
             manifest = self._read(id, MANIFEST) if MANIFEST in parts else None
             if manifest:
-                place = "s3://%s/%s%s/" % (self.bucket, self.folder, id)
+                place = f"s3://{self.bucket}/{self.folder}{id}/"
                 verified = self._read(id, VERIFIED) if VERIFIED in parts else None
                 found.append(manifest | {"id": id, "place": place, "verified": verified})
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
@@ -82,27 +73,31 @@ class Sets:
             seen = None
         if isinstance(seen, dict) and WORD[name] in seen:
             return seen
-        print("@warn The backup %s is damaged, and left alone: its %s says nothing." % (id, name))
+        warn(f"The backup {id} is damaged, and left alone: its {name} says nothing.")
         return None
 
     def key(self, id, name):
-        return "%s%s/%s" % (self.folder, id, name)
+        return f"{self.folder}{id}/{name}"
 
-    def fetch(self, manifest, name, path):
-        """Bring one file of a set; ends with one line where it is not what was sent."""
-        (entry,) = [each for each in manifest["files"] if each["name"] == name]
-        sha, part = hashlib.sha256(), path + ".part"
+    def opened(self, id, name):
+        """Return S3's answer with one file of a set; ends with one line where it is missing."""
         try:
-            body = self.s3.get_object(Bucket=self.bucket, Key=self.key(manifest["id"], name))[
-                "Body"
-            ]
+            return self.s3.get_object(Bucket=self.bucket, Key=self.key(id, name))
         except ClientError as error:
             if error.response["Error"]["Code"] not in GONE:
                 raise
             fail(
-                "The backup %s is damaged: %s is missing. Choose another: ./fab backup.list"
-                % (manifest["id"], name)
+                f"The backup {id} is damaged: {name} is missing. Choose another: ./fab backup.list"
             )
+
+    def fetch(self, manifest, name, path):
+        """Bring one file of a set; ends with one line where it is not what was sent."""
+        (entry,) = [each for each in manifest["files"] if each["name"] == name]
+        sha, part, body = (
+            hashlib.sha256(),
+            path + ".part",
+            self.opened(manifest["id"], name)["Body"],
+        )
         with open(part, "wb") as stream:
             for block in iter(lambda: body.read(BLOCK), b""):
                 sha.update(block)
@@ -110,8 +105,8 @@ class Sets:
         if sha.hexdigest() != entry["sha256"]:
             os.remove(part)
             fail(
-                "The backup %s is damaged: %s is not what was sent (SHA-256). Choose another: "
-                "./fab backup.list" % (manifest["id"], name)
+                f"The backup {manifest['id']} is damaged: {name} is not what was sent (SHA-256). "
+                "Choose another: ./fab backup.list"
             )
         os.replace(part, path)
 
@@ -144,14 +139,19 @@ def abandoned(folders, now):
     )
 
 
+def wanted(found, id):
+    """Return the set of this id, or the newest where there is none."""
+    return named(found, id) if id else newest(found)
+
+
 def named(found, id):
     """Return the set of this id; ends with one line that names the nearest where there is none."""
     for manifest in found:
         if manifest["id"] == id:
             return manifest
     close = difflib.get_close_matches(id, [each["id"] for each in found], n=1, cutoff=0.3)
-    hint = " Did you mean %s?" % close[0] if close else ""
-    fail("There is no complete backup %s.%s See them all: ./fab backup.list" % (id, hint))
+    hint = f" Did you mean {close[0]}?" if close else ""
+    fail(f"There is no complete backup {id}.{hint} See them all: ./fab backup.list")
 
 
 def newest(found):
@@ -179,14 +179,14 @@ def refuse_other_kind(manifest, served_by_postgres):
         return
     if served_by_postgres:
         fail(
-            "The backup %s is of SQLite databases, and this server is on PostgreSQL. Choose "
-            "another (./fab backup.list), or restore it where no `backend_store_uri:` is set, then "
-            "move that one: ./fab postgres.migrate" % manifest["id"]
+            f"The backup {manifest['id']} is of SQLite databases, and this server is on "
+            "PostgreSQL. Choose another (./fab backup.list), or restore it where no "
+            "`backend_store_uri:` is set, then move that one: ./fab postgres.migrate"
         )
     fail(
-        "The backup %s is of PostgreSQL databases, and this server is on SQLite. Choose another "
-        "(./fab backup.list), or restore it on a server whose `backend_store_uri:` names "
-        "PostgreSQL." % manifest["id"]
+        f"The backup {manifest['id']} is of PostgreSQL databases, and this server is on SQLite. "
+        "Choose another (./fab backup.list), or restore it on a server whose `backend_store_uri:` "
+        "names PostgreSQL."
     )
 
 
@@ -205,10 +205,10 @@ def explained():
         if code == "NoSuchBucket":
             fail("The bucket does not exist. Create it, or mend `bucket:` in fabric.yaml.")
         fail(
-            "The bucket refuses the host to %s (%s). Allow s3:ListBucket, s3:GetObject and "
-            "s3:PutObject on the backups, then type the same again." % (error.operation_name, code)
+            f"The bucket refuses the host to {error.operation_name} ({code}). Allow "
+            "s3:ListBucket, s3:GetObject and s3:PutObject on the backups, then type the same again."
         )
     except BotoCoreError as error:
-        fail("The host cannot reach the bucket: %s. Type: ./fab doctor" % error)
+        fail(f"The host cannot reach the bucket: {error}. Type: ./fab doctor")
     except OSError as error:
-        fail("It failed on the host: %s. Nothing was changed." % error)
+        fail(f"It failed on the host: {error}. Nothing was changed.")

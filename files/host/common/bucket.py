@@ -78,7 +78,7 @@ class Bucket:
             if code == "NoSuchBucket" or (permission == "s3:ListBucket" and status == 404):
                 raise Trouble(
                     "bucket-missing",
-                    "The bucket %s does not exist." % self.name,
+                    f"The bucket {self.name} does not exist.",
                     "Create it, or mend `bucket:` in fabric.yaml.",
                 ) from error
             if code == "ExpiredToken":
@@ -91,7 +91,7 @@ class Bucket:
             if code in WRONG_KEYS:
                 raise Trouble(
                     "credentials-wrong",
-                    "AWS refuses the credentials on the host (%s)." % code,
+                    f"AWS refuses the credentials on the host ({code}).",
                     "Give right ones: " + AGAIN,
                 ) from error
             if code == "RequestTimeTooSkewed":
@@ -105,7 +105,7 @@ class Bucket:
             self.refuse_other_region(error.response)
             raise Trouble(
                 "bucket-refuses",
-                "%s on s3://%s failed: %s." % (permission, self.name, error),
+                f"{permission} on s3://{self.name} failed: {error}.",
                 "Check `bucket:`, `region:` and `endpoint_url:` in fabric.yaml.",
             ) from error
 
@@ -116,8 +116,8 @@ class Bucket:
         if actual and self.region and actual != self.region:
             raise Trouble(
                 "region-wrong",
-                "The bucket %s is in region %s, not %s." % (self.name, actual, self.region),
-                "Set `region: %s` in fabric.yaml." % actual,
+                f"The bucket {self.name} is in region {actual}, not {self.region}.",
+                f"Set `region: {actual}` in fabric.yaml.",
             )
         return actual
 
@@ -141,18 +141,18 @@ def troubled(action):
     except ProfileNotFound as error:
         raise Trouble(
             "profile-absent",
-            "%s." % error,
+            f"{error}.",
             "Mend `profile:` in fabric.yaml or the host's ~/.aws.",
         ) from error
     except (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError) as error:
         raise Trouble(
             "bucket-unreachable",
-            "The host cannot reach S3 (%s)." % error,
+            f"The host cannot reach S3 ({error}).",
             "Check its outbound network and `endpoint_url:`.",
         ) from error
     except (BotoCoreError, ConfigParseError) as error:
         raise Trouble(
             "bucket-unusable",
-            "S3 cannot be used from the host: %s." % error,
+            f"S3 cannot be used from the host: {error}.",
             "Check `region:`, `endpoint_url:` and ~/.aws.",
         ) from error

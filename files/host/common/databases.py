@@ -95,7 +95,7 @@ def copy(root, names, folder, niceness=0):
 
 def _opened(path):
     # Never made where it is missing: an empty database would pass for a good one.
-    return sqlite3.connect("file:%s?mode=rw" % path, uri=True, timeout=60, isolation_level=None)
+    return sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=60, isolation_level=None)
 
 
 def _copy(source, path):
@@ -137,7 +137,7 @@ def examine(path):
         seen["dangling"] = _checked(path, seen["counts"])
         return seen
     except sqlite3.Error as error:
-        raise Damaged("the database %s cannot be read: %s" % (name, error)) from error
+        raise Damaged(f"the database {name} cannot be read: {error}") from error
 
 
 def _checked(path, counts):
@@ -154,13 +154,13 @@ def _checked(path, counts):
         dangling = pool.submit(_aside, path, "foreign_key_check")
         for verdict in verdicts:
             if verdict.result() != [("ok",)]:
-                text = "the database %s is damaged: %s"
-                raise Damaged(text % (os.path.basename(path), verdict.result()[0][0]))
+                name, found = os.path.basename(path), verdict.result()[0][0]
+                raise Damaged(f"the database {name} is damaged: {found}")
         return len(dangling.result())
 
 
 def _integrity(table):
-    return 'integrity_check("%s")' % table
+    return f'integrity_check("{table}")'
 
 
 def _asked(path, pragma):
@@ -176,7 +176,7 @@ def _aside(path, pragma):
 
 
 def _read_only(path):
-    return sqlite3.connect("file:%s?mode=ro" % path, uri=True)
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 def revision(database, name):
@@ -185,10 +185,10 @@ def revision(database, name):
     if not _has(database, table):
         if name == AUTH and _has(database, "users"):
             return FIRST_OF_USERS
-        raise Damaged("%s holds no MLflow schema: the table %s is missing" % (name, table))
-    found = database.execute("select version_num from %s" % table).fetchall()
+        raise Damaged(f"{name} holds no MLflow schema: the table {table} is missing")
+    found = database.execute(f"select version_num from {table}").fetchall()
     if len(found) != 1:
-        raise Damaged("%s has %d schema revisions, where one is right" % (name, len(found)))
+        raise Damaged(f"{name} has {len(found)} schema revisions, where one is right")
     return found[0][0]
 
 
@@ -198,7 +198,7 @@ def counts(database):
         "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
     ).fetchall()
     return {
-        table: database.execute('select count(*) from "%s"' % table).fetchone()[0]
+        table: database.execute(f'select count(*) from "{table}"').fetchone()[0]
         for (table,) in tables
     }
 
@@ -218,10 +218,10 @@ def present(root, since=None):
     """
     try:
         path = os.path.join(root, TRACKING)
-        with closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=10)) as base:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as base:
             found = {"runs": _count(base), "newest_run": newest_run(base)}
             if since is not None:
-                found["younger"] = _count(base, " where start_time > %d" % since)
+                found["younger"] = _count(base, f" where start_time > {int(since)}")
             return found
     except sqlite3.Error:
         return None
@@ -234,7 +234,7 @@ def _count(database, where=""):
 def revisions(venv, name):
     """Return the schema revisions that an environment's MLflow knows, and the newest of them."""
     known, former = set(), set()
-    pattern = "%s/lib/python3*/site-packages/mlflow/%s/*.py" % (venv, MIGRATIONS[name])
+    pattern = f"{venv}/lib/python3*/site-packages/mlflow/{MIGRATIONS[name]}/*.py"
     for file in glob.glob(pattern):
         with open(file) as stream:
             text = stream.read()

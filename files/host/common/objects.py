@@ -4,11 +4,10 @@ Staged beside the programs that import it; `bucket` is a Bucket of bucket.py.
 """
 
 import contextlib
-import json
-import sys
 
 from bucket import Denied, Trouble
 from sqlalchemy.exc import SQLAlchemyError
+from talk import fail
 
 MOST = 1000  # keys in one request, the most that S3 takes
 
@@ -35,39 +34,30 @@ def delete(bucket, keys):
                 raise Denied("s3:DeleteObject")
             raise Trouble(
                 "bucket-refuses",
-                "s3://%s/%s could not be deleted (%s)."
-                % (bucket.name, error.get("Key"), error.get("Code")),
+                f"s3://{bucket.name}/{error.get('Key')} could not be deleted "
+                f"({error.get('Code')}).",
                 "Type the same again.",
             )
 
 
 def may_delete(bucket):
     """Raise Denied where the credentials may not delete below the prefix."""
-    delete(bucket, ["%s/.remote-mlflow-gc" % bucket.prefix])  # an object that there never is
+    delete(bucket, [f"{bucket.prefix}/.remote-mlflow-gc"])  # an object that there never is
 
 
 @contextlib.contextmanager
-def explained(bucket_name, prefix):
+def explained(place):
     """Turn what the bucket and the database refuse into one line for the operator."""
     try:
         yield
     except Denied as error:
         fail(
-            "%s on s3://%s/%s/* is denied to the host's credentials. Allow it in their policy, "
-            "then type gc again." % (error, bucket_name, prefix)
+            f"{error} on s3://{place.bucket}/{place.prefix}/* is denied to the host's credentials. "
+            "Allow it in their policy, then type gc again."
         )
     except Trouble as trouble:
         fail(str(trouble))
     except SQLAlchemyError as error:
         # Its text may be many lines, and hold what was asked; the database's own is one.
         reason = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-        fail("The tracking database cannot be used: %s. Type: ./fab doctor" % reason)
-
-
-def fail(text):
-    print("@fail " + text)
-    sys.exit(1)
-
-
-def report(value):
-    print("@report " + json.dumps(value))
+        fail(f"The tracking database cannot be used: {reason}. Type: ./fab doctor")

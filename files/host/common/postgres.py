@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 INTO = ("--no-owner", "--exit-on-error")  # how a dump is put into an empty database
-CREATE = """create database "%s" template "%s" encoding 'UTF8' lc_collate '%s' lc_ctype '%s'"""
+CREATE = """create database "{}" template "{}" encoding 'UTF8' lc_collate '{}' lc_ctype '{}'"""
 END_SESSIONS = (
     "select pg_terminate_backend(pid) from pg_stat_activity "
     "where datname = :name and usename = current_user"
@@ -45,14 +45,14 @@ def environment(uri):
 def run(program, *words, uri, stdin=None):
     """Run one of PostgreSQL's programs; raises Refused with what it says."""
     if shutil.which(program) is None:
-        raise Refused("the host lacks %s (apt install postgresql-client)" % program)
+        raise Refused(f"the host lacks {program} (apt install postgresql-client)")
     command = [program, "--no-password", *words]
     done = subprocess.run(
         command, env=environment(uri), stdin=stdin, capture_output=True, text=True
     )
     if done.returncode:
         said = (done.stderr.strip() or "nothing").splitlines()
-        raise Refused("%s says: %s" % (program, said[-1]))
+        raise Refused(f"{program} says: {said[-1]}")
 
 
 def size(uri):
@@ -84,7 +84,7 @@ def connected(uri, **options):
             engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
         said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        raise Refused("PostgreSQL cannot be asked: %s" % said.splitlines()[0]) from None
+        raise Refused(f"PostgreSQL cannot be asked: {said.splitlines()[0]}") from None
 
 
 def dump(uri, name, folder):
@@ -122,7 +122,7 @@ def copy(uri, target):
     ) as dumping:
         run("pg_restore", *INTO, "--dbname", name_of(target), uri=target, stdin=dumping.stdout)
     if dumping.returncode:
-        raise Refused("pg_dump ended with %d" % dumping.returncode)
+        raise Refused(f"pg_dump ended with {dumping.returncode}")
 
 
 def make(uri, present, like=None):
@@ -135,26 +135,25 @@ def make(uri, present, like=None):
         query = "select datcollate, datctype from pg_database where datname = :name"
         sorted_by = connection.execute(text(query), {"name": name_of(present)}).one()
         try:
-            words = (name_of(uri), pattern, *sorted_by)
-            connection.execute(text(CREATE % words))
+            connection.execute(text(CREATE.format(name_of(uri), pattern, *sorted_by)))
         except DBAPIError as error:
             if like and error.orig.pgcode == IN_USE:
                 return False
             if error.orig.pgcode == FORBIDDEN:
                 role = connection.execute(text("select current_user")).scalar()
                 raise Refused(
-                    'the role %s may not make databases. As an administrator: alter role "%s" '
-                    "createdb" % (role, role)
+                    f"the role {role} may not make databases. As an administrator: alter role "
+                    f'"{role}" createdb'
                 ) from None
             raise
-        connection.execute(text('revoke all on database "%s" from public' % name_of(uri)))
+        connection.execute(text(f'revoke all on database "{name_of(uri)}" from public'))
     return True
 
 
 def drop(uri):
     """Drop a database; raises Refused while anybody uses it."""
     with administered(uri) as connection:
-        connection.execute(text('drop database if exists "%s"' % name_of(uri)))
+        connection.execute(text(f'drop database if exists "{name_of(uri)}"'))
 
 
 def is_apart(uri):
@@ -179,7 +178,7 @@ def open_again(uri):
 
 def _let_in(uri, count):
     with administered(uri) as connection:
-        connection.execute(text('alter database "%s" connection limit %d' % (name_of(uri), count)))
+        connection.execute(text(f'alter database "{name_of(uri)}" connection limit {count}'))
 
 
 @contextlib.contextmanager
@@ -236,7 +235,7 @@ def described(connection, name):
         text("select tablename from pg_tables where schemaname = current_schema()")
     ).scalars()
     counts = {
-        table: connection.execute(text('select count(*) from "%s"' % table)).scalar()
+        table: connection.execute(text(f'select count(*) from "{table}"')).scalar()
         for table in tables
     }
     ask = lambda query: connection.execute(text(query)).scalar()  # noqa: E731

@@ -9,6 +9,7 @@ tasks/engine/server.py reads.
 import dataclasses
 import json
 import os
+import secrets
 import sys
 import time
 
@@ -89,6 +90,16 @@ def server_id(root):
             return stream.read().strip() or None
     except FileNotFoundError:
         return None
+
+
+def made_server_id(root):
+    """Return the id of the server in this folder, made at the first need."""
+    path = os.path.join(root, ".server-id")
+    if not os.path.exists(path):
+        with open(path + ".part", "w") as stream:
+            stream.write(secrets.token_hex(4) + "\n")
+        os.replace(path + ".part", path)
+    return server_id(root)
 
 
 def await_health(ask, seconds):

@@ -1,48 +1,62 @@
 """Prove that the server is usable, not only up: login, database and bucket, through nginx.
 
-Runs on the host. Arguments: port, and a JSON file {"username": ..., "password": ...} or "-" when
-the operator has no login: then only what needs none is asked. /health alone proves neither the
-database nor the bucket.
+Runs on the host. Where the operator has no login, only what needs none is asked. /health alone
+proves neither the database nor the bucket.
 """
 
-import json
-import sys
+import dataclasses
 
-from tracking import Tracking, fail
-
-port, login = sys.argv[1], sys.argv[2]
-
-
-def ask(path, credentials=None):
-    """Return status and body of one GET."""
-    try:
-        return Tracking(port, credentials).ask("GET", path)
-    except OSError as error:
-        fail("The server does not answer on port %s: %s. Type: ./fab logs" % (port, error))
-
+import talk
+from tracking import Tracking
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
-status, body = ask("/health")
-if status != 200:
-    fail("The server's /health says %s. Type: ./fab logs" % status)
-status, body = ask(SEARCH)
-if status != 401:
-    fail("The server answers %s without a login, where 401 is right. Type: ./fab logs" % status)
 
-if login != "-":
-    with open(login) as stream:
-        credentials = json.load(stream)
-    status, body = ask(SEARCH, credentials)
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    port: int
+    login: dict | None  # {"username", "password"}
+
+
+def ask(port, path, login=None):
+    """Return the status of one GET."""
+    try:
+        return Tracking(port, login).ask("GET", path)[0]
+    except OSError as error:
+        talk.fail(f"The server does not answer on port {port}: {error}. Type: ./fab logs")
+
+
+def prove_up(port):
+    """End with one line unless the server answers, and lets nobody in without a login."""
+    status = ask(port, "/health")
+    if status != 200:
+        talk.fail(f"The server's /health says {status}. Type: ./fab logs")
+    status = ask(port, SEARCH)
+    if status != 401:
+        talk.fail(
+            f"The server answers {status} without a login, where 401 is right. Type: ./fab logs"
+        )
+
+
+def prove_usable(port, login):
+    """End with one line unless the login is taken, and database and bucket are reached."""
+    status = ask(port, SEARCH, login)
     if status == 401:
-        fail(
-            "The server refuses the password of %(username)s. Type ./fab client to see which login "
-            "is kept here, and give the right one in MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD. A lost one: ./fab users.reset-admin" % credentials
+        talk.fail(
+            f"The server refuses the password of {login['username']}. Type ./fab client to see "
+            "which login is kept here, and give the right one in MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD. A lost one: ./fab users.reset-admin"
         )
     if status == 403:
-        fail("The server refuses the Host header 127.0.0.1:%s. Type deploy again." % port)
+        talk.fail(f"The server refuses the Host header 127.0.0.1:{port}. Type deploy again.")
     if status != 200:
-        fail("The server cannot search its database (%s). Type: ./fab logs" % status)
-    status, body = ask("/api/2.0/mlflow-artifacts/artifacts?path=", credentials)
+        talk.fail(f"The server cannot search its database ({status}). Type: ./fab logs")
+    status = ask(port, "/api/2.0/mlflow-artifacts/artifacts?path=", login)
     if status != 200:
-        fail("The server cannot list the bucket (%s). Type configure, which names why." % status)
+        talk.fail(f"The server cannot list the bucket ({status}). Type configure, which names why.")
+
+
+request = talk.request(Request)
+prove_up(request.port)
+if request.login:
+    prove_usable(request.port, request.login)

@@ -1,6 +1,6 @@
 # Put the files in place, start what changed, and wait until the server is usable.
-# Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, drain.sh or alone.sh, login (a staged file, or -), restart (yes where the
-# server must see new files), first (yes where the database that other hosts have too lacks its tables), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
+# Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, drain.sh or alone.sh, restart (yes where the server must see
+# new files), first (yes where the database that other hosts have too lacks its tables), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
 # A failure puts the former files back and the former server on its feet again.
 mkdir -p "$here/former"
 
@@ -80,20 +80,7 @@ all_back() { undo; if declare -F old_server_back > /dev/null; then old_server_ba
 on_failure() { all_back; }
 each_place put
 
-# SQLite's databases get write-ahead logging before MLflow makes their tables: it never sets it.
-names="mlflow.db basic_auth.db"
-if grep -q "^MLFLOW_BACKEND_STORE_URI='*postgres" "$root/server.env"; then names=basic_auth.db; fi
-if grep -q "^AUTH_STORE_URI=" "$root/server.env"; then names=; fi
-# shellcheck disable=SC2086
-python3 - "$root" $names <<'PYTHON'
-import sqlite3, sys
-for name in sys.argv[2:]:
-    try:
-        sqlite3.connect(sys.argv[1] + "/" + name, timeout=20).execute("pragma journal_mode=wal")
-    except sqlite3.Error as error:
-        print("@fail %s cannot be used: %s. What to do about it says: ./fab doctor" % (name, error))
-        sys.exit(1)
-PYTHON
+python3 "$here/log_ahead.py" root="$root"
 
 as_root systemd-tmpfiles --create "/etc/tmpfiles.d/$unit.conf"
 as_root systemctl daemon-reload
@@ -121,7 +108,7 @@ fi
 await_health
 if [ "$first" = yes ]; then exec {turn_held}>&-; fi
 say "check login, database and bucket"
-"$root/venv/bin/python" "$here/deep_check.py" "$port" "$login" || exit 1
+"$root/venv/bin/python" "$here/deep_check.py" || exit 1
 if [ -n "$tls_name" ]; then
   say "check https://$tls_name"
   check_https

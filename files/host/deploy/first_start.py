@@ -10,6 +10,7 @@ import sys
 
 import postgres
 from sqlalchemy import text
+from talk import fail
 
 LOCK = 0x6D6C6673  # "mlfs"
 
@@ -23,9 +24,9 @@ def made(database):
 
 def main():
     with postgres.connected(os.environ["AUTH_STORE_URI"], isolation_level="AUTOCOMMIT") as database:
-        if not database.execute(text("select pg_try_advisory_lock(%d)" % LOCK)).scalar():
+        if not database.execute(text(f"select pg_try_advisory_lock({LOCK})")).scalar():
             print("wait", flush=True)
-            database.execute(text("select pg_advisory_lock(%d)" % LOCK))
+            database.execute(text(f"select pg_advisory_lock({LOCK})"))
         if made(database):
             print("there", flush=True)
             return
@@ -37,4 +38,4 @@ if __name__ == "__main__":
     try:
         main()
     except postgres.Refused as error:
-        print("@fail %s" % error, flush=True)
+        fail(str(error))

@@ -1,24 +1,22 @@
 """Say in the bucket whose artifacts lie under a prefix, and see whose they are.
 
 The mark is the object <prefix>/.remote-mlflow-owner.json: {"server": id, "host": name, "since":
-time}. Runs on the host. Arguments: `look` or `claim`, root, bucket, prefix, region or "", endpoint
-or "", and for `claim` whose mark may be replaced: a server@host, "anybody", or "" for nobody.
-`look` reports the mark of another server, or null. Its functions serve what is staged beside it as
-well.
+time}. Runs on the host. `look` reports the mark of another server, or null. Its functions serve
+what is staged beside it as well.
 """
 
+import dataclasses
 import datetime
 import json
 import os
 import re
-import secrets
 import socket
-import sys
 
 from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, troubled
 from databases import AUTH, addresses, write_whole
 from postgres import is_apart
+from talk import Place, fail, made_server_id, report, request, warn
 
 NAME = ".remote-mlflow-owner.json"
 ANYBODY = "anybody"
@@ -26,8 +24,16 @@ ANYBODY = "anybody"
 SHAPES = {"server": r"[0-9a-f]{8}", "host": r"[A-Za-z0-9._-]{1,64}", "since": r"[0-9T:.+Z-]{10,40}"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: Place
+    root: str
+    action: str  # look or claim
+    over: str = ""  # whose mark a claim may replace: a server@host, "anybody", or "" for nobody
+
+
 def key(bucket):
-    return "%s/%s" % (bucket.prefix, NAME)
+    return f"{bucket.prefix}/{NAME}"
 
 
 def mark(bucket):
@@ -56,7 +62,7 @@ def readable(body):
 
 
 def label(seen):
-    return "%(server)s@%(host)s" % seen
+    return f"{seen['server']}@{seen['host']}"
 
 
 def is_ours(seen, root, bucket):
@@ -66,7 +72,7 @@ def is_ours(seen, root, bucket):
     copy of the host's disk, with id and stamp, is another host. Those that have a database in
     common are one server, on several hosts.
     """
-    if in_common(root) and seen["server"] == server_id(root):
+    if in_common(root) and seen["server"] == made_server_id(root):
         return True
     return seen["host"] == socket.gethostname() and label(seen) in (me(root), stamped(root, bucket))
 
@@ -76,17 +82,8 @@ def in_common(root):
     return is_apart(addresses(root)[AUTH])
 
 
-def server_id(root):
-    """Return this server's id, made at the first need."""
-    path = os.path.join(root, ".server-id")
-    if not os.path.exists(path):
-        write_whole(path, secrets.token_hex(4) + "\n")
-    with open(path) as stream:
-        return stream.read().strip()
-
-
 def me(root):
-    return "%s@%s" % (server_id(root), socket.gethostname())
+    return f"{made_server_id(root)}@{socket.gethostname()}"
 
 
 def stamped(root, bucket):
@@ -100,32 +97,32 @@ def stamped(root, bucket):
 
 
 def place(bucket):
-    return "s3://%s/%s at %s" % (bucket.name, bucket.prefix, bucket.endpoint or "AWS")
+    return f"s3://{bucket.name}/{bucket.prefix} at {bucket.endpoint or 'AWS'}"
 
 
 def look(root, bucket):
     seen = mark(bucket)
-    print("@report " + json.dumps(None if seen is None or is_ours(seen, root, bucket) else seen))
+    report(None if seen is None or is_ours(seen, root, bucket) else seen)
 
 
 def claim(root, bucket, over):
     """Mark the prefix as this server's, unless another one has done so and is not to give way."""
     seen = mark(bucket)
     if seen and not is_ours(seen, root, bucket):
-        where, host = "s3://%s/%s/" % (bucket.name, bucket.prefix), seen["host"]
+        where, host = f"s3://{bucket.name}/{bucket.prefix}/", seen["host"]
         if over not in (label(seen), ANYBODY):
             raise Trouble(
                 "owner",
-                "%s was marked meanwhile by the server on %s." % (where, host),
+                f"{where} was marked meanwhile by the server on {host}.",
                 "Type deploy again.",
             )
-        print("@warn %s is taken over from the server on %s" % (where, host))
+        warn(f"{where} is taken over from the server on {host}")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     name, _, host = me(root).partition("@")
     if seen is None or (seen["server"] if in_common(root) else label(seen)) not in (name, me(root)):
         first = seen is None and over != ANYBODY
         write(root, bucket, {"server": name, "host": host, "since": now}, new=first)
-    write_whole(os.path.join(root, ".owned"), "%s %s\n" % (me(root), place(bucket)))
+    write_whole(os.path.join(root, ".owned"), f"{me(root)} {place(bucket)}\n")
 
 
 def write(root, bucket, content, new):
@@ -147,7 +144,7 @@ def written_first(root, bucket, options):
                 return True
             raise Trouble(
                 "owner",
-                "Another server marked s3://%s/%s/ at this moment." % (bucket.name, bucket.prefix),
+                f"Another server marked s3://{bucket.name}/{bucket.prefix}/ at this moment.",
                 "Type deploy again.",
             ) from error
         return False
@@ -156,37 +153,39 @@ def written_first(root, bucket, options):
 def refuse_other(root, bucket):
     """Raise Trouble unless the prefix bears this server's mark."""
     seen = mark(bucket)
-    where = "s3://%s/%s/" % (bucket.name, bucket.prefix)
+    where = f"s3://{bucket.name}/{bucket.prefix}/"
     if seen is None:
         raise Trouble(
             "owner",
-            "%s bears no server's mark, so what lies there may be another's." % where,
+            f"{where} bears no server's mark, so what lies there may be another's.",
             "Type deploy, which marks it.",
         )
     if not is_ours(seen, root, bucket):
         raise Trouble(
             "owner",
-            "%s belongs to the server %s on %s since %s: what this one does not know may be that "
-            "one's." % (where, seen["server"], seen["host"], seen["since"]),
+            f"{where} belongs to the server {seen['server']} on {seen['host']} since "
+            f"{seen['since']}: what this one does not know may be that one's.",
             "Give each server a `prefix:` of its own; if that one is gone, type deploy to take "
             "over.",
         )
 
 
-def main(action, root, name, prefix, region, endpoint, *rest):
-    bucket = Bucket(name, prefix, region, endpoint)
+def main(request):
+    place = request.place
+    bucket = Bucket(place.bucket, place.prefix, place.region, place.endpoint)
     try:
-        troubled(lambda: {"look": look, "claim": claim}[action](root, bucket, *rest))
+        if request.action == "look":
+            troubled(lambda: look(request.root, bucket))
+        else:
+            troubled(lambda: claim(request.root, bucket, request.over))
     except Denied as error:
-        print(
-            "@fail %s on s3://%s/%s/* is denied to the host's credentials. Allow it in their "
-            "policy, then type deploy again." % (error, name, prefix)
+        fail(
+            f"{error} on s3://{bucket.name}/{bucket.prefix}/* is denied to the host's credentials. "
+            "Allow it in their policy, then type deploy again."
         )
-        sys.exit(1)
     except Trouble as trouble:
-        print("@fail %s" % trouble)
-        sys.exit(1)
+        fail(str(trouble))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(request(Request))

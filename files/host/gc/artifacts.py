@@ -49,13 +49,14 @@ class Tracking:
         patience = {"timeout": 60} if uri.startswith("sqlite") else {}
         self.engine = sa.create_engine(uri, connect_args=patience)
         place = (
-            r"(?:mlflow-artifacts:(?://[^/\s\"']*)?|s3[an]?://%s/%s"
+            r"(?:mlflow-artifacts:(?://[^/\s\"']*)?"
+            rf"|s3[an]?://{re.escape(bucket)}/{re.escape(prefix)}"
             r"|https?://[^\s\"']*/mlflow-artifacts/artifacts)"
-        ) % (re.escape(bucket), re.escape(prefix))
+        )
         self._uri = re.compile(place + r"(?:/(.*))?", re.S)
         # Ahead of it, so that a second one in what may belong to the first is found as well.
         self._mention = re.compile(place + r"/(?=([^\"'<>\\\r\n\t]*))")
-        self._hints = ("mlflow-artifacts", "://%s/%s/" % (bucket, prefix))
+        self._hints = ("mlflow-artifacts", f"://{bucket}/{prefix}/")
 
     def rows(self, query, **values):
         with self.engine.connect() as connection:
@@ -115,13 +116,13 @@ class Tracking:
             "where current_stage is null or current_stage != :deleted",
             deleted=DELETED_VERSION,
         )
-        return [("%s version %s" % (row[0], row[1]), list(filter(None, row[2:]))) for row in rows]
+        return [(f"{row[0]} version {row[1]}", list(filter(None, row[2:]))) for row in rows]
 
     def _deleted(self, kind, limit, id=None):
         query, key = DELETED[kind]
         if id is None:
             return self._entries(kind, query + " order by 4", limit=limit)
-        return self._entries(kind, "%s and %s = :id" % (query, key), limit=limit, id=id)
+        return self._entries(kind, f"{query} and {key} = :id", limit=limit, id=id)
 
     def _entries(self, kind, query, **values):
         fields = ("id", "name", "experiment", "deleted", "uri")
@@ -138,11 +139,11 @@ class Tracking:
         if entry["kind"] == "experiment":
             return self._why_experiment_left(entry, behind, gone)
         if entry["id"] in behind:
-            return "behind the registered model %s" % behind[entry["id"]]
+            return f"behind the registered model {behind[entry['id']]}"
         path = self.path(entry["uri"])
         # A folder of its own, whatever a client may have made of its place.
         if path is None or entry["id"] not in path.split("/"):
-            return "its files are not where they are looked for: %s" % entry["uri"]
+            return f"its files are not where they are looked for: {entry['uri']}"
         entry["paths"] = [path]
         return None
 
@@ -150,13 +151,13 @@ class Tracking:
         runs = self.rows("select run_uuid from runs where experiment_id = :id", id=entry["id"])
         stay = [id for (id,) in runs if id not in gone]
         if stay:
-            return "holds runs that are left: %d" % len(stay)
+            return f"holds runs that are left: {len(stay)}"
         paths = []
         for kind, query in HELD.items():
             for held in self._entries(kind, query, experiment=entry["id"]):
                 why = self._why_left(held, behind)
                 if why:
-                    return "holds %s %s: %s" % (kind, held["id"], why)
+                    return f"holds {kind} {held['id']}: {why}"
                 paths += held["paths"]
         entry["paths"] = paths
         return None

@@ -1,29 +1,35 @@
 """Find what was deleted in MLflow some time ago, or remove it for good with its files.
 
-Runs on the host in the server's own environment. Arguments: `find`, `check` or `remove`, root,
-bucket, prefix, region or "", endpoint or "", age in seconds. `check` ends with one line where
-nothing could be removed. The others report {"found": [...], "left": [...], "objects": n,
-"bytes": n, "models": n}; what is left says "why", and `models` are logged models that stay.
+Runs on the host in the server's own environment. Reports {"found": [...], "left": [...], "objects":
+n, "bytes": n, "models": n}; what is left says "why", and `models` are logged models that stay.
 
 Not `mlflow gc`: whatever runs it is given, it removes all deleted experiments and models as well,
 asks the registry for nothing, takes what S3 refuses to delete for deleted, and needs a password.
 """
 
+import dataclasses
 import datetime
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grants
 import objects
+import talk
 from artifacts import Tracking
 from bucket import Bucket, troubled
 
-ACTION, ROOT, BUCKET, PREFIX, REGION, ENDPOINT, AGE = sys.argv[1:8]
 LISTERS = 8  # requests at a time; the client keeps 10 connections
 BATCH = 50  # entries between two looks at the registry
 PATIENCE = 10  # seconds between two signs of life
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
+    root: str
+    action: str  # find, remove, or check: end with one line where nothing could be removed
+    age: int  # seconds
 
 
 def measured(bucket, entries):
@@ -33,7 +39,7 @@ def measured(bucket, entries):
         sizes = [
             one["Size"]
             for path in entry["paths"]
-            for one in objects.under(bucket, "%s/%s/" % (PREFIX, path))
+            for one in objects.under(bucket, f"{bucket.prefix}/{path}/")
         ]
         entry["objects"], entry["bytes"] = len(sizes), sum(sizes)
 
@@ -41,7 +47,7 @@ def measured(bucket, entries):
         list(pool.map(measure, entries))
 
 
-def remove(tracking, bucket, limit):
+def remove(root, tracking, bucket, limit):
     """Remove what is condemned, files first: where they stay the run does, to be tried again."""
     wanted, left = tracking.condemned(limit)
     measured(bucket, wanted)
@@ -50,14 +56,14 @@ def remove(tracking, bucket, limit):
         if n % BATCH == 0:
             behind = tracking.behind()
         if time.monotonic() - spoke > PATIENCE:
-            print("@say %d of %d removed" % (n, len(wanted)), flush=True)
+            talk.say(f"{n} of {len(wanted)} removed")
             spoke = time.monotonic()
         if not tracking.still(entry, limit, behind):
             continue  # somebody restored it, or registered a model from it
         for path in entry["paths"]:
-            place = "%s/%s/" % (PREFIX, path)
+            place = f"{bucket.prefix}/{path}/"
             objects.delete(bucket, [one["Key"] for one in objects.under(bucket, place)])
-        forget(store, entry)
+        forget(root, store, entry)
         done.append(entry)
     return done, left
 
@@ -69,7 +75,7 @@ def store_of():
     return SqlAlchemyStore(os.environ["MLFLOW_BACKEND_STORE_URI"], "mlflow-artifacts:/")
 
 
-def forget(store, entry):
+def forget(root, store, entry):
     """Remove an entry's rows; those of an experiment's models and traces go with it."""
     if entry["kind"] == "run":
         store._hard_delete_run(entry["id"])
@@ -77,7 +83,7 @@ def forget(store, entry):
         store._hard_delete_logged_model(entry["id"])
     else:
         store._hard_delete_experiment(str(entry["id"]))
-        grants.take_back(ROOT, entry["id"])
+        grants.take_back(root, entry["id"])
 
 
 def told(entry):
@@ -92,19 +98,20 @@ def told(entry):
     }
 
 
-def main():
-    tracking = Tracking(os.environ["MLFLOW_BACKEND_STORE_URI"], BUCKET, PREFIX)
-    bucket = Bucket(BUCKET, PREFIX, REGION, ENDPOINT)
-    limit = int((time.time() - float(AGE)) * 1000)
-    if ACTION == "check":
+def main(request):
+    place = request.place
+    tracking = Tracking(os.environ["MLFLOW_BACKEND_STORE_URI"], place.bucket, place.prefix)
+    bucket = Bucket(place.bucket, place.prefix, place.region, place.endpoint)
+    limit = int((time.time() - request.age) * 1000)
+    if request.action == "check":
         objects.may_delete(bucket)
         return
-    if ACTION == "remove":
-        found, left = remove(tracking, bucket, limit)
+    if request.action == "remove":
+        found, left = remove(request.root, tracking, bucket, limit)
     else:
         found, left = tracking.condemned(limit)
         measured(bucket, found)
-    objects.report(
+    talk.report(
         {
             "models": tracking.models_of(found),
             "found": [told(entry) for entry in found],
@@ -115,5 +122,6 @@ def main():
     )
 
 
-with objects.explained(BUCKET, PREFIX):
-    troubled(main)
+request = talk.request(Request)
+with objects.explained(request.place):
+    troubled(lambda: main(request))

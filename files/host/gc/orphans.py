@@ -1,7 +1,6 @@
 """Report the objects below the artifacts' prefix that nothing in MLflow knows, or delete them.
 
-Runs on the host in the server's own environment. Arguments: `find`, `last`, `check` or `delete`,
-root, bucket, prefix, region or "", endpoint or "", backup prefix.
+Runs on the host in the server's own environment.
 
 `find` writes <root>/gc/<UTC time>.jsonl: what it is about, one object a line, and the sum, which is
 missing where it was cut off. `last` reports the newest of these, `delete` deletes what stands in it
@@ -9,27 +8,41 @@ and is still unknown and the same. `check` ends with one line where nothing coul
 """
 
 import collections
+import dataclasses
 import datetime
 import glob
 import json
 import os
-import sys
 import time
 
 import objects
 import owner
+import talk
 from artifacts import Tracking
 from bucket import Bucket, Trouble, troubled
 from sqlalchemy.exc import SQLAlchemyError
 
-ACTION, ROOT, BUCKET, PREFIX, REGION, ENDPOINT, BACKUPS = sys.argv[1:8]
 IN_FLIGHT = datetime.timedelta(hours=24)  # a client uploads before it says what for
 LONGEST = datetime.timedelta(days=7)  # that a report may be deleted from
 KEPT = 10  # reports
 OURS = ".remote-mlflow-"  # what this project itself puts below the prefix begins so
-FOLDER = os.path.join(ROOT, "gc")
 DONE = ".deleted.jsonl"
-WHAT = {"place": "s3://%s/%s/" % (BUCKET, PREFIX), "endpoint": ENDPOINT}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
+    root: str
+    action: str  # find, last, check or delete
+
+    @property
+    def folder(self):
+        return os.path.join(self.root, "gc")
+
+    @property
+    def about(self):
+        where = f"s3://{self.place.bucket}/{self.place.prefix}/"
+        return {"place": where, "endpoint": self.place.endpoint}
 
 
 def now(bucket):
@@ -41,15 +54,16 @@ def now(bucket):
 class Known:
     """All that somebody may still ask for: here, and in the states that a rollback gives back."""
 
-    def __init__(self):
-        present = Tracking(os.environ["MLFLOW_BACKEND_STORE_URI"], BUCKET, PREFIX)
+    def __init__(self, root, bucket):
+        where = (bucket.name, bucket.prefix)
+        present = Tracking(os.environ["MLFLOW_BACKEND_STORE_URI"], *where)
         self.names = present.experiments()
         self.ids, self.paths = present.knows()
-        for path in sorted(glob.glob(os.path.join(ROOT, "former", "*", "mlflow.db"))):
+        for path in sorted(glob.glob(os.path.join(root, "former", "*", "mlflow.db"))):
             try:
-                ids, paths = Tracking("sqlite:///" + path, BUCKET, PREFIX).knows()
+                ids, paths = Tracking("sqlite:///" + path, *where).knows()
             except SQLAlchemyError:
-                print("@warn %s cannot be read; what only it knows counts as unknown" % path)
+                talk.warn(f"{path} cannot be read; what only it knows counts as unknown")
                 continue
             self.ids |= ids
             self.paths |= paths
@@ -62,17 +76,18 @@ class Known:
         return any("/".join(parts[:n]) in self.paths for n in range(1, len(parts) + 1))
 
 
-def artifacts(bucket):
+def artifacts(bucket, backups):
     """List the objects that are somebody's; raises Trouble where another server's are below too."""
-    for entry in objects.under(bucket, PREFIX + "/"):
-        path = entry["Key"][len(PREFIX) + 1 :]
+    below = bucket.prefix + "/"
+    for entry in objects.under(bucket, below):
+        path = entry["Key"].removeprefix(below)
         if path.endswith("/" + owner.NAME):
             raise Trouble(
                 "owner",
-                "s3://%s/%s bears another server's mark." % (BUCKET, entry["Key"]),
+                f"s3://{bucket.name}/{entry['Key']} bears another server's mark.",
                 "Give each server a `prefix:` beside the others', not below them.",
             )
-        ours = path.startswith(OURS) or entry["Key"].startswith(BACKUPS + "/")
+        ours = path.startswith(OURS) or entry["Key"].startswith(backups + "/")
         if path and not path.endswith("/") and not ours:
             yield path, entry
 
@@ -90,16 +105,16 @@ def line(entry):
 # -- the report ----------------------------------------------------------------------------------
 
 
-def find(bucket):
+def find(request, bucket):
     """Write a report, and return its sum."""
-    known = Known()
+    known = Known(request.root, bucket)
     places, recent, all_ = {}, 0, 0
     began = now(bucket)
-    os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-    path = os.path.join(FOLDER, began.strftime("%Y%m%dT%H%M%SZ.jsonl"))
+    os.makedirs(request.folder, mode=0o700, exist_ok=True)
+    path = os.path.join(request.folder, began.strftime("%Y%m%dT%H%M%SZ.jsonl"))
     with open(path + ".part", "w") as stream:
-        write(stream, dict(WHAT, made=began.isoformat(timespec="seconds")))
-        for below, entry in artifacts(bucket):
+        write(stream, dict(request.about, made=began.isoformat(timespec="seconds")))
+        for below, entry in artifacts(bucket, request.place.backup_prefix):
             all_ += 1
             if known.has(below):
                 continue
@@ -113,7 +128,7 @@ def find(bucket):
         sums.update(recent=recent, all=all_, places=found)
         write(stream, sums)
     os.replace(path + ".part", path)
-    prune()
+    prune(request.folder)
     return dict(sums, report=path)
 
 
@@ -132,19 +147,19 @@ def count(places, names, path, entry):
     place["newest"] = max(place["newest"], entry["LastModified"].isoformat())
 
 
-def prune():
+def prune(folder):
     """Keep the newest reports; what was cut off long ago is none."""
-    paths = sorted(glob.glob(os.path.join(FOLDER, "*.jsonl")), reverse=True)
-    parts = glob.glob(os.path.join(FOLDER, "*.part"))
+    paths = sorted(glob.glob(os.path.join(folder, "*.jsonl")), reverse=True)
+    parts = glob.glob(os.path.join(folder, "*.part"))
     cut_off = [path for path in parts if time.time() - os.path.getmtime(path) > 86400]
     for path in paths[KEPT:] + cut_off:
         os.remove(path)
 
 
-def last(bucket):
+def last(request, bucket):
     """Return the newest report's path, heading and sum; raises Trouble where none will do."""
     again = "Type gc --orphans first, read what it reports, then the same again."
-    path = max(glob.glob(os.path.join(FOLDER, "*.jsonl")), default=None)
+    path = max(glob.glob(os.path.join(request.folder, "*.jsonl")), default=None)
     if path is None:
         raise Trouble("report", "There is no report to delete from.", again)
     if path.endswith(DONE):
@@ -154,11 +169,12 @@ def last(bucket):
         (text,) = collections.deque(stream, maxlen=1)
     sums = json.loads(text)
     age = now(bucket) - datetime.datetime.fromisoformat(heading["made"])
-    if {name: heading[name] for name in WHAT} != WHAT:
-        what = "The last report is about %s, not %s." % (heading["place"], WHAT["place"])
+    about = request.about
+    if {name: heading[name] for name in about} != about:
+        what = f"The last report is about {heading['place']}, not {about['place']}."
         raise Trouble("report", what, again)
     if age > LONGEST:
-        raise Trouble("report", "The last report is %d days old." % age.days, again)
+        raise Trouble("report", f"The last report is {age.days} days old.", again)
     return path, sums
 
 
@@ -176,12 +192,12 @@ def reported(path):
 # -- deleting ------------------------------------------------------------------------------------
 
 
-def delete(bucket):
+def delete(request, bucket):
     """Delete what stands in the last report, but for what became known or another since."""
-    path, sums = last(bucket)
-    known, wanted, batch = Known(), reported(path), []
+    path, sums = last(request, bucket)
+    known, wanted, batch = Known(request.root, bucket), reported(path), []
     deleted, size = 0, 0
-    for below, entry in artifacts(bucket):
+    for below, entry in artifacts(bucket, request.place.backup_prefix):
         if wanted.get(entry["Key"]) != line(entry) or known.has(below):
             continue
         batch.append(entry["Key"])
@@ -189,24 +205,26 @@ def delete(bucket):
         if len(batch) == objects.MOST:
             objects.delete(bucket, batch)
             batch = []
-            print("@say %d objects deleted" % deleted, flush=True)
+            talk.say(f"{deleted} objects deleted")
     objects.delete(bucket, batch)
     # A report is deleted from once; it stays to tell what it was.
     os.replace(path, path[: -len(".jsonl")] + DONE)
     return {"objects": deleted, "bytes": size, "left": sums["objects"] - deleted}
 
 
-def main():
-    bucket = Bucket(BUCKET, PREFIX, REGION, ENDPOINT)
-    owner.refuse_other(ROOT, bucket)
-    if ACTION == "check":
+def main(request):
+    place = request.place
+    bucket = Bucket(place.bucket, place.prefix, place.region, place.endpoint)
+    owner.refuse_other(request.root, bucket)
+    if request.action == "check":
         objects.may_delete(bucket)
-    elif ACTION == "last":
-        path, sums = last(bucket)
-        objects.report(dict(sums, report=path))
+    elif request.action == "last":
+        path, sums = last(request, bucket)
+        talk.report(dict(sums, report=path))
     else:
-        objects.report({"find": find, "delete": delete}[ACTION](bucket))
+        talk.report({"find": find, "delete": delete}[request.action](request, bucket))
 
 
-with objects.explained(BUCKET, PREFIX):
-    troubled(main)
+request = talk.request(Request)
+with objects.explained(request.place):
+    troubled(lambda: main(request))

@@ -1,6 +1,6 @@
 # Take over the server that the guide made, already rehearsed and backed up. Needs: root, unit, release
-# (the new one), version (the old one's), aside (a function: migrate and try what lies in next.part),
-# switch.sh, guide (from guide.sh), and "$here"/start and auth. Steps that follow and fail give it back as well.
+# (the new one) and its python, version (the old one's), aside.py, switch.sh, guide.sh, and "$here"/start
+# and auth. Steps that follow and fail give it back as well.
 next=$root/next.part
 theirs=$version-guide
 former=$(date -u +%Y%m%dT%H%M%SZ)-guide-$version
@@ -37,8 +37,7 @@ ln -s "releases/$release" "$next/venv"
 install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
 install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
 # By SQLite itself: a journal that a killed server left is played back.
-PYTHONPATH=$here python3 -c 'import databases, sys; databases.copy(sys.argv[1], databases.NAMES, sys.argv[2])' "$root" "$next"
-aside
+"$python" "$here/aside.py" root="$root" folder="$next"
 guide retire
 switch adopt "$former"
 say "the old server is kept in $root/releases/$theirs, its databases and files in $root/former/$former"

@@ -1,5 +1,5 @@
-# Move runs and users from SQLite to PostgreSQL and serve them there. Needs: root, unit, port, current
-# (the release), python (its own), login (a staged file, or -), well (what
+# Move runs and users from SQLite to PostgreSQL and serve them there. Needs: root, unit, current
+# (the release), python (its own), deep_check.py, well (what
 # deploy writes down when all is), "$here"/stores (server.env's lines), "$here"/auth, and switch.sh's words.
 next=$root/next.part
 former=$(date -u +%Y%m%dT%H%M%SZ)-$current
@@ -21,7 +21,7 @@ on_failure() { go_back "$former"; }
 release_hold
 serve
 say "check login, database and bucket"
-"$root/venv/bin/python" "$here/deep_check.py" "$port" "$login"
+"$root/venv/bin/python" "$here/deep_check.py"
 on_failure() { :; }
 say "writes waited for $((SECONDS - paused)) s; the SQLite databases are kept in $root/former/$former"
 echo "$well" > "$root/.well"

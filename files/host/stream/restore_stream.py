@@ -1,20 +1,16 @@
 """Bring both databases as they were at a moment from the stream into a folder, and check them.
 
-Runs on the host and changes nothing but that folder. Arguments: root, bucket, backup prefix,
-environment, endpoint or "", a moment ("latest", or ISO 8601 with its offset), the stream to take
-(<server id>/<begin>, "present", or "" for the last that was whole by then and has runs), folder,
-and "own" where the server's key and id shall lie beside the databases. Reports {"stream": ...,
-"at": ISO time of the last change that is in it, "runs": n, "users": n, "newest_run": ms or null,
-"databases": {name: what databases.examine says}, "seconds": n}.
+Runs on the host and changes nothing but that folder. Reports {"stream": ..., "at": ISO time of the
+last change that is in it, "runs": n, "users": n, "newest_run": ms or null, "databases": {name: what
+databases.examine says}, "seconds": n}.
 """
 
+import dataclasses
 import datetime
-import json
 import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing
 
@@ -22,33 +18,49 @@ import configuration
 import databases
 import sets
 import streams
+import talk
 
-root, bucket, prefix, environment, endpoint, at, wanted, folder, *own = sys.argv[1:]
-LITESTREAM = os.path.join(root, "stream/bin/litestream")
 OTHER = "Choose another moment, or the newest backup: ./fab restore"
 QUIET = datetime.timedelta(hours=1)
 
 
-def refuse_unfit(place, stream, ends):
-    if not os.access(LITESTREAM, os.X_OK):
-        sets.fail("Litestream is not on the host. Type: ./fab backup.stream on")
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
+    root: str
+    folder: str
+    at: str  # a moment: latest, or ISO 8601 with its offset
+    # To take it from: <server id>/<begin>, present, or "" for the last that was whole by then and
+    # has runs.
+    stream: str = ""
+    own: bool = False  # whether the server's key and id shall lie beside the databases
+
+    @property
+    def litestream(self):
+        return os.path.join(self.root, "stream/bin/litestream")
+
+
+def refuse_unfit(request, place, stream, ends):
+    if not os.access(request.litestream, os.X_OK):
+        talk.fail("Litestream is not on the host. Type: ./fab backup.stream on")
     need = sum(place.size(stream, name, each) for name, each in ends.items()) + 100e6
-    free = shutil.disk_usage(root).free
+    free = shutil.disk_usage(request.root).free
     if free < need:
-        sets.fail(
-            "Restoring the stream needs %.1f GB of room on the host, and %.1f are free. Free some, "
-            "then type the same again." % (need / 1e9, free / 1e9)
+        talk.fail(
+            f"Restoring the stream needs {need / 1e9:.1f} GB of room on the host, and "
+            f"{free / 1e9:.1f} are free. Free some, then type the same again."
         )
 
 
-def bring(place, stream, changes, points):
+def bring(request, place, stream, changes, points):
     """Restore both databases; return what the operator is told of them."""
     ends = {name: streams.end(changes[name], last) for name, last in points.items()}
-    refuse_unfit(place, stream, ends)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder, mode=0o700)
-    region = place.region()
-    seen = {name: database(place, stream, name, last, region) for name, last in points.items()}
+    refuse_unfit(request, place, stream, ends)
+    shutil.rmtree(request.folder, ignore_errors=True)
+    os.makedirs(request.folder, mode=0o700)
+    region, seen = place.region(), {}
+    for name, last in points.items():
+        seen[name] = database(request, name, last, place.url(stream, name, region))
     return {
         "stream": "/".join(stream),
         "at": streams.spelt(max(each.sent for each in ends.values())),
@@ -59,79 +71,82 @@ def bring(place, stream, changes, points):
     }
 
 
-def database(place, stream, name, last, region):
+def database(request, name, last, url):
     """Have Litestream restore one, and lay it down as one file without Litestream's own tables."""
-    path = os.path.join(folder, name)
+    path = os.path.join(request.folder, name)
     surroundings = dict(os.environ)
     # With this variable it does not start (0.5.17); Go's own name for the same is the other one.
     bundle = surroundings.pop("AWS_CA_BUNDLE", None)
     if bundle:
         surroundings["SSL_CERT_FILE"] = bundle
-    words = ["restore", "-txid", "%016x" % last, "-o", path, place.url(stream, name, region)]
-    done = subprocess.run([LITESTREAM, *words], env=surroundings, capture_output=True, text=True)
+    words = ["restore", "-txid", f"{last:016x}", "-o", path, url]
+    done = subprocess.run(
+        [request.litestream, *words], env=surroundings, capture_output=True, text=True
+    )
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
-        sets.fail("Litestream cannot restore %s: %s. %s" % (name, said[-1], OTHER))
+        talk.fail(f"Litestream cannot restore {name}: {said[-1]}. {OTHER}")
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as base:
             base.execute("pragma journal_mode=delete")
             for table in ("_litestream_seq", "_litestream_lock"):
                 base.execute("drop table if exists " + table)
     except sqlite3.Error as error:
-        raise databases.Damaged("the database %s cannot be read: %s" % (name, error)) from error
+        raise databases.Damaged(f"the database {name} cannot be read: {error}") from error
     databases.sync(path)
     return databases.examine(path)
 
 
-def lay_own(server):
+def lay_own(request, server):
     """Lay the key and id of the stream's server beside its databases, where it is another one."""
-    if server == streams.server_id(root):
+    if server == talk.server_id(request.root):
         return
-    configuration.write(folder, ".server-id", server + "\n")
-    place = sets.Sets(bucket, prefix, environment, endpoint)
+    configuration.write(request.folder, ".server-id", server + "\n")
+    place = sets.Sets(request.place)
     theirs = {id: parts for id, parts in place.folders().items() if id.endswith("-" + server)}
     for manifest in place.complete(theirs)[:1] if theirs else ():
-        path = os.path.join(folder, configuration.NAME)
+        path = os.path.join(request.folder, configuration.NAME)
         place.fetch(manifest, configuration.NAME, path)
-        configuration.lay(path, root, folder)
+        configuration.lay(path, request.root, request.folder)
         return
-    print(
-        "@warn no backup of that server holds its key, so this host keeps its own: whoever is "
+    talk.warn(
+        "no backup of that server holds its key, so this host keeps its own: whoever is "
         "logged in in a browser logs in again"
     )
 
 
-def main():
+def main(request):
     began = time.monotonic()
-    when = streams.moment(at)
-    place = streams.Streams(bucket, prefix, environment, endpoint)
-    first = report = None
-    for candidate in place.candidates(when, wanted, root):
+    when = streams.moment(request.at)
+    place = streams.Streams(request.place)
+    first = brought = None
+    for candidate in place.candidates(when, request.stream, request.root):
         first = first or candidate
-        report = bring(place, *candidate)
-        if report["runs"]:
+        brought = bring(request, place, *candidate)
+        if brought["runs"]:
             break
     else:
         # One without a run was begun by a new host, and must not hide those that have some.
         if first is None:
-            place.refuse(at)
-        report = bring(place, *first)
-    if own:
-        lay_own(report["stream"].partition("/")[0])
-    for name, found in report["databases"].items():
+            place.refuse(request.at)
+        brought = bring(request, place, *first)
+    if request.own:
+        lay_own(request, brought["stream"].partition("/")[0])
+    for name, found in brought["databases"].items():
         if found["dangling"]:
-            print("@warn %s has %d rows that refer to nothing" % (name, found["dangling"]))
-    if when and when - streams.moment(report["at"]) > QUIET:
-        print(
-            "@warn the last change before %s that the stream holds is of %s: nothing was written "
-            "in between, or nothing was streamed" % (at, report["at"])
+            talk.warn(f"{name} has {found['dangling']} rows that refer to nothing")
+    if when and when - streams.moment(brought["at"]) > QUIET:
+        talk.warn(
+            f"the last change before {request.at} that the stream holds is of {brought['at']}: "
+            "nothing was written in between, or nothing was streamed"
         )
-    print("@report " + json.dumps(report | {"seconds": round(time.monotonic() - began, 1)}))
+    talk.report(brought | {"seconds": round(time.monotonic() - began, 1)})
 
 
 with sets.explained():
+    request = talk.request(Request)
     try:
-        main()
+        main(request)
     except databases.Damaged as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        sets.fail("What the stream gives back is of no use: %s. %s" % (error, OTHER))
+        shutil.rmtree(request.folder, ignore_errors=True)
+        talk.fail(f"What the stream gives back is of no use: {error}. {OTHER}")

@@ -12,11 +12,9 @@ import re
 import struct
 from collections import namedtuple
 
-import boto3
 import databases
-import sets
-from botocore.config import Config
 from botocore.exceptions import ClientError
+from talk import fail, s3_client
 
 CHANGES = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
 SECOND = datetime.timedelta(seconds=1)  # what S3 rounds its times down to
@@ -34,23 +32,13 @@ def present(root):
         return None
 
 
-def server_id(root):
-    """Return the id of this host's server, or None."""
-    try:
-        with open(os.path.join(root, ".server-id")) as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return None
-
-
 class Streams:
     """All streams of one environment, whichever host made them."""
 
-    def __init__(self, bucket, prefix, environment, endpoint):
-        style = {"addressing_style": "path"} if endpoint else {}
-        self.s3 = boto3.client("s3", endpoint_url=endpoint or None, config=Config(s3=style))
-        self.bucket, self.endpoint = bucket, endpoint
-        self.folder = "%s/%s/stream/" % (prefix, environment)
+    def __init__(self, place):
+        self.s3 = s3_client(place)
+        self.bucket, self.endpoint = place.bucket, place.endpoint
+        self.folder = f"{place.backup_prefix}/{place.environment}/stream/"
 
     def all(self):
         """List the streams, the one that began last first."""
@@ -69,7 +57,7 @@ class Streams:
         return [entry[len(place) :].rstrip("/") for entry in entries]
 
     def place(self, stream, database=""):
-        return "%s%s/%s/%s" % (self.folder, stream.server, stream.stamp, database)
+        return f"{self.folder}{stream.server}/{stream.stamp}/{database}"
 
     def _objects(self, place):
         pages = self.s3.get_paginator("list_objects_v2")
@@ -117,22 +105,21 @@ class Streams:
 
     def refuse(self, at):
         """End with one line that says which moments there are instead of the one wanted."""
-        spans = ["%s to %s" % tuple(map(spelt, each)) for each in self.windows()]
+        spans = [f"{spelt(first)} to {spelt(last)}" for first, last in self.windows()]
         if not spans:
-            sets.fail(
-                "There is no stream under s3://%s/%s. Begin one: ./fab backup.stream on; a backup "
-                "is restored by: ./fab restore" % (self.bucket, self.folder)
+            fail(
+                f"There is no stream under s3://{self.bucket}/{self.folder}. Begin one: ./fab "
+                "backup.stream on; a backup is restored by: ./fab restore"
             )
-        sets.fail(
-            "No stream reaches to %s. There is: %s. Choose a moment of these, or: ./fab restore "
-            "--at latest" % (at, "; ".join(spans[:4]))
+        fail(
+            f"No stream reaches to {at}. There is: {'; '.join(spans[:4])}. Choose a moment of "
+            "these, or: ./fab restore --at latest"
         )
 
     def size(self, stream, database, each):
         """Return the bytes that a database has after some changes: their header says it."""
-        key = "%s/%04x/%016x-%016x.ltx" % (
-            self.place(stream, database), each.level, each.first, each.last
-        )  # fmt: skip
+        key = f"{self.place(stream, database)}/{each.level:04x}/"
+        key += f"{each.first:016x}-{each.last:016x}.ltx"
         answer = self.s3.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-99")
         # Litestream's LTX_FORMAT.md: magic, flags, bytes of a page, pages of the database.
         _, _, page, pages = struct.unpack(">4sIII", answer["Body"].read()[:16])
@@ -143,7 +130,7 @@ class Streams:
         query = ["region=" + region] if region else []
         if self.endpoint:
             query += ["endpoint=" + self.endpoint, "force-path-style=true"]
-        place = "s3://%s/%s" % (self.bucket, self.place(stream, database))
+        place = f"s3://{self.bucket}/{self.place(stream, database)}"
         return place + ("?" + "&".join(query) if query else "")
 
     def region(self):

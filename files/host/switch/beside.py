@@ -7,26 +7,33 @@ so a state is switched to and given back by its files alone, whatever it is kept
 Databases at an address, rather than on this very host, may be other hosts' as well: while one is
 being replaced it is closed to all of them, and stays so once it was.
 
-Usage: beside.py copy ROOT FOLDER   copies of both, for a new state in that folder
-       beside.py tidy ROOT          drop what a former, failed or killed task left
-       beside.py close ROOT         close those that serve; noted, so that they can be opened again
-       beside.py hand-over ROOT     close those that serve, and open those of next.part
+Its actions:
+tidy       drops what a former, failed or killed task left
+close      closes those that serve; noted, so that they can be opened again
+hand-over  closes those that serve, and opens those of next.part
 """
 
+import dataclasses
 import glob
 import os
 import re
-import sys
 import time
 
 import databases
 import postgres
+import talk
 
 NOTE = ".databases"  # the addresses of all that were made here, one a line
 CLOSED = ".closed"  # the same of what is closed until the state changes (settle.sh)
 MADE = re.compile(r"_\d{8}t\d{6}z$")
 LONGEST = 63 - len("_20261125t170000z_auth")  # bytes that PostgreSQL leaves to the name before it
 STATES = ("", "next", "next.part", "former/*")  # the folders that name databases
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    action: str
+    root: str
 
 
 def copy(root, folder):
@@ -37,8 +44,8 @@ def copy(root, folder):
         if not postgres.make(uri, present[name], like=present[name]):
             if os.path.exists(os.path.join(root, CLOSED)):
                 raise postgres.Refused(
-                    "another role than the server's uses the database %s. End its sessions, then "
-                    "type the same again" % database(present[name])
+                    "another role than the server's uses the database "
+                    f"{database(present[name])}. End its sessions, then type the same again"
                 )
             postgres.make(uri, present[name])
             postgres.copy(present[name], uri)
@@ -63,7 +70,7 @@ def lay(root, folder, uris):
     text = read(kept, "server.env")
     for name, uri in uris.items():
         variable = databases.VARIABLES[name]
-        text = replaced(text, variable, "%s='%s'" % (variable, uri))
+        text = replaced(text, variable, f"{variable}='{uri}'")
     databases.write_whole(os.path.join(folder, "server.env"), text)
     login = read(root, ".mlflow_auth_config")
     users = uris[databases.AUTH].replace("%", "%%")  # the file is read with interpolation
@@ -75,7 +82,7 @@ def lay(root, folder, uris):
 
 def replaced(text, key, line):
     """Put a line in the place of the one that begins with a key."""
-    return re.sub("^%s *=.*$" % key, lambda _: line, text, flags=re.M)
+    return re.sub(f"^{key} *=.*$", lambda _: line, text, flags=re.M)
 
 
 def tidy(root):
@@ -94,7 +101,7 @@ def tidy(root):
         try:
             postgres.drop(uri)
         except postgres.Refused as error:
-            print("@warn The database %s is left for later: %s" % (database(uri), error))
+            talk.warn(f"The database {database(uri)} is left for later: {error}")
             left.append(uri)
     note(root, NOTE, left)
 
@@ -130,7 +137,7 @@ def database(uri):
 def spelled(uri, name):
     """Return an address with another database, and everything else as it was written."""
     place, mark, options = uri.partition("?")
-    return "%s/%s%s%s" % (place.rpartition("/")[0], name, mark, options)
+    return f"{place.rpartition('/')[0]}/{name}{mark}{options}"
 
 
 def read(folder, name):
@@ -144,8 +151,7 @@ def note(root, name, uris):
 
 if __name__ == "__main__":
     try:
-        tasks = {"copy": copy, "tidy": tidy, "close": close, "hand-over": hand_over}
-        tasks[sys.argv[1]](*sys.argv[2:])
+        request = talk.request(Request)
+        {"tidy": tidy, "close": close, "hand-over": hand_over}[request.action](request.root)
     except postgres.Refused as error:
-        print("@fail %s. Nothing was changed." % str(error).rstrip("."))
-        sys.exit(1)
+        talk.fail(f"{str(error).rstrip('.')}. Nothing was changed.")

@@ -1,29 +1,28 @@
 """Find the state that a rollback would give back, and count what would be lost.
 
-Runs on the host and changes nothing. Arguments: root, and the state's name or "" for the last that
-an upgrade, restore or adoption replaced. Reports {"name", "task", "release", "databases",
-"replaced": seconds since 1970, "runs": n, "lost": n, or null where what is there now cannot be
-read}.
+Runs on the host and changes nothing. Reports {"name", "task", "release", "databases", "replaced":
+seconds since 1970, "runs": n, "lost": n, or null where what is there now cannot be read}.
 """
 
+import dataclasses
 import json
 import os
 import sqlite3
-import sys
 from contextlib import closing
 
 import databases
+import talk
 
-root, wanted = sys.argv[1:3]
-folder = os.path.join(root, "former")
-
-
-def fail(text):
-    print("@fail " + text)
-    sys.exit(1)
+LEFT = ("rollback", "return")  # tasks that a state was put aside by, as it was not wanted
 
 
-def states():
+@dataclasses.dataclass(frozen=True)
+class Request:
+    root: str
+    id: str = ""  # the state's name; the last that a task replaced where there is none
+
+
+def states(folder):
     """List what is kept, the newest first: names begin with their time."""
     found = []
     for name in sorted(os.listdir(folder) if os.path.isdir(folder) else (), reverse=True):
@@ -35,13 +34,28 @@ def states():
     return found
 
 
-def counted(state):
-    """Count the former runs, and those that only the present database knows."""
-    place = os.path.join(folder, state["name"])
+def chosen(found, id):
+    """Return the state of this name, or the last that an upgrade, restore or adoption replaced."""
+    known = ", ".join(state["name"] for state in found)
+    fitting = [state for state in found if state["name"] == id]
+    if id and not fitting:
+        talk.fail(f"There is no former state {id}. Kept are: {known or 'none'}")
+    if not id:
+        fitting = [state for state in found if state["task"] not in LEFT]
+    if not fitting:
+        talk.fail(
+            "There is nothing to go back to: no upgrade, restore or adoption was made here."
+            + (f" Kept are: {known}. Back to one: ./fab rollback --id NAME" if known else "")
+        )
+    return fitting[0]
+
+
+def counted(root, place):
+    """Count the runs of a former state, and those that only the present database knows."""
     try:
         former = run_ids(place)
     except Unreadable as error:
-        fail("The former database of %s cannot be read: %s." % (state["name"], error))
+        talk.fail(f"The former database of {os.path.basename(place)} cannot be read: {error}.")
     try:
         return {"runs": len(former), "lost": len(run_ids(root) - former)}
     except Unreadable:
@@ -65,28 +79,20 @@ def run_ids(state):
     path = os.path.join(state, databases.TRACKING)
     try:
         # Not read-only: a log that was never folded into the file belongs to it.
-        with closing(sqlite3.connect("file:%s?mode=rw" % path, uri=True, timeout=10)) as base:
+        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10)) as base:
             return {run for (run,) in base.execute("select run_uuid from runs")}
     except sqlite3.Error as error:
         raise Unreadable(error) from None
 
 
-found = states()
-known = ", ".join(state["name"] for state in found)
-LEFT = ("rollback", "return")  # tasks that a state was put aside by, as it was not wanted
-if wanted:
-    fitting = [state for state in found if state["name"] == wanted]
-    if not fitting:
-        fail("There is no former state %s. Kept are: %s" % (wanted, known or "none"))
-else:
-    fitting = [state for state in found if state["task"] not in LEFT]
-    if not fitting:
-        fail(
-            "There is nothing to go back to: no upgrade, restore or adoption was made here."
-            + (" Kept are: %s. Back to one: ./fab rollback --id NAME" % known if known else "")
-        )
-state = fitting[0]
-state["replaced"] = int(os.stat(os.path.join(folder, state["name"], "about.json")).st_mtime)
-if state["databases"]:
-    state.update(counted(state))
-print("@report " + json.dumps(state))
+def main(request):
+    folder = os.path.join(request.root, "former")
+    state = chosen(states(folder), request.id)
+    place = os.path.join(folder, state["name"])
+    state["replaced"] = int(os.stat(os.path.join(place, "about.json")).st_mtime)
+    if state["databases"]:
+        state.update(counted(request.root, place))
+    talk.report(state)
+
+
+main(talk.request(Request))

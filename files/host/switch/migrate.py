@@ -1,13 +1,12 @@
 """Bring two databases that nobody uses to the schema of one MLflow release.
 
-Runs in that release's environment. Argument: the folder of their state (mlflow.db and
-basic_auth.db, or a server.env that names PostgreSQL's). Reports {"migrated": [names],
-"seconds": n}. Raises where a row that somebody made is gone afterwards.
+Runs in that release's environment. Reports {"migrated": [names], "seconds": n}; ends with one line
+where a row that somebody made is gone afterwards.
 The functions behind `mlflow db upgrade` and `mlflow.server.auth db upgrade`, without their command
 line: internal to MLflow, tested for each release.
 """
 
-import json
+import dataclasses
 import os
 import sqlite3
 import sys
@@ -16,8 +15,8 @@ from contextlib import closing
 
 import databases
 import postgres
+import talk
 
-folder = sys.argv[1]
 # Migrations may rebuild any table; these hold what people made and must keep every row.
 KEPT = {
     databases.TRACKING: (
@@ -26,6 +25,11 @@ KEPT = {
     ),
     databases.AUTH: ("users",),
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    folder: str  # with mlflow.db and basic_auth.db, or a server.env that names PostgreSQL's
 
 
 def migrate_tracking(uri):
@@ -51,52 +55,55 @@ def migrate_auth(uri):
         engine.dispose()
 
 
-def examined(name, uri):
+def examined(folder, name, uri):
     """Check a database and say what is in it."""
     if uri.startswith("sqlite:"):
         return databases.examine(os.path.join(folder, name))
     return postgres.examine(uri, name)
 
 
-def migrated(name, migrate):
+def migrated(folder, name, migrate):
     """Migrate one database where it is not of the newest schema; tells whether it was not."""
     uri = databases.addresses(folder)[name]
-    before = examined(name, uri)
+    before = examined(folder, name, uri)
     known, newest = databases.revisions(sys.prefix, name)
     if before["revision"] == newest:
         return False
     if before["revision"] not in known:
+        version = os.path.basename(sys.prefix).partition("-")[0]
         raise databases.Damaged(
-            "%s was made by a newer MLflow than %s; set that one's `version:` in fabric.yaml"
-            % (name, os.path.basename(sys.prefix).partition("-")[0])
+            f"{name} was made by a newer MLflow than {version}; set that one's `version:` in "
+            "fabric.yaml"
         )
     migrate(uri)
-    after = examined(name, uri)
+    after = examined(folder, name, uri)
     if after["revision"] != newest:
-        raise databases.Damaged("the migration of %s ended at %s" % (name, after["revision"]))
+        raise databases.Damaged(f"the migration of {name} ended at {after['revision']}")
     for table in KEPT[name]:
         had, has = before["counts"].get(table, 0), after["counts"].get(table, 0)
         if has < had:
-            raise databases.Damaged("the migration lost rows of %s: %d, now %d" % (table, had, has))
+            raise databases.Damaged(f"the migration lost rows of {table}: {had}, now {has}")
     return True
 
 
-def log_ahead(name):
+def log_ahead(folder, name):
     """Have a database write ahead, which MLflow never sets by itself."""
     with closing(sqlite3.connect(os.path.join(folder, name))) as database:
         database.execute("pragma journal_mode=wal")
 
 
-try:
+def main(folder):
     began = time.monotonic()
     steps = ((databases.TRACKING, migrate_tracking), (databases.AUTH, migrate_auth))
-    done = [name for name, migrate in steps if migrated(name, migrate)]
+    done = [name for name, migrate in steps if migrated(folder, name, migrate)]
     for each, uri in databases.addresses(folder).items():
         if uri.startswith("sqlite:"):
-            log_ahead(each)
-    report = {"migrated": done, "seconds": round(time.monotonic() - began, 1)}
-    print("@report " + json.dumps(report))
+            log_ahead(folder, each)
+    talk.report({"migrated": done, "seconds": round(time.monotonic() - began, 1)})
+
+
+try:
+    main(talk.request(Request).folder)
 except Exception as error:  # noqa: BLE001 (whatever a release's migration raises, nothing is switched)
     lines = (str(error).strip() or type(error).__name__).splitlines()
-    print("@fail The databases cannot be migrated: %s. Nothing was changed." % lines[0].rstrip("."))
-    sys.exit(1)
+    talk.fail(f"The databases cannot be migrated: {lines[0].rstrip('.')}. Nothing was changed.")

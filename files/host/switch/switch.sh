@@ -41,7 +41,9 @@ names_ours() { [ -s "$root/.databases" ] && grep -qsFf "$root/.databases" "$1/se
 # Databases that other hosts may use as well: open those that come to them, and close those that go,
 # so that nobody writes to what is not served any more.
 hand_over() {
-  if [ -e "$here/beside.py" ]; then about_databases hand-over; fi
+  if [ -e "$here/beside.py" ] && grep -qs '^AUTH_STORE_URI=' "$root/next.part/server.env"; then
+    about_databases hand-over
+  fi
 }
 close_to_others() { about_databases close; }
 

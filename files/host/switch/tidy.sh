@@ -1,6 +1,6 @@
 # Mind the PostgreSQL databases beside the server's. Needs: root, and "$here"/beside.py with what it imports.
-about_databases() { # what to do, and words for it
-  PGPASSFILE=$root/.pgpass "$root/venv/bin/python" "$here/beside.py" "$1" "$root" "${@:2}" 8>&- 9>&-
+about_databases() { # what to do
+  PGPASSFILE=$root/.pgpass "$root/venv/bin/python" "$here/beside.py" action="$1" root="$root" 8>&- 9>&-
 }
 # Drop those that were made here and that no state names any more.
 tidy_databases() {

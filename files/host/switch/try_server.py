@@ -1,14 +1,14 @@
 """Start one MLflow release on databases that nobody else uses, and prove that it is usable.
 
-Runs on the host in that release's environment. Arguments: the folder of their state (mlflow.db and
-basic_auth.db, or a server.env that names PostgreSQL's), bucket, artifact prefix. The server listens
-on a socket beside this file, not on the public one. It logs in as an admin of its own, made in a
-copy of SQLite's database of users, or in PostgreSQL's for as long as it is needed; reads the newest
-run, and lists the bucket. Reports {"seconds": n, "run": id or null}.
+Runs on the host in that release's environment. The server listens on a socket beside this file, not
+on the public one. It logs in as an admin of its own, made in a copy of SQLite's database of users,
+or in PostgreSQL's for as long as it is needed; reads the newest run, and lists the bucket. Reports
+{"seconds": n, "run": id or null}.
 """
 
 import base64
 import ctypes
+import dataclasses
 import http.client
 import json
 import os
@@ -26,17 +26,15 @@ from contextlib import closing, suppress
 
 import databases
 import postgres
+import talk
 
-folder, bucket, prefix = sys.argv[1:4]
-uris = databases.addresses(folder)
-on_postgres = databases.on_postgres(folder)
 PATIENCE = 150  # seconds; a start takes 10, and the host may be busy
 NAME, PASSWORD = "remote-mlflow-check", secrets.token_hex(16)
 INI = """[mlflow]
 default_permission = READ
-database_uri = %s
-admin_username = %s
-admin_password = %s
+database_uri = {users}
+admin_username = {name}
+admin_password = {password}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 """
 
@@ -47,42 +45,70 @@ NEWEST = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    place: talk.Place
+    folder: str  # with mlflow.db and basic_auth.db, or a server.env that names PostgreSQL's
+
+
 class Unusable(Exception):
     """Why the release does not serve these databases."""
 
 
-def users_with_ours(scratch):
-    """Add an admin whose password is known here alone; returns the address to find the users at."""
-    from werkzeug.security import generate_password_hash
+class State:
+    """The databases in a folder, which nobody else uses."""
 
-    # Few rounds: it lives for seconds, and each request is hashed anew.
-    ours = (NAME, generate_password_hash(PASSWORD, method="pbkdf2:sha256:1000"), True)
-    if on_postgres:
-        forget_ours()
-        postgres.change(uris[databases.AUTH], OURS, ours)
-        return uris[databases.AUTH].replace("%", "%%")  # it is read with interpolation
-    databases.copy(folder, (databases.AUTH,), scratch)
-    path = os.path.join(scratch, databases.AUTH)
-    with closing(sqlite3.connect(path)) as users, users:
-        users.execute(OURS.replace("%s", "?"), ours)
-    return "sqlite:///" + path
+    def __init__(self, folder):
+        self.folder, self.uris = folder, databases.addresses(folder)
+        self.on_postgres = databases.on_postgres(folder)
+
+    def users_with_ours(self, scratch):
+        """Add an admin whose password is known here alone; return where the users are."""
+        from werkzeug.security import generate_password_hash
+
+        # Few rounds: it lives for seconds, and each request is hashed anew.
+        ours = (NAME, generate_password_hash(PASSWORD, method="pbkdf2:sha256:1000"), True)
+        if self.on_postgres:
+            self.forget_ours()
+            postgres.change(self.uris[databases.AUTH], OURS, ours)
+            return self.uris[databases.AUTH].replace("%", "%%")  # it is read with interpolation
+        databases.copy(self.folder, (databases.AUTH,), scratch)
+        path = os.path.join(scratch, databases.AUTH)
+        with closing(sqlite3.connect(path)) as users, users:
+            users.execute(OURS.replace("%s", "?"), ours)
+        return "sqlite:///" + path
+
+    def forget_ours(self):
+        """Take our admin out of a database that is to be served."""
+        if self.on_postgres:
+            postgres.change(
+                self.uris[databases.AUTH], "delete from users where username = %s", (NAME,)
+            )
+
+    def newest_run(self):
+        if self.on_postgres:
+            return postgres.ask(self.uris[databases.TRACKING], NEWEST)
+        path = os.path.join(self.folder, databases.TRACKING)
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as base:
+            row = base.execute(NEWEST).fetchone()
+        return row and row[0]
+
+    def fold_log(self):
+        """Leave each database of SQLite's in one file."""
+        for name in () if self.on_postgres else databases.NAMES:
+            with closing(sqlite3.connect(os.path.join(self.folder, name), timeout=20)) as base:
+                base.execute("pragma wal_checkpoint(truncate)").fetchall()
 
 
-def forget_ours():
-    """Take our admin out of a database that is to be served."""
-    if on_postgres:
-        postgres.change(uris[databases.AUTH], "delete from users where username = %s", (NAME,))
-
-
-def started(scratch, address):
+def started(state, destination, scratch, address):
     ini = os.path.join(scratch, "auth.ini")
     with open(ini, "w") as stream:
-        stream.write(INI % (users_with_ours(scratch), NAME, PASSWORD))
+        stream.write(INI.format(users=state.users_with_ours(scratch), name=NAME, password=PASSWORD))
     environment = os.environ | {
-        "MLFLOW_BACKEND_STORE_URI": uris[databases.TRACKING],
+        "MLFLOW_BACKEND_STORE_URI": state.uris[databases.TRACKING],
         "MLFLOW_AUTH_CONFIG_PATH": ini,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
-        "MLFLOW_ARTIFACTS_DESTINATION": "s3://%s/%s" % (bucket, prefix),
+        "MLFLOW_ARTIFACTS_DESTINATION": destination,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -109,7 +135,7 @@ def ask(address, path, body=None):
     connection.sock.settimeout(60)
     with closing(connection.sock):
         connection.sock.connect(address)
-        pair = base64.b64encode(("%s:%s" % (NAME, PASSWORD)).encode()).decode()
+        pair = base64.b64encode((f"{NAME}:{PASSWORD}").encode()).decode()
         headers = {"Authorization": "Basic " + pair, "Content-Type": "application/json"}
         connection.request("POST" if body else "GET", path, body, headers)
         answer = connection.getresponse()
@@ -127,7 +153,7 @@ def await_health(server, address, scratch):
         except OSError:
             pass
         time.sleep(0.2)
-    raise Unusable("it did not answer within %d s: %s" % (PATIENCE, last_error(scratch)))
+    raise Unusable(f"it did not answer within {PATIENCE} s: {last_error(scratch)}")
 
 
 def last_error(scratch):
@@ -136,10 +162,10 @@ def last_error(scratch):
     return ([line for line in lines if "rror" in line] or lines or ["its log is empty"])[-1][:300]
 
 
-def prove(address):
+def prove(state, address):
     """Log in, read the newest run through the server, list the bucket; returns the run's id."""
     wanted(ask(address, "/api/2.0/mlflow/experiments/search?max_results=1"), "search experiments")
-    newest = newest_run()
+    newest = state.newest_run()
     if newest:
         status, text = ask(address, "/api/2.0/mlflow/runs/get?run_id=" + newest)
         wanted((status, text), "read the newest run")
@@ -154,16 +180,7 @@ def wanted(answer, what):
     if status != 200:
         # Of a page only the words, in one line.
         words = " ".join(re.sub(r"<[^>]*>", " ", text).split())
-        raise Unusable("it cannot %s (%d: %s)" % (what, status, words[:200]))
-
-
-def newest_run():
-    if on_postgres:
-        return postgres.ask(uris[databases.TRACKING], NEWEST)
-    path = os.path.join(folder, databases.TRACKING)
-    with closing(sqlite3.connect("file:%s?mode=ro" % path, uri=True)) as base:
-        row = base.execute(NEWEST).fetchone()
-    return row and row[0]
+        raise Unusable(f"it cannot {what} ({status}: {words[:200]})")
 
 
 def end(server):
@@ -176,32 +193,25 @@ def end(server):
     server.wait()
 
 
-def fold_log():
-    """Leave each database of SQLite's in one file."""
-    for name in () if on_postgres else databases.NAMES:
-        with closing(sqlite3.connect(os.path.join(folder, name), timeout=20)) as base:
-            base.execute("pragma wal_checkpoint(truncate)").fetchall()
-
-
-def main():
+def main(request):
     began = time.monotonic()
+    state, place = State(request.folder), request.place
     scratch = tempfile.mkdtemp(dir=os.path.dirname(os.path.abspath(__file__)))
     address = os.path.join(scratch, "s")
-    server = started(scratch, address)
+    server = started(state, f"s3://{place.bucket}/{place.prefix}", scratch, address)
     try:
         await_health(server, address, scratch)
-        run = prove(address)
+        run = prove(state, address)
     finally:
         end(server)
-        fold_log()
-        forget_ours()
+        state.fold_log()
+        state.forget_ours()
         shutil.rmtree(scratch, ignore_errors=True)
-    print("@report " + json.dumps({"seconds": round(time.monotonic() - began, 1), "run": run}))
+    talk.report({"seconds": round(time.monotonic() - began, 1), "run": run})
 
 
 try:
-    main()
+    main(talk.request(Request))
 except (Unusable, postgres.Refused, OSError, sqlite3.Error) as error:
-    text = str(error).rstrip(".")
-    print("@fail MLflow does not serve these databases: %s. Nothing was changed." % text)
-    sys.exit(1)
+    reason = str(error).rstrip(".")
+    talk.fail(f"MLflow does not serve these databases: {reason}. Nothing was changed.")

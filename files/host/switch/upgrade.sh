@@ -1,6 +1,5 @@
-# Switch to another release, on databases brought to its schema. Needs: root, unit, release (the new
-# one), current (the one that runs), migrating (yes or no), well (what deploy writes down when all
-# is), what rehearse_upgrade.sh needs and makes, and "$here"/start.
+# Switch to another release, on databases brought to its schema. Needs: root, unit, store (sqlite or postgresql), release (the new
+# one), current (the one that runs), well (what deploy writes down when all is), what rehearse.sh needs and makes, aside.py, and "$here"/start.
 next=$root/next.part
 former=$(date -u +%Y%m%dT%H%M%SZ)-$current
 lay_out() {
@@ -12,14 +11,14 @@ lay_out() {
 drain
 on_failure() { serve_again; }
 paused=$SECONDS
-if [ "$migrating" = yes ]; then
+if [ -e "$migrates" ]; then
   say "stop the server (requests wait)"
   hold
   stop_server
   if [ "$store" = postgresql ]; then close_to_others; fi
   lay_out
-  # By a process of its own: one that fails here would keep the lock from the server's start.
-  (copy_databases; aside) 8>&- 9>&-
+  # What it starts must not keep the lock from the server's start.
+  "$python" "$here/aside.py" root="$root" folder="$next" 8>&- 9>&-
 else
   lay_out
   say "restart the server (requests wait)"
