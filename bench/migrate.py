@@ -128,7 +128,9 @@ def memory() -> Iterator[dict[str, int]]:
 
 def moved(release: Release, folder: Path, uris: list[str]) -> tuple[dict[str, object], list[int]]:
     """Move as the task does; return the report, and the peaks of its processes in their order."""
-    words = [release.python, HOST / "move_store.py", folder, *uris, SERVER]
+    request = {"folder": folder, "tracking": uris[0], "users": uris[1], "server": SERVER}
+    given = [f"{name}={value}" for name, value in request.items()]
+    words = [release.python, HOST / "move_store.py", *given]
     with memory() as peaks:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

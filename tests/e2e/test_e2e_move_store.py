@@ -250,7 +250,8 @@ def move(release: Release, empty: Cluster, made: Path, schemas: Schemas) -> Call
         options: tuple[str, ...] = (), by_mlflow: bool = False, first: str = "", **how: Any,
     ) -> Outcome:  # fmt: skip
         uris = tracking or empty.uri("mlflow"), auth or empty.uri("users")
-        words = (HOST / "move_store.py", folder, *uris, server, *options)
+        words = (HOST / "move_store.py", f"folder={folder}", f"tracking={uris[0]}",
+                 f"users={uris[1]}", f"server={server}", *options)  # fmt: skip
         first = ("" if by_mlflow else schemas.code) + first
         return release.ask("program", *words, first=first, **how)
 
@@ -429,7 +430,7 @@ def test_nul_characters_are_replaced_where_that_is_asked_for(move, empty, copied
         copied / "mlflow.db",
         "update tags set value = 'a' || char(0) || 'b' where key = 'n' and value in ('7', '8')",
     )
-    assert move(copied, options=("--replace-nul",)).report["replaced"] == 2
+    assert move(copied, options=("replace_nul=true",)).report["replaced"] == 2
     query = "select count(*) from tags where value = 'a\N{REPLACEMENT CHARACTER}b'"
     assert empty.sql(query, database="mlflow") == "2"
 

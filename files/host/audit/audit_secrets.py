@@ -63,6 +63,12 @@ def known():
     return {secret: kind for secret, kind in found.items() if len(secret) >= SHORTEST}
 
 
+def found_in(place, kinds):
+    """Report the kinds of secrets that stand in a place."""
+    for kind in kinds:
+        talk.report(f"{kind} in {place}", key="secret")
+
+
 def kinds(data, secrets, patterns=True):
     """Say which kinds of secrets stand in some bytes."""
     found = {kind for secret, kind in secrets.items() if secret in data}
@@ -72,10 +78,6 @@ def kinds(data, secrets, patterns=True):
             if re.search(pattern, data, re.M | re.I) and not ("AWS" in kind and "AWS" in exact):
                 found.add(kind)
     return sorted(found)
-
-
-def tell(kind, place):
-    talk.report(f"{kind} in {place}", key="secret")
 
 
 def as_root(*words):
@@ -120,24 +122,22 @@ def main():
                 data = stream.read(LARGEST)
         except OSError:
             continue
-        for kind in kinds(data, secrets):
-            tell(kind, path)
+        found_in(path, kinds(data, secrets))
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
             with open(path, "rb") as stream:
                 data = stream.read()
         except OSError:
             continue
-        for kind in kinds(data, secrets, patterns=False):
-            tell(kind, f"the command line of process {path.split('/')[2]}")
+        process = f"the command line of process {path.split('/')[2]}"
+        found_in(process, kinds(data, secrets, patterns=False))
     journal = as_root("journalctl", "-u", UNIT, "-u", UNIT + "-backup", "-n", "20000", "-o", "cat",
                       "--no-pager")  # fmt: skip
-    for kind in kinds(journal, secrets, patterns=False):
-        tell(kind, f"the journal of {UNIT}")
+    found_in(f"the journal of {UNIT}", kinds(journal, secrets, patterns=False))
     for path in RIGHT[1:]:
         folder = os.path.dirname(path)
         if os.path.isdir(folder) and os.stat(folder).st_mode & 0o077:
-            tell("others may read what is", folder)
+            found_in(folder, ["others may read what is"])
 
 
 main()
