@@ -1053,10 +1053,11 @@ def test_a_server_that_does_not_answer_is_no_error(capsys):
     [((), "whole"), (("a.pyc",), "whole"), (("b.py", "a.py"), "2 files are gone, such as a.py")],
 )
 def test_files_that_packages_lack_are_counted(tmp_path, capsys, monkeypatch, gone, said):
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    record = tmp_path / "some-1.0.dist-info/RECORD"
-    record.parent.mkdir()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    packages = tmp_path / "lib/python3.11/site-packages"
+    record = packages / "some-1.0.dist-info/RECORD"
+    record.parent.mkdir(parents=True)
     record.write_text("a.py,sha256=x,1\na.pyc,,\nb.py,sha256=y,2\n\n")
     for name in {"a.py", "a.pyc", "b.py"} - set(gone):
-        (tmp_path / name).touch()
+        (packages / name).touch()
     assert program(capsys, "look_at_environment.py") == (0, said + "\n")
