@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import fabfile
 from tasks import doctor, rehearse
-from tasks.engine import paths
+from tasks.engine import paths, templates
 from tasks.engine.task import RemoteTask
 
 # What each folder of tasks/ may import besides itself; the verbs are the modules beside them. That
@@ -204,6 +205,28 @@ def test_a_start_loads_nothing_that_takes_long():
         [sys.executable, "-c", look], cwd=paths.PROJECT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+# -- how programs of the host are asked, and answer ----------------------------------------------
+
+# The probe and the log's reader are sent as text: nothing lies beside them.
+ALONE = {"facts_sqlite.py", "facts_postgres.py", "read_log.py"}
+CONVERTED = (
+    "audit", "balancer", "configure", "doctor", "engine", "install", "logs", "postgres", "registry",
+    "users", "verify",
+)  # fmt: skip
+
+
+def test_programs_of_the_host_are_asked_and_answer_through_talk():
+    """Neither words by position nor lines of their own: a request by name, and talk.py's words."""
+    own = re.compile(r"""sys\.argv|["']@(say|warn|fail|report)""")
+    found = {
+        f"{path.parent.name}/{name}: {what[0]}"
+        for name, path in templates.programs().items()
+        if path.suffix == ".py" and path.parent.name in CONVERTED and name not in ALONE
+        for what in own.finditer(path.read_text())
+    }
+    assert found == set()
 
 
 # -- wiring ------------------------------------------------------------------------------------
