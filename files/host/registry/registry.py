@@ -234,7 +234,7 @@ def create(path, entry):
 
 
 ACTIONS = {
-    "list": lambda: every_model(),
+    "list": every_model,
     "show": lambda: show(asked.model),
     "version": lambda: one_version(asked.model, asked.version),
     "point": lambda: point(asked.model, asked.version, asked.wanted, asked.unwanted),
