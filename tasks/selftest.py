@@ -45,7 +45,8 @@ def test(c: Context, unit: bool = False, full: bool = False, keyword: str | None
     # With a pattern it is right that one of the two halves has nothing to run.
     empty = (5,) if keyword else ()
     why_not = None if unit else _why_no_hosts()
-    _pytest("-m", "not e2e", *SIDE_BY_SIDE, *chosen, allowed=empty)
+    # A file's tests share what is dear to make, MLflow's import above all.
+    _pytest("-m", "not e2e", *SIDE_BY_SIDE, "--dist", "loadfile", *chosen, allowed=empty)
     if why_not:
         console.warn(f"The end-to-end part was not run: {why_not}")
     if unit or why_not:

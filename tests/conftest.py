@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,11 @@ from tasks.engine.console import console
 
 if TYPE_CHECKING:
     from host_side import Machine, Place, Store
+
+# Workers and the programs that tests start import thousands of modules: compiled once, not each
+# time, even where the developer's shell says otherwise.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_", "XDG_", "BOTO_")
 
@@ -86,11 +92,11 @@ def _looked_through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     """Look through every script that a task would send."""
     if request.node.get_closest_marker("e2e"):
         return  # there they run
-    packed = change.bundle
+    packed, seen = change.bundle, request.config.cache.mkdir("looked-through")
 
     def bundle(changes: Sequence[change.Change], runner: str = "change.sh") -> bytes:
         sent = packed(changes, runner)
-        look_through(sent)
+        look_through(sent, seen)
         return sent
 
     monkeypatch.setattr(server, "bundle", bundle)
@@ -123,16 +129,14 @@ def place(machine: Machine) -> Place:
     return Place(machine.root, machine).make()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_store() -> Iterator[Store]:
-    import botocore.loaders
-    from host_side import Store
+    from host_side import Store, session
 
     store = Store()
-    # Reading its descriptions of AWS is most of what a new client of botocore's does.
-    loader = botocore.loaders.create_loader()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("botocore.session.create_loader", lambda *given: loader)
+        for name in ("boto3.Session", "boto3.session.Session"):
+            patch.setattr(name, session)
         yield store
     store.close()
 

@@ -10,21 +10,22 @@ import contextlib
 import json
 import os
 import re
-import runpy
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Callable, Iterator
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto.s3.models import s3_backends
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from stand_ins import SETTINGS, blank
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -63,7 +64,8 @@ def program(
     if request:
         beside.write_text(json.dumps(request, default=str))
     try:
-        runpy.run_path(str(staged / name), run_name="__main__")
+        file = staged / name
+        exec(_compiled(file, file.read_text()), {"__name__": "__main__", "__file__": str(file)})
         code = 0
     except SystemExit as end:
         if isinstance(end.code, str):
@@ -83,6 +85,11 @@ def place_in(store: Store, **other: str) -> dict[str, str]:
         "bucket": "my-bucket", "prefix": "mlflow-artifacts", "backup_prefix": "mlflow-backups",
         "environment": "default", "region": "", "endpoint": store.url, **other,
     }  # fmt: skip
+
+
+@cache
+def _compiled(file: Path, text: str) -> types.CodeType:
+    return compile(text, file, "exec")
 
 
 class Machine:
@@ -144,6 +151,8 @@ class Machine:
 
 
 class Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"  # else every request needs a connection and a thread of its own
+
     def log(self, *words: Any) -> None:
         pass
 
@@ -152,7 +161,7 @@ class Store:
     """moto behind a door that can refuse: notes every request, fails what it is told to."""
 
     def __init__(self) -> None:
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = create_backend_app("s3")
         self.requests: list[str] = []
         self.faults: list[tuple[str, int, str]] = []
         self.deaf_to: tuple[str, ...] = ()
@@ -209,6 +218,33 @@ class Store:
         return self.client().get_object(Bucket="my-bucket", Key=key)["Body"].read()
 
 
+class Session(boto3.session.Session):
+    """Make one client for all who ask alike: making it takes longer than most tests."""
+
+    @cached_property
+    def made(self) -> dict[str, Any]:
+        return {}
+
+    def client(self, service: str, *words: Any, **options: Any) -> Any:
+        config = getattr(options.get("config"), "_user_provided_options", None)
+        asked = repr((service, words, sorted((options | {"config": config}).items())))
+        if asked not in self.made:
+            self.made[asked] = super().client(service, *words, **options)
+        return self.made[asked]
+
+
+def session() -> Any:
+    """Return the session that the environment asks for: the same as long as it asks alike."""
+    if Path.home().joinpath(".aws").exists():  # where it may ask for anything
+        return Session()
+    return _session(*sorted(pair for pair in os.environ.items() if pair[0].startswith("AWS_")))
+
+
+@cache
+def _session(*variables: tuple[str, str]) -> Session:
+    return Session()
+
+
 TOY = {"aws_access_key_id": "toy", "aws_secret_access_key": "toy"}
 
 
@@ -224,6 +260,12 @@ MIGRATIONS = {
 
 def serverfolder(root: Path, runs: int = 3) -> Path:
     """Make a server's folder with a release and both databases, as MLflow leaves them."""
+    return shutil.copytree(_serverfolder(runs), root, symlinks=True)
+
+
+@cache
+def _serverfolder(runs: int) -> Path:
+    root = HOST / f"server with {runs} runs"
     release = root / "releases" / RELEASE
     for place, revisions in MIGRATIONS.values():
         versions = release / "lib/python3.11/site-packages/mlflow" / place

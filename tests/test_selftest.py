@@ -14,7 +14,7 @@ from tasks import selftest as check
 from tasks.engine import paths
 
 LINT = ["ruff check .", "ruff format --check .", "mypy"]
-UNIT = "pytest -m not e2e -n 3"
+UNIT = "pytest -m not e2e -n 3 --dist loadfile"
 HOSTS = "pytest tests/e2e -m e2e -n 3 --dist loadscope"
 
 
