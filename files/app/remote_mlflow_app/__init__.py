@@ -1,0 +1,30 @@
+"""MLflow's basic-auth app behind a wall: no login names a place for the server to read or write.
+
+`mlflow server --app-name remote-mlflow`. Out of the box whoever has a login may make an experiment
+at `s3://BUCKET/mlflow-backups` or `file:///home`, or a model version with such a source, and have
+the server read and write there with its own rights. guard.py refuses such names (places.py says
+which), door.py what MLflow would answer with an error of its own. All else passes untouched.
+
+It lies read-only beside the release and is found by PYTHONPATH; without it the server does not
+start, since no app has this name.
+"""
+
+
+def create_app():
+    """Return the app that uvicorn serves; MLflow's is imported here, where it is needed."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
+    from mlflow.server import app, auth
+
+    from . import door, guard
+
+    guarded = auth.create_app(app)
+    guard.stand(app)
+    guarded.add_exception_handler(RecursionError, too_deep)
+    return door.Door(guarded, MLFLOW_ENABLE_WORKSPACES.get())
+
+
+async def too_deep(request, error):
+    from starlette.responses import JSONResponse
+
+    message = "This request is nested too deeply."
+    return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": message}, 400)

@@ -1,0 +1,79 @@
+"""Answer what MLflow would answer with an error of its own, before it gets to see it.
+
+An ASGI app around MLflow's. It looks at the path and two headers of a request and never at its
+body, which streams through.
+"""
+
+import base64
+import json
+import re
+
+from . import places
+
+BASIC = re.compile(rb"basic +([A-Za-z0-9+/]+={0,2}) *", re.IGNORECASE)
+# The Assistant runs programs on its host for whoever it takes for a person there.
+CLOSED = "/ajax-api/3.0/mlflow/assistant"
+# A path of the artifact proxy, from its root.
+ARTIFACT = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|presigned|mpu/\w+)/(.*)")
+LOGIN = (
+    "You are not authenticated. Please see "
+    "https://www.mlflow.org/docs/latest/auth/index.html#authenticating-to-mlflow "
+    "on how to authenticate."
+)
+
+
+class Door:
+    """MLflow's app behind a look at each request's path and headers."""
+
+    def __init__(self, app, workspaces):
+        self.app, self.workspaces = app, workspaces
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        logins = [value for name, value in scope["headers"] if name == b"authorization"]
+        if logins and not is_login(logins):
+            await answer(send, 401, LOGIN.encode(), b"text/plain", CHALLENGE)
+        elif message := self.refusal(scope):
+            error = {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
+            await answer(send, 400, json.dumps(error).encode(), b"application/json")
+        elif scope["path"].startswith(CLOSED):
+            error = {"error_code": "PERMISSION_DENIED", "message": "The Assistant is closed here."}
+            await answer(send, 403, json.dumps(error).encode(), b"application/json")
+        else:
+            await self.app(scope, receive, send)
+
+    def refusal(self, scope):
+        """Return why a request is refused, or nothing."""
+        path = scope["path"]
+        if ("%" in path or ".." in path or "\0" in path) and places.leads_out(path):
+            return "A path has no '..' in it."
+        if (found := ARTIFACT.fullmatch(path)) and found[1].lstrip("/").startswith("."):
+            return "An artifact's path begins with its experiment, not with a dot."
+        if self.workspaces or path.endswith("/mlflow/server-info"):
+            return ""
+        if any(name == b"x-mlflow-workspace" and value.strip() for name, value in scope["headers"]):
+            return "Workspaces are not enabled on this server. Unset MLFLOW_WORKSPACE."
+        return ""
+
+
+CHALLENGE = (b"www-authenticate", b'Basic realm="mlflow"')
+
+
+def is_login(values):
+    """Tell whether this is one name and password as RFC 7617 spells them."""
+    if len(values) != 1 or not (found := BASIC.fullmatch(values[0])):
+        return False
+    try:
+        login = base64.b64decode(found[1], validate=True).decode()
+    except ValueError:
+        return False
+    return ":" in login and login.isprintable()
+
+
+async def answer(send, status, body, kind, *headers):
+    length = (b"content-length", str(len(body)).encode())
+    headers = [(b"content-type", kind), length, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

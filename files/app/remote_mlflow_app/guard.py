@@ -1,0 +1,175 @@
+"""Look at what a request names before MLflow's own handler does.
+
+MLflow's routes with places are Flask's, so this is one more of Flask's hooks, after the one that
+asks for the login: the route is found, the body is read and a login is known. Each message is read
+by MLflow's own function, so what is looked at is what the handler gets, however it is spelt.
+Where one of these names is gone from a release, the server does not start.
+"""
+
+import re
+
+from flask import Response, current_app, json, request
+from google.protobuf.json_format import ParseError
+from mlflow.exceptions import MlflowException
+from mlflow.protos.model_registry_pb2 import CreateModelVersion
+from mlflow.protos.service_pb2 import (
+    CreateExperiment,
+    CreateWorkspace,
+    EndTrace,
+    SetTraceTag,
+    SetTraceTagV3,
+    StartTrace,
+    StartTraceV3,
+    UpdateWorkspace,
+)
+from mlflow.server import handlers
+from mlflow.store.artifact.utils.models import _parse_model_uri
+
+from . import places
+
+API = "/api/2.0/mlflow"
+# Parameters that are the path of an artifact, in a query or in the route itself.
+PATHS = ("path", "artifact_path", "artifact_file_path", "artifact_directory_path")
+CLOSED = frozenset({"_generate_demo"})  # a minute of work for anybody; only an admin may undo it
+
+
+def look(guarded):
+    """Refuse the request that is being handled, or return None."""
+    try:
+        if request.endpoint in CLOSED:
+            return refused("The demo is closed on this server.", 403, "PERMISSION_DENIED")
+        for source in (request.args, request.view_args or {}):
+            for name in PATHS:
+                if name in source:
+                    places.refuse_path(source[name])
+        if found := guarded.get(request.endpoint):
+            if not isinstance(handlers._get_normalized_request_json(), dict):
+                return refused(UNREADABLE)
+            message, check = found
+            check(handlers._get_request_message(message()))
+    except places.Refused as no:
+        return refused(str(no))
+    except MlflowException as no:
+        return told(no)
+    except (ParseError, TypeError, ValueError, AttributeError, KeyError):
+        return refused(UNREADABLE)
+    return None
+
+
+JSON = "application/json"
+IMPROPER = b"Not a proper models:/ URI"
+UNREADABLE = "This request cannot be read. Send one JSON object with the API's fields."
+
+
+def refused(message, status=400, code="INVALID_PARAMETER_VALUE"):
+    return Response(json.dumps({"error_code": code, "message": message}), status, mimetype=JSON)
+
+
+def too_deep(error):
+    """Answer for Python's own limit: a body of ten thousand brackets is the client's mistake."""
+    return refused("This request is nested too deeply.")
+
+
+def told(error):
+    """Answer with what MLflow says, which its own hooks leave to Flask as an error of the server."""
+    return Response(error.serialize_as_json(), error.get_http_status_code(), mimetype=JSON)
+
+
+def soften(response):
+    """Turn the one error that MLflow's hook takes for the server's own into the client's."""
+    if response.status_code == 500 and response.is_json and IMPROPER in response.get_data():
+        response.status_code = 400
+    return response
+
+
+def check_experiment(message):
+    places.refuse_location(message.artifact_location)
+
+
+def check_workspace(message):
+    places.refuse_location(message.default_artifact_root)
+    places.refuse_location(message.trace_archival_config.location)
+
+
+def check_version(message):
+    """Refuse a source that the user could not read; the ids that stand beside it likewise."""
+    source = message.source
+    if source in places.PROMPTS:
+        return
+    roots = []
+    if message.run_id:
+        roots.append(location_of_run(message.run_id))
+    if message.model_id:
+        roots.append(location_of_model(message.model_id))
+    if source.startswith("runs:/") and not places.leads_out(source):
+        return location_of_run(source[len("runs:/") :].split("/")[0])
+    if re.match("models:/[^/]", source) and not places.leads_out(source):
+        named = _parse_model_uri(source)
+        if named.model_id:
+            return location_of_model(named.model_id)
+        return asked("/registered-models/get", name=named.name)
+    return places.refuse_source(source, roots)
+
+
+def location_of_run(run):
+    return asked("/runs/get", run_id=run)["run"]["info"]["artifact_uri"]
+
+
+def location_of_model(model):
+    places.refuse_path(model)
+    return asked(f"/logged-models/{model}")["model"]["info"]["artifact_uri"]
+
+
+def asked(path, **query):
+    """Ask this server with the login of this request; Refused where it may not be read.
+
+    So MLflow alone says who may read what, in each release by its own rules.
+    """
+    headers = {
+        name: request.headers[name]
+        for name in ("Authorization", "Host", "X-MLFLOW-WORKSPACE")
+        if name in request.headers
+    }
+    answer = current_app.test_client().get(API + path, query_string=query, headers=headers)
+    if answer.status_code != 200:
+        raise places.Refused("This version's run or model is not there, or you may not read it.")
+    return answer.get_json()
+
+
+def check_trace(message):
+    info = message.trace.trace_info
+    experiment = info.trace_location.mlflow_experiment.experiment_id
+    places.refuse_trace(info.trace_id, experiment, info.tags.items())
+
+
+def check_tag(message):
+    places.refuse_tag(message.key, message.value)
+
+
+def check_tags(message):
+    for tag in message.tags:
+        check_tag(tag)
+
+
+CHECKS = {
+    CreateExperiment: check_experiment,
+    CreateModelVersion: check_version,
+    CreateWorkspace: check_workspace,
+    UpdateWorkspace: check_workspace,
+    StartTraceV3: check_trace,
+    StartTrace: check_tags,
+    EndTrace: check_tags,
+    SetTraceTag: check_tag,
+    SetTraceTagV3: check_tag,
+}
+
+
+def stand(app):
+    """Stand before all routes of MLflow's Flask app; KeyError where a handler is not there."""
+    guarded = {
+        handlers.HANDLERS[message].__name__: (message, check) for message, check in CHECKS.items()
+    }
+    app.before_request(lambda: look(guarded))
+    app.after_request(soften)
+    app.register_error_handler(RecursionError, too_deep)
+    app.register_error_handler(MlflowException, told)
