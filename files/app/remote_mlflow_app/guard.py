@@ -11,9 +11,16 @@ import re
 from flask import Response, current_app, json, request
 from google.protobuf.json_format import ParseError
 from mlflow.exceptions import MlflowException
+from mlflow.protos.mlflow_artifacts_pb2 import (
+    AbortMultipartUpload,
+    CompleteMultipartUpload,
+    CreateMultipartUpload,
+)
 from mlflow.protos.model_registry_pb2 import CreateModelVersion
 from mlflow.protos.service_pb2 import (
     CreateExperiment,
+    CreatePresignedDownloadUrl,
+    CreatePresignedUploadUrl,
     CreateWorkspace,
     EndTrace,
     SetTraceTag,
@@ -71,7 +78,7 @@ def too_deep(error):
 
 
 def told(error):
-    """Answer with what MLflow says, which its own hooks leave to Flask as an error of the server."""
+    """Answer with what MLflow says: raised in a hook, Flask would call it an error of its own."""
     return Response(error.serialize_as_json(), error.get_http_status_code(), mimetype=JSON)
 
 
@@ -96,6 +103,12 @@ def check_version(message):
     source = message.source
     if source in places.PROMPTS:
         return
+    if re.match("models:/[^/]", source) and not places.leads_out(source):
+        named = _parse_model_uri(source)
+        if named.model_id:
+            return location_of_model(named.model_id)
+        # Whoever may read a model may copy it, with the run that it names and whose it is.
+        return asked("/registered-models/get", name=named.name)
     roots = []
     if message.run_id:
         roots.append(location_of_run(message.run_id))
@@ -103,11 +116,6 @@ def check_version(message):
         roots.append(location_of_model(message.model_id))
     if source.startswith("runs:/") and not places.leads_out(source):
         return location_of_run(source[len("runs:/") :].split("/")[0])
-    if re.match("models:/[^/]", source) and not places.leads_out(source):
-        named = _parse_model_uri(source)
-        if named.model_id:
-            return location_of_model(named.model_id)
-        return asked("/registered-models/get", name=named.name)
     return places.refuse_source(source, roots)
 
 
@@ -151,6 +159,15 @@ def check_tags(message):
         check_tag(tag)
 
 
+def check_path(message):
+    places.refuse_path(message.path)
+
+
+def check_file(message):
+    """Refuse a client's file by its last part: where it lies there is nobody's matter here."""
+    places.refuse_path(message.path.rpartition("/")[2])
+
+
 CHECKS = {
     CreateExperiment: check_experiment,
     CreateModelVersion: check_version,
@@ -161,6 +178,11 @@ CHECKS = {
     EndTrace: check_tags,
     SetTraceTag: check_tag,
     SetTraceTagV3: check_tag,
+    CreatePresignedDownloadUrl: check_path,
+    CreatePresignedUploadUrl: check_path,
+    CreateMultipartUpload: check_file,
+    CompleteMultipartUpload: check_file,
+    AbortMultipartUpload: check_file,
 }
 
 
