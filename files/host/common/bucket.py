@@ -7,7 +7,6 @@ import email.utils
 import time
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -19,6 +18,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     ReadTimeoutError,
 )
+from talk import s3_client
 
 WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken")
 AGAIN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and type configure again."
@@ -42,25 +42,18 @@ class Bucket:
     Each of `attempts` has `patience` seconds to connect, and twice as many to be answered.
     """
 
-    def __init__(self, name, prefix, region, endpoint, patience=10, attempts=2):
-        self.name, self.prefix, self.region, self.endpoint = name, prefix, region, endpoint
+    def __init__(self, place, patience=10, attempts=2):
+        self.name, self.prefix = place.bucket, place.prefix
+        self.region, self.endpoint = place.region, place.endpoint
         self.skew = None
-        # Without a path-style address most S3-compatible stores are not found.
-        style = {"addressing_style": "path"} if endpoint else {}
-        session = boto3.session.Session()
-        self.credentials = session.get_credentials()
-        self.s3 = session.client(
-            "s3",
-            region_name=region or None,
-            endpoint_url=endpoint or None,
-            config=Config(
-                connect_timeout=patience,
-                read_timeout=2 * patience,
-                retries={"total_max_attempts": attempts},
-                request_checksum_calculation="when_required",
-                s3=style,
-            ),
+        self.s3 = s3_client(
+            place,
+            connect_timeout=patience,
+            read_timeout=2 * patience,
+            retries={"total_max_attempts": attempts},
+            request_checksum_calculation="when_required",
         )
+        self.credentials = boto3.DEFAULT_SESSION.get_credentials()  # what it was made with
         self.s3.meta.events.register("response-received.s3", self._compare_clocks)
 
     def _compare_clocks(self, response_dict=None, **_):

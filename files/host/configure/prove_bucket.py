@@ -51,7 +51,7 @@ def prove(bucket):
 
 place = talk.request(Request).place
 try:
-    troubled(lambda: prove(Bucket(place.bucket, place.prefix, place.region, place.endpoint)))
+    troubled(lambda: prove(Bucket(place)))
 except Denied as error:
     fail(
         f"{error} on s3://{place.bucket}/{place.prefix}/* is denied to the host's credentials. "

@@ -172,7 +172,7 @@ def refuse_other(root, bucket):
 
 def main(request):
     place = request.place
-    bucket = Bucket(place.bucket, place.prefix, place.region, place.endpoint)
+    bucket = Bucket(place)
     try:
         if request.action == "look":
             troubled(lambda: look(request.root, bucket))

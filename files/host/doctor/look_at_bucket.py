@@ -119,9 +119,7 @@ def main(place):
     bucket = None
     try:
         # Shorter than what the whole look has: a network that swallows everything is a finding.
-        bucket = troubled(
-            lambda: Bucket(place.bucket, place.prefix, place.region, place.endpoint, 1.4, 1)
-        )
+        bucket = troubled(lambda: Bucket(place, 1.4, 1))
         troubled(lambda: look(bucket))
         report(None, key="bucket")
         report(newest_backup(bucket, place.backup_prefix, place.environment), key="backup")

@@ -101,7 +101,7 @@ def told(entry):
 def main(request):
     place = request.place
     tracking = Tracking(os.environ["MLFLOW_BACKEND_STORE_URI"], place.bucket, place.prefix)
-    bucket = Bucket(place.bucket, place.prefix, place.region, place.endpoint)
+    bucket = Bucket(place)
     limit = int((time.time() - request.age) * 1000)
     if request.action == "check":
         objects.may_delete(bucket)

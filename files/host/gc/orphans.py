@@ -214,7 +214,7 @@ def delete(request, bucket):
 
 def main(request):
     place = request.place
-    bucket = Bucket(place.bucket, place.prefix, place.region, place.endpoint)
+    bucket = Bucket(place)
     owner.refuse_other(request.root, bucket)
     if request.action == "check":
         objects.may_delete(bucket)
