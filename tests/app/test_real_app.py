@@ -213,6 +213,15 @@ FORBIDDEN = [
     get("/ajax-api/3.0/mlflow/assistant/config"),
 ]
 
+SECRET = {"secret_name": "x", "secret_value": [{"key": "a", "value": "b"}], "provider": "openai"}
+JOB = {"experiment_id": "<<8.experiment_id>>", "serialized_scorers": ["{}"], "trace_ids": ["x"]}
+# Whose fields would be places: what they do is off.
+OFF = [
+    post("/api/3.0/mlflow/gateway/secrets/create", SECRET),
+    post("/ajax-api/3.0/mlflow/genai/evaluate/invoke", JOB),
+    post("/gateway/x/mlflow/invocations", {}) | {"path": "/gateway/x/mlflow/invocations"},
+]
+
 UNKNOWN = [
     get("/api/2.0/mlflow/experiments/search", headers={"authorization": "Bearer x"}),
     get("/api/2.0/mlflow/experiments/search", headers={"authorization": "Basic\tYTpi"}),
@@ -220,7 +229,7 @@ UNKNOWN = [
     post("/experiments/create", raw=NO_FIELDS) | {"login": None},
 ]
 # Admins are refused as well, who have no password dialog: a login of theirs is worth a host.
-ADMINS = ("workspaces", "mpu/create")
+ADMINS = ("workspaces", "mpu/create", "gateway", "genai")
 
 
 def admins(request: dict[str, Any]) -> dict[str, Any]:
@@ -235,6 +244,7 @@ TABLE = [
     *((request, {400}) for request in map(admins, REFUSED)),
     *((request, {403}) for request in FORBIDDEN),
     *((request, {401}) for request in UNKNOWN),
+    *((admins(request), {501}) for request in OFF),
 ]
 
 

@@ -45,10 +45,9 @@ def look(guarded):
     try:
         if request.endpoint in CLOSED:
             return refused("The demo is closed on this server.", 403, "PERMISSION_DENIED")
-        for source in (request.args, request.view_args or {}):
-            for name in PATHS:
-                if name in source:
-                    places.refuse_path(source[name])
+        for name in PATHS:
+            for path in (*request.args.getlist(name), (request.view_args or {}).get(name, "")):
+                places.refuse_path(path)
         if found := guarded.get(request.endpoint):
             if not isinstance(handlers._get_normalized_request_json(), dict):
                 return refused(UNREADABLE)
@@ -64,7 +63,8 @@ def look(guarded):
 
 
 JSON = "application/json"
-IMPROPER = b"Not a proper models:/ URI"
+# Two errors of MLflow's that are none of the server.
+SAID = {b"Not a proper models:/ URI": 400, b"job execution feature is not enabled": 501}
 UNREADABLE = "This request cannot be read. Send one JSON object with the API's fields."
 
 
@@ -83,9 +83,11 @@ def told(error):
 
 
 def soften(response):
-    """Turn the one error that MLflow's hook takes for the server's own into the client's."""
-    if response.status_code == 500 and response.is_json and IMPROPER in response.get_data():
-        response.status_code = 400
+    """Turn what MLflow takes for an error of the server into what it is."""
+    if response.status_code == 500 and response.is_json:
+        for words, status in SAID.items():
+            if words in response.get_data():
+                response.status_code = status
     return response
 
 
