@@ -31,6 +31,8 @@ MLFLOW_DISABLE_TELEMETRY=true
 MLFLOW_MODEL_CATALOG_URI=
 MLFLOW_SERVER_X_FRAME_OPTIONS=DENY
 MLFLOW_SERVER_CORS_ALLOWED_ORIGINS='{{ allowed_origins }}'
+# MLflow's app stands behind one of ours, where no login names a place to read or write.
+PYTHONPATH={{ app }}
 AWS_PROFILE={{ profile }}
 {{ aws }}
 set +a
@@ -53,7 +55,7 @@ else
   echo "Serving http://$address (Ctrl-C ends it)"
 fi
 exec venv/bin/mlflow server \
-  --app-name basic-auth \
+  --app-name remote-mlflow \
   --workers {{ workers }} \
   --allowed-hosts '{{ allowed_hosts }}' \
   --uvicorn-opts "$listen --timeout-graceful-shutdown 60"

@@ -27,7 +27,7 @@ from tasks.engine.server import Server
 from tasks.engine.settings import Settings
 from tasks.engine.ssh import Client, Target
 from tasks.engine.task import Turn
-from tasks.engine.templates import FILES
+from tasks.engine.templates import APP_MARK, FILES, app, app_folder
 
 SETTINGS = Settings(bucket="my-bucket")
 ROOT = "/home/ubuntu/mlflow-server"
@@ -241,11 +241,19 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
         "database": "sqlite",
         "database_bytes": 5_000_000,
         "workers": 1,
-        "files": {file.path: Managed(sha256(file.text), file.mode) for file in shipped},
+        "files": {
+            file.path: Managed(sha256(file.text), file.mode) for file in (*shipped, mark(settings))
+        },
         "units": dict.fromkeys(names, unit),
         "well": files_changes.deploy_digest(shipped, before),
     }
     return replace(before, **(given | values))
+
+
+def mark(settings: Settings) -> files_changes.File:
+    """Return the file that says that the whole wall is there."""
+    path = f"{app_folder(settings.unit)}/{APP_MARK}"
+    return files_changes.File(path, "644", app()[APP_MARK])
 
 
 def sha256(text: str) -> str:

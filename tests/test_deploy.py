@@ -34,6 +34,7 @@ from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit
 from tasks.engine.login import Login
 from tasks.engine.probe import managed_files
 from tasks.engine.settings import Settings
+from tasks.engine.templates import app_folder
 
 LOGIN = Login("admin", "correct horse battery")
 # A balancer stands in front of this one.
@@ -43,8 +44,10 @@ SITE = "/etc/nginx/sites-available/mlflow-server"
 START = f"{ROOT}/start_mlflow_server.sh"
 AUTH = f"{ROOT}/.mlflow_auth_config"
 MARK = "mark s3://my-bucket/mlflow-artifacts/ as this server's"
+WALL = f"put {app_folder('mlflow-server')}"
 FIRST = [
     MARK,
+    WALL,
     f"put {UNIT}",
     "put /etc/systemd/system/mlflow-server.socket",
     "put /etc/tmpfiles.d/mlflow-server.conf",
@@ -56,6 +59,14 @@ FIRST = [
     "take the first password off the host",
     CHECK,
 ]
+
+
+def test_a_host_without_the_wall_gets_it_and_another_wall_restarts_the_server():
+    facts = deployed()
+    facts = replace(facts, files={p: f for p, f in facts.files.items() if "/app-" not in p})
+    assert sentences(facts) == [WALL, CHECK]
+    script = next(file.text for file in files(SETTINGS, facts) if file.path == START)
+    assert f"PYTHONPATH={app_folder('mlflow-server')}\n" in script
 
 
 def sentences(facts: Facts, settings: Settings = SETTINGS) -> list[str]:

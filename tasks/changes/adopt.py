@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes import deploy, files, owner, proofs
+from tasks.changes import deploy, files, owner, proofs, wall
 from tasks.changes.backup import backing_up
 from tasks.changes.guide import refuse_unlike_guide
 from tasks.changes.releases import python_of, release_of
@@ -151,6 +151,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
             programs,
             announce=False,
         ),
+        wall.putting(settings),
         deploy.deploying(settings, shipment, login),
         Change(
             "look for a password that everybody knows",

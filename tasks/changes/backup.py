@@ -59,9 +59,12 @@ def serving_aside(settings: Settings, folder: str) -> Change:
     return Change(what, script, trying(settings))
 
 
-def trying(settings: Settings) -> dict[str, str | bytes]:
-    """Return the programs that bring databases to a release's schema and serve them on the side."""
-    return staged("migrate.py") | requested("try_server.py", place=place(settings))
+def trying(settings: Settings, app: str = "") -> dict[str, str | bytes]:
+    """Return the programs that bring databases to a release's schema and serve them on the side.
+
+    `app` is the folder of the wall on the host where the release has to serve behind it.
+    """
+    return staged("migrate.py") | requested("try_server.py", place=place(settings), app=app)
 
 
 def listing(settings: Settings) -> Change:

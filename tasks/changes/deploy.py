@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes import owner
+from tasks.changes import owner, wall
 from tasks.changes.files import auth_file, deploy_digest, files, must_restart
 from tasks.changes.proofs import CHECK, deep_check
 from tasks.changes.site import listeners, pair
@@ -50,7 +50,8 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
     drained = facts.drained and bool(settings.balancers)
-    amiss = differing or idle or elsewhere or drained or facts.bootstrap
+    behind = wall.changes(settings, facts)
+    amiss = behind or differing or idle or elsewhere or drained or facts.bootstrap
     if not amiss and facts.well == stamp:
         return marking
 
@@ -67,7 +68,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     what = "; ".join(sentences)
     first = stores.in_common(settings) is not None and not facts.has_users
     shipment = Shipment(what, differing, after, stamp, restart, first)
-    return [*marking, deploying(settings, shipment, login, facts.tls)]
+    return [*marking, *behind, deploying(settings, shipment, login, facts.tls)]
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.changes import wall
 from tasks.changes.releases import release_of
 from tasks.changes.site import allowed_hosts, allowed_origins, site
 from tasks.changes.surroundings import aws_variables
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.templates import confined, render, source
+from tasks.engine.templates import app_folder, confined, render, source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +95,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
         render(
             "start_mlflow_server.sh",
             unit=settings.unit,
+            app=app_folder(settings.unit),
             # A new environment must change this file, for only then the server restarts.
             release=facts.release or release_of(settings),
             settle=source("settle.sh").strip(),
@@ -112,11 +114,14 @@ def readying(settings: Settings, facts: Facts) -> Change:
 
     Every release understands the login's file that goes with it.
     """
+    behind = wall.putting(settings)
     script = (
+        f"{behind.script}\n"
         'place "$here/ready_start" "$root/start_mlflow_server.sh" 0700\n'
         'place "$here/ready_auth" "$root/.mlflow_auth_config" 0600'
     )
     files: dict[str, str | bytes] = {
+        **behind.files,
         "ready_start": start_script(settings, facts).text,
         "ready_auth": auth_file(settings, facts).text,
     }

@@ -12,7 +12,7 @@ from tasks.changes.surroundings import as_the_server
 from tasks.changes.switch import databases_beside, switching
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.templates import requested, source, staged
+from tasks.engine.templates import app_folder, requested, source, staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -42,6 +42,7 @@ def upgrading(
             "rehearse the upgrade on a copy of the databases",
             words,
             f'"$root/releases/{release}/bin/python"',
+            app_folder(settings.unit),
         ),
         backing_up(settings),
         Change(
@@ -52,15 +53,16 @@ def upgrading(
     ]
 
 
-def rehearsing(settings: Settings, what: str, words: str, python: str) -> Change:
+def rehearsing(settings: Settings, what: str, words: str, python: str, app: str = "") -> Change:
     """Build the rehearsal of a move to another release, on a copy of the databases.
 
     `words` are what a switch is written with; `python`, that of the release, is a word for the
-    script. Steps that follow have `$python`, the file `$migrates` where databases must be migrated,
-    and aside.py to do so.
+    script; `app` is the folder of the wall on the host, where it must serve behind that. Steps that
+    follow have `$python`, the file `$migrates` where databases must be migrated, and aside.py to do
+    so.
     """
     script = "\n".join((words, f"python={python}", as_the_server(settings), source("rehearse.sh")))
-    return Change(what, script, staged("rehearse.py", "aside.py") | trying(settings))
+    return Change(what, script, staged("rehearse.py", "aside.py") | trying(settings, app))
 
 
 def looking(id: str) -> Change:

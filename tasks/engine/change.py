@@ -66,11 +66,16 @@ def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
         for name, content in change.files.items():
             if files.setdefault(name, content) != content:
                 raise ValueError(f"two changes of one bundle stage different files as {name}")
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+    return packed(files)
+
+
+def packed(files: Mapping[str, str | bytes]) -> bytes:
+    """Return a tar of files by their paths in it; the same files are always the same bytes."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, content in files.items():
             data = content.encode() if isinstance(content, str) else content
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), 0o600
             archive.addfile(entry, io.BytesIO(data))
-    return packed.getvalue()
+    return stream.getvalue()

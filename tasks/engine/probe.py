@@ -20,7 +20,7 @@ from tasks.engine.facts import (
     listeners,
 )
 from tasks.engine.shell import sh
-from tasks.engine.templates import source
+from tasks.engine.templates import APP_MARK, app_folder, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,7 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/systemd/system/{unit}.socket",
         f"/etc/tmpfiles.d/{unit}.conf",
         f"/etc/nginx/sites-available/{unit}",
+        f"{app_folder(unit)}/{APP_MARK}",
         f"/etc/ssl/certs/{unit}.pem",
         f"{root}/start_mlflow_server.sh",
         f"{root}/.mlflow_auth_config",

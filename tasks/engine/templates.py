@@ -4,12 +4,16 @@ Only nginx's sites have conditions; every other template holds no logic.
 """
 
 import ast
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 FILES = Path(__file__).resolve().parents[2] / "files"
+
+# By this file Python finds the app; where it is, the whole app is, for they come at once.
+APP_MARK = "remote_mlflow_app-1.dist-info/entry_points.txt"
 
 
 def render(name: str, **values: Any) -> str:
@@ -53,6 +57,26 @@ def programs() -> dict[str, Path]:
         if found.setdefault(path.name, path) != path:
             raise ValueError(f"{path} and {found[path.name]} would be staged as one file")
     return found
+
+
+@cache
+def app() -> dict[str, str]:
+    """Read the app that MLflow's stands behind (files/app): text by path, such as a/b.py."""
+    root = Path(FILES, "app")
+    return {
+        str(path.relative_to(root)): path.read_text()
+        for path in sorted(root.glob("*/*"))
+        if path.suffix != ".pyc" and path.is_file()
+    }
+
+
+def app_folder(unit: str) -> str:
+    """Name the folder of that app on a unit's host; another app has another folder.
+
+    It is root's, so that the server's own process cannot change what its next start runs.
+    """
+    name = hashlib.sha256(repr(sorted(app().items())).encode()).hexdigest()[:8]
+    return f"/usr/local/lib/{unit}/app-{name}"
 
 
 def source(name: str) -> str:

@@ -49,6 +49,7 @@ NEWEST = (
 class Request:
     place: talk.Place
     folder: str  # with mlflow.db and basic_auth.db, or a server.env that names PostgreSQL's
+    app: str = ""  # the folder of the wall, where the release must serve behind it
 
 
 class Unusable(Exception):
@@ -100,7 +101,7 @@ class State:
                 base.execute("pragma wal_checkpoint(truncate)").fetchall()
 
 
-def started(state, destination, scratch, address):
+def started(state, destination, scratch, address, app):
     ini = os.path.join(scratch, "auth.ini")
     with open(ini, "w") as stream:
         stream.write(INI.format(users=state.users_with_ours(scratch), name=NAME, password=PASSWORD))
@@ -114,8 +115,11 @@ def started(state, destination, scratch, address):
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_MODEL_CATALOG_URI": "",
     }
+    if app:
+        environment["PYTHONPATH"] = app
     words = [
-        os.path.join(sys.prefix, "bin", "mlflow"), "server", "--app-name", "basic-auth",
+        os.path.join(sys.prefix, "bin", "mlflow"), "server",
+        "--app-name", "remote-mlflow" if app else "basic-auth",
         "--workers", "1", "--uvicorn-opts", "--uds " + address,
     ]  # fmt: skip
     libc = ctypes.CDLL(None)
@@ -198,7 +202,7 @@ def main(request):
     state, place = State(request.folder), request.place
     scratch = tempfile.mkdtemp(dir=os.path.dirname(os.path.abspath(__file__)))
     address = os.path.join(scratch, "s")
-    server = started(state, f"s3://{place.bucket}/{place.prefix}", scratch, address)
+    server = started(state, f"s3://{place.bucket}/{place.prefix}", scratch, address, request.app)
     try:
         await_health(server, address, scratch)
         run = prove(state, address)
