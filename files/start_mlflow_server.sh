@@ -31,8 +31,10 @@ MLFLOW_DISABLE_TELEMETRY=true
 MLFLOW_MODEL_CATALOG_URI=
 MLFLOW_SERVER_X_FRAME_OPTIONS=DENY
 MLFLOW_SERVER_CORS_ALLOWED_ORIGINS='{{ allowed_origins }}'
-# MLflow's app stands behind one of ours, where no login names a place to read or write.
+# MLflow's app stands behind one of ours, where no login names a place to read or write. Nothing is
+# imported from this folder, where the server's own process can write.
 PYTHONPATH={{ app }}
+PYTHONSAFEPATH=1
 AWS_PROFILE={{ profile }}
 {{ aws }}
 set +a
@@ -58,4 +60,4 @@ exec venv/bin/mlflow server \
   --app-name remote-mlflow \
   --workers {{ workers }} \
   --allowed-hosts '{{ allowed_hosts }}' \
-  --uvicorn-opts "$listen --timeout-graceful-shutdown 60"
+  --uvicorn-opts "$listen --timeout-graceful-shutdown 60 --app-dir {{ app }}"

@@ -10,6 +10,7 @@ from tasks.engine import credentials
 from tasks.engine import login as login_engine
 from tasks.engine.console import console
 from tasks.engine.task import remote
+from tasks.engine.templates import app_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +73,7 @@ def _deploying(server: Server, login: login_engine.Login) -> list[str]:
         return _sentences(deploy.changes(settings, facts, login))
     # What comes before is not there yet, so every file is new.
     deploy.refuse_taken_port(settings, facts)
-    names = [file.path for file in files.files(settings, facts)]
+    names = [app_folder(settings.unit), *(file.path for file in files.files(settings, facts))]
     mark = owner.marking(settings).what
     return [mark, *(f"put {name}" for name in names), "start the server", proofs.CHECK]
 

@@ -18,6 +18,7 @@ from stand_ins import (
     context,
     deployed,
     installed,
+    mark,
     request,
 )
 
@@ -291,6 +292,8 @@ def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
     shipped |= {f"{blank().root}/.pgpass"}
     # So is a certificate of the operator's own.
     shipped.add(pair(SETTINGS, Tls("x", "own")).certificate)
+    # By one of its files it is seen whether the whole wall is there.
+    shipped.add(mark(SETTINGS).path)
     looked_at = {name.replace("~", "/home/ubuntu") for name in managed_files(SETTINGS)}
     assert looked_at == shipped
 

@@ -33,11 +33,17 @@ END = "end\tyes\n"
 def command(settings: Settings) -> str:
     """Spell the command that prints the facts of one environment on a host."""
     return sh(
-        "bash", "-c", source("facts.sh"), "facts",
+        "bash", "-c", without_comments(source("facts.sh")), "facts",
         source("facts_sqlite.py"), source("facts_postgres.py"),
         settings.root_path, settings.unit, settings.port, settings.profile,
         *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
     )  # fmt: skip
+
+
+def without_comments(script: str) -> str:
+    """Return a script without its lines of comment: many probes have to fit in one command."""
+    lines = script.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith("#"))
 
 
 def managed_files(settings: Settings) -> list[str]:

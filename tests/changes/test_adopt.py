@@ -122,6 +122,7 @@ def test_it_is_rehearsed_and_backed_up_before_it_is_stopped_and_served_last():
         "mark",
         "stop",
         "put",
+        "put",
         "look",
     ]
     steps = "\n".join(change.script for change in adopt.changes(SETTINGS, ready(), None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from lab import Host
 
@@ -76,3 +78,30 @@ def test_long_queries_pass_and_what_is_closed_stays_so(host: Host) -> None:
         assert code(host, f"-K - -X POST {PAGES}/{path}", stdin) == 403
     header = "-H 'X-MLFLOW-WORKSPACE: x'"
     assert code(host, f"-K - {header} '{API}/experiments/get?experiment_id=0'", stdin) == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("experiments/create", {"artifact_location": "s3://{bucket}/mlflow-backups/default"}),
+        ("experiments/create", {"artifact_location": "file:///home/ubuntu/mlflow-server/next"}),
+        ("experiments/create", {"artifact_location": "/etc"}),
+        ("experiments/create", {"artifact_location": "mlflow-artifacts:/../mlflow-backups"}),
+        ("model-versions/create", {"source": "s3://{bucket}/mlflow-backups/default"}),
+        ("model-versions/create", {"source": "http://169.254.169.254/latest/meta-data"}),
+        ("model-versions/create", {"source": "file:///etc"}),
+    ],
+)
+def test_a_login_names_no_place(host: Host, path: str, body: dict[str, str]) -> None:
+    """Not even an admin's: what is read and written there would be with the server's rights."""
+    name = json.dumps({"name": "walls"} | body).replace("{bucket}", host.lab.bucket)
+    stdin = f'user = "{":".join(host.login())}"\ndata = {json.dumps(name)}\n'
+    assert code(host, f"-K - -H 'Content-Type: application/json' {API}/{path}", stdin) == 400
+    host.healthy()
+
+
+def test_the_server_runs_what_only_root_can_change(host: Host) -> None:
+    pid = host.unit("mlflow-server", "MainPID")
+    line = host.run(f"tr '\\0' ' ' < /proc/$(pgrep -P {pid} | head -1)/cmdline")
+    folder = line.split("--app-dir ")[1].split()[0]
+    assert host.run(f"find {folder} ! -user root -o -perm /go+w") == ""
