@@ -55,7 +55,7 @@ def deploy(c: Host, yes: bool = False) -> None:
     needed = changes(settings, server.facts, login)
     if needed:
         if not owner.is_marked(settings, server.facts):
-            needed = changes(settings, server.facts, login, owner.agreed(server, yes))
+            needed = changes(settings, server.facts, login, owner.confirm_takeover(server, yes))
         server.apply("deploy", needed)
         also = f", and https://{tls.name}" if (tls := server.facts.tls) else ""
         server.say(

@@ -253,14 +253,14 @@ def _ask(server: Server, asked: dict[str, Any], take: Callable[[Entry], None]) -
     unit = server.settings.unit
     words = ("python3", "-c", LOAD, str(len(program)), json.dumps({"unit": unit, **asked}))
 
-    told = set()
+    answers = set()
 
     def hear(line: str) -> None:
         if line.startswith("["):
             when, said = json.loads(line)
             take(Entry(when, tuple(said)))
         else:
-            told.add(line)
+            answers.add(line)
 
     server.run(
         sh("bash", "-c", BEGIN, "logs", *words),
@@ -269,9 +269,9 @@ def _ask(server: Server, asked: dict[str, Any], take: Callable[[Entry], None]) -
         follow=asked["follow"],
         on_line=hear,
     )
-    if "@absent" in told:
+    if "@absent" in answers:
         raise Exit(ABSENT.format(host=server.name))
-    if "@refused" in told:
+    if "@refused" in answers:
         refuse_without_sudo(server.facts)
     if asked["follow"]:
         raise Exit(f"{server.name} stopped sending its log, unasked. Type the same again.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.backup import serving_aside
+from tasks.changes.backup import proving_aside
 from tasks.changes.presence import absent
 from tasks.changes.stream import (
     EVERY,
@@ -160,7 +160,7 @@ def verify(server: Server, at: str) -> None:
     on = state(settings, facts) is not None
     # A host that streams nothing looks at what another has streamed.
     fetch, tidy = aside(settings, moment(at or "latest"), "present" if on and not at else "")
-    serve = serving_aside(settings, f'"{SCRATCH}"')
+    serve = proving_aside(settings, f'"{SCRATCH}"')
     away = Change("take it away where it fails", f"on_failure() {{ {TIDY}; }}", announce=False)
     steps = [*installing(facts), away, fetch, serve, tidy]
     proof = proven(server.apply("backup.stream verify", steps, decided=False))

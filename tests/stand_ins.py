@@ -233,7 +233,7 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     given: dict[str, Any] = {
         "bootstrap": False,
         "server_id": "1a2b3c4d",
-        "owned": owner.note(settings, replace(before, server_id="1a2b3c4d")),
+        "owned": owner.mark_text(settings, replace(before, server_id="1a2b3c4d")),
         "users": 1,
         "schema": "abc",
         "runs": 3,

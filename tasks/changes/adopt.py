@@ -42,7 +42,7 @@ def adopt(server: Server, yes: bool) -> None:
     if not server.confirm(question, yes, PLAN.format(version=settings.version)):
         raise Exit(f"Nothing was changed: {left_as_it_is(facts.guide)}")
     if not owner.is_marked(settings, facts):
-        over = owner.agreed(server, yes, python_of(settings, facts))
+        over = owner.confirm_takeover(server, yes, python_of(settings, facts))
         needed = changes(settings, facts, login, over)
     reports = [json.loads(report) for report in server.apply("deploy", needed)]
     server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")

@@ -43,7 +43,7 @@ def verifying(settings: Settings, id: str = "") -> Change:
     return Change(f"restore {id or 'the newest backup'} on the side", "\n".join(words), files)
 
 
-def serving_aside(settings: Settings, folder: str) -> Change:
+def proving_aside(settings: Settings, folder: str) -> Change:
     """Migrate the databases in a folder where they are older, and serve them on the side.
 
     `folder` is a word for the script. It is done by the release that serves.

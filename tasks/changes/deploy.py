@@ -51,8 +51,8 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     elsewhere = listens_elsewhere(settings, facts)
     drained = facts.drained and bool(settings.balancers)
     behind = wall.changes(settings, facts)
-    amiss = behind or differing or idle or elsewhere or drained or facts.bootstrap
-    if not amiss and facts.well == stamp:
+    needs_deploy = behind or differing or idle or elsewhere or drained or facts.bootstrap
+    if not needs_deploy and facts.well == stamp:
         return marking
 
     sentences = [f"put {file.path}" for file in differing]

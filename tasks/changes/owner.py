@@ -29,16 +29,16 @@ _asking = threading.Lock()
 
 def is_marked(settings: Settings, facts: Facts) -> bool:
     """Tell whether this host noted that it has marked the prefix, as the server that it is now."""
-    return facts.owned == note(settings, facts)
+    return facts.owned == mark_text(settings, facts)
 
 
-def note(settings: Settings, facts: Facts) -> str:
+def mark_text(settings: Settings, facts: Facts) -> str:
     """Spell what files/host/deploy/owner.py notes on the host once it has marked the prefix."""
     where = f"s3://{settings.bucket}/{settings.artifact_prefix} at {settings.endpoint_url or 'AWS'}"
     return f"{facts.server_id}@{facts.hostname} {where}"
 
 
-def agreed(server: Server, yes: bool, python: str = PYTHON) -> str:
+def confirm_takeover(server: Server, yes: bool, python: str = PYTHON) -> str:
     """Look whose the prefix is, and ask before it is taken from another server.
 
     `python` is a word for the script. Returns whose mark may be replaced: a server@host, ANYBODY

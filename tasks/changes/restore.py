@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.changes import stream
-from tasks.changes.backup import ROOT, running, serving_aside
+from tasks.changes.backup import ROOT, proving_aside, running
 from tasks.changes.files import readying
 from tasks.changes.switch import switching
 from tasks.engine.change import Change
@@ -25,7 +25,7 @@ def restoring(
     return [
         readying(settings, facts),
         replace(fetch, script=f"{begin}\n{fetch.script}"),
-        serving_aside(settings, '"$root/next.part"'),
+        proving_aside(settings, '"$root/next.part"'),
         Change("put it in place", source("restore.sh")),
     ]
 

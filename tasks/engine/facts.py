@@ -1,4 +1,4 @@
-"""What one look at a host told, as frozen values that tasks decide on."""
+"""What one look at a host says, as frozen values that tasks decide on."""
 
 from __future__ import annotations
 

@@ -178,9 +178,9 @@ def parse(text: str) -> Facts:
 def _lag(answer: str | None, now: int) -> float | None:
     """Return the seconds since a database was last sent; None where one never was."""
     try:
-        told = json.loads(answer or "")["databases"]
+        databases = json.loads(answer or "")["databases"]
         # Python 3.10 reads six digits after the point; Litestream writes nine, or fewer.
-        sent = [re.sub(r"(\.\d+)?Z$", "+00:00", base["last_sync_at"]) for base in told]
+        sent = [re.sub(r"(\.\d+)?Z$", "+00:00", base["last_sync_at"]) for base in databases]
     except (ValueError, KeyError, TypeError):
         return None
     return max((now - datetime.fromisoformat(moment).timestamp() for moment in sent), default=None)

@@ -148,7 +148,7 @@ def test_no_is_the_answer_that_changes_nothing(terminal):
 
 
 def test_a_password_that_mlflow_refuses_from_now_on_is_named(capsys):
-    c = context(ready(owned=owner.note(SETTINGS, ready())))
+    c = context(ready(owned=owner.mark_text(SETTINGS, ready())))
     said = '@report {"migrated": []}\n@report {"well_known": ["admin"]}\n@exit 0\n'
     c.recorder.replies.append(Reply(said))
     deploy.deploy(c, yes=True)

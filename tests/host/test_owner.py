@@ -133,7 +133,7 @@ def test_the_host_s_note_is_what_the_probe_is_compared_with(run, store, root):
     settings = Settings(bucket="my-bucket", endpoint_url=store.url)
     id = (root / ".server-id").read_text().strip()
     facts = replace(deployed(), server_id=id, hostname=HERE)
-    assert (root / ".owned").read_text().strip() == owner.note(settings, facts)
+    assert (root / ".owned").read_text().strip() == owner.mark_text(settings, facts)
 
 
 def test_what_is_marked_already_keeps_its_date(run, store, root):

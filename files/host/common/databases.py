@@ -34,11 +34,11 @@ class Damaged(Exception):
 def addresses(folder):
     """Return where both databases of a state are: what its server.env names, or files beside it."""
     found = {name: "sqlite:///" + os.path.join(folder, name) for name in NAMES}
-    told = {}
+    values = {}
     with suppress(FileNotFoundError), open(os.path.join(folder, "server.env")) as stream:
-        told = dict(line.strip().split("=", 1) for line in stream if "=" in line)
+        values = dict(line.strip().split("=", 1) for line in stream if "=" in line)
     for name, variable in VARIABLES.items():
-        uri = told.get(variable, "").strip("'\"")
+        uri = values.get(variable, "").strip("'\"")
         if uri and not uri.startswith("sqlite:"):
             found[name] = uri
     return found

@@ -51,12 +51,12 @@ def mark(bucket):
 
 def readable(body):
     try:
-        told = json.loads(body)
+        data = json.loads(body)
     except ValueError:
-        told = None
-    told = told if isinstance(told, dict) else {}
+        data = None
+    data = data if isinstance(data, dict) else {}
     return {
-        name: told[name] if re.fullmatch(shape, str(told.get(name, ""))) else "unknown"
+        name: data[name] if re.fullmatch(shape, str(data.get(name, ""))) else "unknown"
         for name, shape in SHAPES.items()
     }
 

@@ -136,8 +136,8 @@ def main(place):
 
 
 def report_trouble(trouble):
-    told = {"kind": trouble.kind, "what": trouble.what, "remedy": trouble.remedy}
-    report(told, key="bucket")
+    found = {"kind": trouble.kind, "what": trouble.what, "remedy": trouble.remedy}
+    report(found, key="bucket")
 
 
 main(talk.request(Request).place)

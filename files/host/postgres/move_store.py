@@ -129,11 +129,11 @@ def _refuse_dangling(database):
             )
             if id == number
         ]
-        told = " and ".join(f"{parent}.{b} = {table}.{a}" for a, b in keys)
+        joined = " and ".join(f"{parent}.{b} = {table}.{a}" for a, b in keys)
         raise Refused(
             f"{count} rows of {table} refer to rows of {parent} that do not exist; MLflow shows "
             f"them nowhere. With the server stopped, delete them: delete from {table} where not "
-            f"exists (select 1 from {parent} where {told})"
+            f"exists (select 1 from {parent} where {joined})"
         )
 
 

@@ -153,12 +153,12 @@ class Target:
         self.mark(server=server, state="filling")
         self.clear()
 
-    def mark(self, **told):
+    def mark(self, **data):
         """Note in the database's comment what a move does with it; nothing takes the note away."""
         with self.session() as cursor:
             cursor.execute(ABOUT)
             others = [line for line in (cursor.fetchone()[4] or "").splitlines() if not _ours(line)]
-            lines = [*others, MARK + json.dumps(told)] if told else others
+            lines = [*others, MARK + json.dumps(data)] if data else others
             name = self._database(cursor).replace("%", "%%")
             query = f"comment on database {name} is %s"
             cursor.execute(query, ("\n".join(lines) or None,))
