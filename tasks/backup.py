@@ -14,6 +14,7 @@ from invoke import Exit
 
 from tasks.changes.backup import backing_up, listing, pruning, sending, verifying
 from tasks.changes.presence import ABSENT, absent
+from tasks.engine.backups import refuse_other_id
 from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.shell import sh
@@ -51,7 +52,16 @@ def backup(c: Host) -> None:
     server.say(f"Backup complete: {done['place']}", "green")
 
 
-@remote(once=True, help={"id": "which backup, as backup.list names it (default: the newest)"})
+def called(id: str = "", to: str = ".") -> None:
+    """Refuse an id that no backup has."""
+    refuse_other_id(id)
+
+
+@remote(
+    options=called,
+    once=True,
+    help={"id": "which backup, as backup.list names it (default: the newest)"},
+)
 def verify(c: Host, id: str = "") -> None:
     """Prove that a backup can be restored and served.
 
@@ -158,10 +168,11 @@ def prune(c: Host, yes: bool = False) -> None:
 
 
 @remote(
+    options=called,
     help={
         "id": "which backup, as backup.list names it (default: the newest)",
         "to": "folder that gets a folder with its name (default: this one)",
-    }
+    },
 )
 def download(c: Host, id: str = "", to: str = ".") -> None:
     """Download a backup to this machine, whole and compared.

@@ -14,6 +14,7 @@ from tasks.changes.follow import follow
 from tasks.changes.presence import refuse_absent
 from tasks.changes.restore import fetching, fetching_moment, restoring
 from tasks.changes.service import is_one_of_several
+from tasks.engine.backups import refuse_other_id
 from tasks.engine.stores import refuse_other_store
 from tasks.engine.task import remote
 
@@ -33,9 +34,10 @@ HINT = (
 
 
 def options(id: str = "", at: str = "", yes: bool = False) -> None:
-    """Refuse what makes no sense together, and a moment that is none."""
+    """Refuse what makes no sense together, a moment that is none, and an id that no backup has."""
     if id and at:
         raise Exit("--id names a backup and --at a moment of the stream: give one of them.")
+    refuse_other_id(id)
     if at:
         stream.moment(at)
 
@@ -151,5 +153,8 @@ def newest(held: Mapping[str, Any]) -> str:
     """Spell when the newest run began; nothing where there is none."""
     if not held.get("newest_run"):
         return ""
-    moment = datetime.fromtimestamp(held["newest_run"] / 1000, timezone.utc)
+    try:
+        moment = datetime.fromtimestamp(held["newest_run"] / 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return ""  # a client may say any number
     return f", the newest of {moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -15,11 +15,12 @@ from fabric import Config
 from invoke import Exit
 from stand_ins import SETTINGS, Client, Network, Reply, Session, Task, context, deployed, request
 
-from tasks.backup import download, list_, prune, show
+from tasks.backup import download, list_, prune, show, verify
 from tasks.engine.connection import Connection
 from tasks.engine.server import Server
 from tasks.engine.settings import Settings
 from tasks.laptop.downloads import unpack
+from tasks.restore import restore
 
 ID = "20261122T214724Z-926c1729"
 SET = {
@@ -194,8 +195,19 @@ def test_a_download_is_whole_and_for_its_owner_alone(host, tmp_path, capsys):
          "x is missing"),
         (sent(), b"@exit 1\n", "failed"),
         (packed({"../manifest.json": b"{}"}), b"@exit 0\n", "is no backup's manifest"),
-        (packed({f"{ID}/manifest.json": manifest({"../x": b""}), f"{ID}/../x": b""}),
-         b"@exit 0\n", "which its manifest does not"),
+        *((packed({f"{ID}/manifest.json": text}), b"@exit 0\n", "its manifest.json is not what")
+          for text in (
+            *(manifest({name: b""}) for name in ("../x", "/etc/x", "..", "x", "mlflow.db\n", "\0")),
+            manifest(sha256="x"), b"{", b"[]", b"{}", b'{"files": [7]}', b'{"files": 7}',
+            b"[" * 10**5,
+            manifest().replace(b'"bytes": 6', b'"bytes": -6'),
+            manifest().replace(b'"bytes": 6', b'"bytes": "6"'),
+            manifest().replace(b'"mlflow.db.zst"', b'"configuration.tar.gz"'),
+          )),
+        (packed({f"{ID}/manifest.json": bytes(2 << 20)}), b"@exit 0\n", "is no backup's manifest"),
+        (packed({"20261122T214724Z-a\n/manifest.json": manifest()}), b"@exit 0\n",
+         "is no backup's manifest"),
+        (sent(**{"mlflow.db.zst": bytes(400_000)}), b"@exit 0\n", "which its manifest does not"),
         (packed({f"{ID}/manifest.json": manifest(), f"{ID}/other": b""}), b"@exit 0\n",
          "holds .*other"),
     ],
@@ -239,3 +251,15 @@ def test_a_full_disk_is_said_before_anything_comes(tmp_path, monkeypatch):
     with pytest.raises(Exit, match="are free here"):
         unpack(io.BytesIO(sent()), tmp_path)
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "id", ["../x", "..", "/etc", "x", f"{ID}\n", f"{ID}/x", f"-{ID}", "\x1b[31m"]
+)
+@pytest.mark.parametrize("task", [download, verify, restore])
+def test_an_id_that_no_backup_has_is_refused_before_any_connection(task, id):
+    with pytest.raises(Exit, match=r"is no backup's.*See them all: \./fab backup\.list") as refused:
+        task.options(id=id)
+    assert str(refused.value).isprintable()
+    task.options(id=ID)
+    task.options()

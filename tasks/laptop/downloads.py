@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.engine.backups import is_backup
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-    from typing import IO
+    from typing import IO, Any
 
 TAKEN = 1 << 20  # bytes that are written at once
 
-PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a name that leads nowhere else
+LARGEST = 1 << 20  # bytes of a manifest
+
+# What backup writes, as files/host/backup/shapes.py spells it too.
+FILES = {"configuration.tar.gz"} | {
+    f"{name}.{kind}" for name in ("mlflow", "basic_auth") for kind in ("db.zst", "db.gz", "dump")
+}
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def already(place: Path) -> str:
@@ -45,19 +53,19 @@ def unpack(stream: IO[bytes], folder: Path) -> None:
         if first is None:
             raise tarfile.ReadError("nothing came")
         id, _, name = first.name.partition("/")
-        if not PLAIN.fullmatch(id) or name != "manifest.json":
+        if not is_backup(id) or name != "manifest.json" or first.size > LARGEST:
             raise Exit(f"{first.name!r} is no backup's manifest. Update this project.")
         text = member(archive, first).read()
-        manifest = serialised.loads(text)
-        refuse_full(folder, sum(entry["bytes"] for entry in manifest["files"]))
+        files = named(id, text)
+        refuse_full(folder, sum(entry["bytes"] for entry in files))
         place = folder / id
         place.mkdir(mode=0o700)
         write(place / name, [text])
-        for wanted in manifest["files"]:
+        for wanted in files:
             found = archive.next()
             if found is None:
                 raise tarfile.ReadError("it was cut short")
-            if not PLAIN.fullmatch(wanted["name"]) or found.name != f"{id}/{wanted['name']}":
+            if found.name != f"{id}/{wanted['name']}" or found.size != wanted["bytes"]:
                 raise Exit(f"The backup {id} holds {found.name!r}, which its manifest does not.")
             body = member(archive, found)
             digest = write(place / wanted["name"], iter(partial(body.read, TAKEN), b""))
@@ -66,6 +74,27 @@ def unpack(stream: IO[bytes], folder: Path) -> None:
                     f"The backup {id} is damaged: {wanted['name']} is not what was sent (SHA-256). "
                     "Choose another: ./fab backup.list"
                 )
+
+
+def named(id: str, text: bytes) -> list[dict[str, Any]]:
+    """Return what a manifest says of its files; raises Exit where it is not as backup writes it."""
+    try:
+        files = serialised.loads(text)["files"]
+        fits = len({entry["name"] for entry in files}) == len(files) and all(
+            entry["name"] in FILES
+            and type(entry["bytes"]) is int
+            and entry["bytes"] >= 0
+            and SHA256.fullmatch(entry["sha256"])
+            for entry in files
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        fits = False
+    if not fits:
+        raise Exit(
+            f"The backup {id} is damaged: its manifest.json is not what was sent. Choose another: "
+            "./fab backup.list"
+        )
+    return list(files)
 
 
 def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
