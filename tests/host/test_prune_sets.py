@@ -38,7 +38,8 @@ def keep_set(store: Store) -> Callable[..., str]:
         s3, body = store.client(), b"database " * 100
         files = {"mlflow.db.zst": body, "manifest.json": b""}
         manifest = {
-            "made": moment.isoformat(), "host": "a-host", "server": server, "version": "3.17.2",
+            "made": moment.isoformat(), "host": "a-host", "server": server,
+            "release": "3.17.2-abc", "version": "3.17.2",
             "databases": {"mlflow.db": {"counts": {"runs": runs}},
                           "basic_auth.db": {"counts": {"users": 1}}},
             "files": [{"name": "mlflow.db.zst", "bytes": len(body) + (not whole),

@@ -255,6 +255,45 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_fetched(
     assert not (litestream / "said").exists()
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"LTX1", struct.pack(">4sIII", b"LTX2", 0, 4096, 1),
+     struct.pack(">4sIII", b"LTX1", 0, 7, 1), struct.pack(">4sIII", b"LTX1", 0, 1 << 31, 1 << 31)],
+)  # fmt: skip
+def test_what_is_none_of_litestream_s_files_is_one_line(
+    run, stream, root, litestream, store, header
+):
+    mine = stream(MINE, 0)
+    key = f"{PLACE}{mine}/mlflow.db/0000/{1:016x}-{1:016x}.ltx"
+    store.client().put_object(Bucket="my-bucket", Key=key, Body=header)
+    code, said = restored(run, root, "latest", mine)
+    assert code == 1
+    assert said.startswith(f"The stream {mine} is damaged: s3://my-bucket/{key} is none of ")
+    assert not (root / "next.part").exists()
+
+
+def test_a_stream_that_claims_more_than_there_is_room_for_is_refused(
+    run, stream, root, litestream, store
+):
+    mine = stream(MINE, 0)
+    key = f"{PLACE}{mine}/mlflow.db/0000/{1:016x}-{1:016x}.ltx"
+    body = struct.pack(">4sIII", b"LTX1", 0, 65536, 0xFFFFFFFF)
+    store.client().put_object(Bucket="my-bucket", Key=key, Body=body)
+    code, said = restored(run, root, "latest", mine)
+    assert (code, said.partition(" needs ")[0]) == (1, "Restoring the stream")
+
+
+def test_a_database_that_becomes_larger_than_its_changes_say_is_stopped(
+    run, stream, root, litestream
+):
+    mine = stream(MINE, 0)
+    (litestream / "litestream").write_text('#!/bin/bash\nhead -c 300M /dev/zero > "$5"\n')
+    code, said = restored(run, root, "latest", mine)
+    assert code == 1
+    assert said.startswith("Litestream cannot restore mlflow.db: ")
+    assert (root / "next.part/mlflow.db").stat().st_size < 101e6
+
+
 def test_without_litestream_it_says_so(run, stream, root):
     mine = stream(MINE, 0)
     code, said = restored(run, root, "latest", mine, own=True)
@@ -273,6 +312,38 @@ def test_it_is_told_how_far_back_the_streams_lead(run, stream, root):
         "stream": mine, "objects": 4, "bytes": 400,
         "reaches": [[at(11), at(21)], [at(1), at(6)]],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "place",
+    [f"{name}/20270101T000000Z" for name in ("..", "x", "aaaaaaaa\x1b[31m", "a" * 9, "$(x)", "é")]
+    + [f"{OTHER}/{stamp}" for stamp in ("..", "latest", "20270101T000000Z\x1b[31m", "-x", "`x`")],
+)
+def test_what_is_named_as_no_stream_is_left_out_with_one_warning(
+    run_program, stream, root, store, place
+):
+    mine = stream(MINE, 0, 5)
+    streams_now(root, mine)
+    for name in NAMES:
+        key = f"{PLACE}{place}/{name}/0000/{1:016x}-{1:016x}.ltx"
+        store.client().put_object(Bucket="my-bucket", Key=key, Body=bytes(99))
+    request = {"place": place_in(store), "root": root}
+    code, out = run_program("choose_stream.py", **request, at="latest", on=True)
+    warned, report = out.splitlines()
+    assert code == 0
+    assert warned.startswith("@warn what lies beside the streams is none and left alone, such as '")
+    assert warned.isprintable()
+    assert json.loads(report.removeprefix("@report "))["stream"] == mine
+
+
+@pytest.mark.parametrize("name", ["0000/x.ltx", "0000/{0}-{0}.ltx/x", "x/0000/{0}-{0}.ltx",
+                                  "0000/{1}-{0}.ltx", "0000/{0}-{0}.ltx.tmp"])  # fmt: skip
+def test_what_is_named_as_no_changes_counts_as_none(run, stream, store, root, name):
+    mine = stream(MINE, 0)
+    key = f"{PLACE}{mine}/mlflow.db/{name.format(f'{9:016x}', f'{10:016x}')}"
+    store.client().put_object(Bucket="my-bucket", Key=key, Body=b"")
+    streams_now(root, mine)
+    assert run("look_at_stream.py")[1]["objects"] == 2
 
 
 def test_only_this_server_s_own_streams_that_are_over_are_deleted(run_program, stream, root, store):

@@ -22,14 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import databases
 import postgres
+import shapes
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from talk import Place, fail, made_server_id, report, request, s3_client, warn
 
-CONFIGURATION = (
-    "server.env", ".pgpass", ".mlflow_auth_config", "start_mlflow_server.sh", ".server-id",
-)  # fmt: skip
-ENCRYPTED = {"ServerSideEncryption": "AES256"}
 # Four parts of 8 MB on their way at once keep the memory below 200 MB.
 TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
 BLOCK = 1 << 20
@@ -88,9 +85,9 @@ def packed(path):
 
 
 def configuration(root, folder):
-    path = os.path.join(folder, "configuration.tar.gz")
+    path = os.path.join(folder, shapes.CONFIGURATION)
     with tarfile.open(path, "w:gz") as archive:
-        for name in CONFIGURATION:
+        for name in shapes.CONFIGURED:
             if os.path.exists(os.path.join(root, name)):
                 archive.add(os.path.join(root, name), arcname=name)
     return as_it_is(path)
@@ -113,10 +110,10 @@ def digest(stream, target=None):
 
 
 def send(s3, bucket, part, key):
-    """Send one file, encrypted at rest, and read it back whole."""
+    """Send one file, encrypted as the bucket does it by default, and read it back whole."""
     with open(part.path, "rb") as stream:
         # Not upload_file, which hides what S3 says in an error of its own.
-        s3.upload_fileobj(stream, bucket, key, ExtraArgs=ENCRYPTED, Config=TRANSFER)
+        s3.upload_fileobj(stream, bucket, key, Config=TRANSFER)
     came_back = s3.get_object(Bucket=bucket, Key=key)
     if digest(came_back["Body"]) != part.sha256:
         fail(f"s3://{bucket}/{key} came back other than it was sent. Type backup again.")
@@ -189,7 +186,7 @@ def main(root, place):
         "seconds": round(seconds, 3),
     }
     body = json.dumps(manifest, indent=2).encode()
-    s3.put_object(Bucket=place.bucket, Key=f"{key}/manifest.json", Body=body, **ENCRYPTED)
+    s3.put_object(Bucket=place.bucket, Key=f"{key}/manifest.json", Body=body)
     leave_stamp(root, started, id)
     report(
         {

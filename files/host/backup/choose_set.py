@@ -34,7 +34,7 @@ def summary(manifest):
 
 def chosen(place, id, ours):
     """Return the set of this id, or the newest that fits; `ours` is whether PostgreSQL serves."""
-    found = sets.Sets(place).complete()
+    found = sets.Sets(place).complete(asked=id)
     if id:
         manifest = sets.named(found, id)
         sets.refuse_other_kind(manifest, ours)

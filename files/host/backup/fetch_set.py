@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 
 import beside
@@ -17,9 +18,11 @@ import configuration
 import databases
 import postgres
 import sets
+import shapes
 import talk
 
-UNPACK = {".zst": ("zstd", "-d", "-q", "--rm"), ".gz": ("gzip", "-d", "-q")}
+UNPACK = {".zst": ("zstd", "-d", "-q", "-c"), ".gz": ("gzip", "-d", "-q", "-c")}
+RESERVE = 100e6  # bytes of the disk that stay free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +35,18 @@ class Request:
 
 
 def refuse_unfit(request, manifest):
-    """Refuse a set that needs more room than there is, or a newer MLflow than is installed."""
+    """Refuse a set that lacks a part, or needs more room or a newer MLflow than there is."""
+    if lacking := shapes.missing(manifest):
+        talk.fail(
+            f"The backup {manifest['id']} is damaged: it holds no {lacking}. Choose another: "
+            "./fab backup.list"
+        )
     packed = sum(entry["bytes"] for entry in manifest["files"])
     # Sets of the first kind do not say how large they become: text packs to a fifth or so.
     whole = sum(seen.get("bytes", 6 * packed) for seen in manifest["databases"].values())
     if sets.on_postgres(manifest):
         whole = 0  # what a dump becomes lies with PostgreSQL
-    need, free = packed + whole + 100e6, shutil.disk_usage(request.root).free
+    need, free = packed + whole + RESERVE, shutil.disk_usage(request.root).free
     if free < need:
         talk.fail(
             f"Restoring {manifest['id']} needs {need / 1e9:.1f} GB of room on the host, and "
@@ -64,13 +72,38 @@ def serving(request, release):
     )
 
 
-def unpack(path):
-    """Unpack a file in its place; returns the new path."""
+def unpack(id, path, most):
+    """Unpack a set's file in its place, to so many bytes at most; returns the new path."""
     plain, ending = os.path.splitext(path)
-    done = subprocess.run([*UNPACK[ending], path], capture_output=True, text=True)
-    if done.returncode:
-        talk.fail(f"{path} cannot be unpacked: {done.stderr.strip().splitlines()[-1]}")
+    useless = f"The backup {id} is damaged: {os.path.basename(path)} cannot be unpacked: "
+    with (
+        tempfile.TemporaryFile() as errors,
+        open(plain, "wb") as target,
+        subprocess.Popen([*UNPACK[ending], path], stdout=subprocess.PIPE, stderr=errors) as program,
+    ):
+        while block := program.stdout.read(sets.BLOCK):
+            if target.tell() + len(block) > most:
+                program.kill()
+                os.remove(plain)
+                talk.fail(
+                    f"{useless}it becomes larger than {most} bytes. Choose another: "
+                    "./fab backup.list"
+                )
+            target.write(block)
+        program.wait()
+        errors.seek(0)
+        said = errors.read(4096).decode(errors="replace").strip().splitlines()
+    if program.returncode:
+        said = (said or ["it said nothing"])[-1].rstrip(".")
+        talk.fail(f"{useless}{said}. Choose another: ./fab backup.list")
+    os.remove(path)
     return plain
+
+
+def largest(request, manifest, name):
+    """Return how many bytes a database of a set may become: the first kind says nothing of it."""
+    free = int(shutil.disk_usage(request.root).free - RESERVE)
+    return manifest["databases"][name].get("bytes", free)
 
 
 def compare(manifest, name, seen):
@@ -99,18 +132,19 @@ def fetch(request):
     """Bring the set; return what the operator is told of it."""
     began = time.monotonic()
     backups = sets.Sets(request.place)
-    manifest = sets.wanted(backups.complete(), request.id)
+    manifest = sets.wanted(backups, request.id)
     sets.refuse_other_kind(manifest, databases.on_postgres(request.root))
     refuse_unfit(request, manifest)
     os.makedirs(request.folder, mode=0o700, exist_ok=True)
     for entry in manifest["files"]:
         path = os.path.join(request.folder, entry["name"])
         backups.fetch(manifest, entry["name"], path)
-        if entry["name"] == configuration.NAME:
-            configuration.lay(path, request.root, request.folder)
+        if entry["name"] == shapes.CONFIGURATION:
+            configuration.lay(manifest["id"], path, request.root, request.folder)
         elif not sets.on_postgres(manifest):
-            plain = unpack(path)
-            compare(manifest, os.path.basename(plain), databases.examine(plain))
+            name = os.path.splitext(entry["name"])[0]
+            plain = unpack(manifest["id"], path, largest(request, manifest, name))
+            compare(manifest, name, databases.examine(plain))
     if sets.on_postgres(manifest):
         fill(request, manifest)
     return {

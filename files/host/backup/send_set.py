@@ -8,6 +8,7 @@ import os
 import tarfile
 
 import sets
+import shapes
 import talk
 
 
@@ -25,12 +26,19 @@ def send(archive, name, size, body):
 
 def main(request):
     backups = sets.Sets(request.place)
-    manifest = sets.wanted(backups.complete(), request.id)
+    manifest = sets.wanted(backups, request.id)
     id = manifest["id"]
+    sizes = {entry["name"]: entry["bytes"] for entry in manifest["files"]}
     with os.fdopen(3, "wb") as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
-        for name in (sets.MANIFEST, *(entry["name"] for entry in manifest["files"])):
+        for name in (sets.MANIFEST, *sizes):
             answer = backups.opened(id, name)
-            send(archive, f"{id}/{name}", answer["ContentLength"], answer["Body"])
+            size = answer["ContentLength"]
+            if size != sizes.get(name, size) or (name == sets.MANIFEST and size > shapes.LARGEST):
+                talk.fail(
+                    f"The backup {id} is damaged: {name} has {size} bytes, which is not what was "
+                    "sent. Choose another: ./fab backup.list"
+                )
+            send(archive, f"{id}/{name}", size, answer["Body"])
 
 
 with sets.explained():

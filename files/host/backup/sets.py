@@ -9,18 +9,16 @@ import difflib
 import hashlib
 import json
 import os
-import re
 
+import shapes
 from botocore.exceptions import BotoCoreError, ClientError
 from talk import fail, s3_client, warn
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
-WORD = {MANIFEST: "made", VERIFIED: "at"}  # what each of them says at least
+READ = {MANIFEST: shapes.manifest, VERIFIED: shapes.note}  # what each of them is read by
 GONE = ("NoSuchKey", "404")
 BLOCK = 1 << 20
 DAY = 86400  # seconds
-# <UTC time>-<server>. Whatever else lies beside the sets, such as a stream, is none of them.
-ID = re.compile(r"\d{8}T\d{6}Z-.+")
 
 
 class Sets:
@@ -31,34 +29,47 @@ class Sets:
         self.bucket, self.folder = place.bucket, f"{place.backup_prefix}/{place.environment}/"
 
     def folders(self):
-        """Map the id of every set, complete or not, to its objects as S3 lists them, by name."""
-        found = {}
+        """Map the id of every set, complete or not, to its objects as S3 lists them, by name.
+
+        What is named as no set is, is warned of and left out.
+        """
+        found, others = {}, set()
         pages = self.s3.get_paginator("list_objects_v2")
         # By their year: the stream beside them is no set, and has many more objects.
         for page in pages.paginate(Bucket=self.bucket, Prefix=self.folder + "2"):
             for entry in page.get("Contents", ()):
                 id, slash, name = entry["Key"][len(self.folder) :].partition("/")
-                if ID.fullmatch(id) and slash and name and "/" not in name:
+                if not shapes.ID.fullmatch(id):
+                    others.add(id)
+                elif slash and name and "/" not in name:
                     found.setdefault(id, {})[name] = entry
+        if others:
+            warn(
+                f"{len(others)} beside the backups are none and left alone, such as "
+                f"{shapes.quoted(min(others))}"
+            )
         return found
 
-    def complete(self, folders=None):
+    def complete(self, folders=None, asked=""):
         """List the manifests of all complete sets, newest first.
 
         Each has its "id", its "place" (a URI), and under "verified" what backup.verify left there,
-        or None. `folders` are those of this place, where they were just listed. One that cannot
-        be read is warned of and left out: it must not hide the others.
+        or None. `folders` are those of this place, where they were just listed. One that is not as
+        backup makes them is warned of and left out: it must not hide the others. Where the one that
+        is `asked` for is there, it is the only one; ends with one line where that one is not so.
         """
-        found = []
-        for id, parts in (folders or self.folders()).items():
-            manifest = self._read(id, MANIFEST) if MANIFEST in parts else None
+        found, folders = [], self.folders() if folders is None else folders
+        if MANIFEST in folders.get(asked, ()):
+            folders = {asked: folders[asked]}
+        for id, parts in folders.items():
+            manifest = self._read(id, MANIFEST, asked) if MANIFEST in parts else None
             if manifest:
                 place = f"s3://{self.bucket}/{self.folder}{id}/"
                 verified = self._read(id, VERIFIED) if VERIFIED in parts else None
                 found.append(manifest | {"id": id, "place": place, "verified": verified})
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
 
-    def _read(self, id, name):
+    def _read(self, id, name, asked=""):
         """Return one of a set's small JSON files; None where it is damaged or just went."""
         try:
             answer = self.s3.get_object(Bucket=self.bucket, Key=self.key(id, name))
@@ -68,12 +79,10 @@ class Sets:
                 raise
             return None
         try:
-            seen = json.loads(answer["Body"].read())
-        except ValueError:
-            seen = None
-        if isinstance(seen, dict) and WORD[name] in seen:
-            return seen
-        warn(f"The backup {id} is damaged, and left alone: its {name} says nothing.")
+            return READ[name](answer["Body"].read(shapes.LARGEST + 1))
+        except shapes.Odd as error:
+            tell = fail if id == asked else warn
+            tell(f"The backup {id} is damaged, and left alone: its {name} {error}.")
         return None
 
     def key(self, id, name):
@@ -92,17 +101,15 @@ class Sets:
 
     def fetch(self, manifest, name, path):
         """Bring one file of a set; ends with one line where it is not what was sent."""
-        (entry,) = [each for each in manifest["files"] if each["name"] == name]
-        sha, part, body = (
-            hashlib.sha256(),
-            path + ".part",
-            self.opened(manifest["id"], name)["Body"],
-        )
+        sha, part, entry = hashlib.sha256(), path + ".part", entry_of(manifest, name)
+        body, left = self.opened(manifest["id"], name)["Body"], entry["bytes"]
         with open(part, "wb") as stream:
-            for block in iter(lambda: body.read(BLOCK), b""):
+            # What is longer than was sent is not taken any further.
+            while left >= 0 and (block := body.read(min(BLOCK, left + 1))):
+                left -= len(block)
                 sha.update(block)
                 stream.write(block)
-        if sha.hexdigest() != entry["sha256"]:
+        if left or sha.hexdigest() != entry["sha256"]:
             os.remove(part)
             fail(
                 f"The backup {manifest['id']} is damaged: {name} is not what was sent (SHA-256). "
@@ -113,9 +120,7 @@ class Sets:
     def put(self, id, name, content):
         """Leave a small JSON beside a set's files."""
         body = json.dumps(content, indent=2).encode()
-        self.s3.put_object(
-            Bucket=self.bucket, Key=self.key(id, name), Body=body, ServerSideEncryption="AES256"
-        )
+        self.s3.put_object(Bucket=self.bucket, Key=self.key(id, name), Body=body)
 
     def delete(self, id, names):
         """Delete a set, its manifest first: what is left of it is no backup any more."""
@@ -139,9 +144,19 @@ def abandoned(folders, now):
     )
 
 
-def wanted(found, id):
+def wanted(backups, id):
     """Return the set of this id, or the newest where there is none."""
+    found = backups.complete(asked=id)
     return named(found, id) if id else newest(found)
+
+
+def entry_of(manifest, name):
+    """Return what a manifest says of a file; ends with one line where it names none such."""
+    for entry in manifest["files"]:
+        if entry["name"] == name:
+            return entry
+    id = manifest["id"]
+    fail(f"The backup {id} is damaged: {name} is missing. Choose another: ./fab backup.list")
 
 
 def named(found, id):

@@ -48,18 +48,23 @@ def request(kind):
 
 def say(text):
     """Tell the operator what is being done."""
-    print(f"@say {text}", flush=True)
+    print(f"@say {_line(text)}", flush=True)
 
 
 def warn(text):
     """Tell the operator what is not as it should be, and go on."""
-    print(f"@warn {text}", flush=True)
+    print(f"@warn {_line(text)}", flush=True)
 
 
 def fail(text):
     """End with one line for the operator: what is wrong, and what to type."""
-    print(f"@fail {text}", flush=True)
+    print(f"@fail {_line(text)}", flush=True)
     sys.exit(1)
+
+
+def _line(text):
+    """Spell a text as one line that a terminal only shows: parts of it may be anybody's."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))
 
 
 def report(value, key=None):

@@ -8,6 +8,7 @@ databases.examine says}, "seconds": n}.
 import dataclasses
 import datetime
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -17,10 +18,12 @@ from contextlib import closing
 import configuration
 import databases
 import sets
+import shapes
 import streams
 import talk
 
 OTHER = "Choose another moment, or the newest backup: ./fab restore"
+RESERVE = 100e6  # bytes of the disk that stay free
 QUIET = datetime.timedelta(hours=1)
 
 
@@ -40,10 +43,10 @@ class Request:
         return os.path.join(self.root, "stream/bin/litestream")
 
 
-def refuse_unfit(request, place, stream, ends):
+def refuse_unfit(request, sizes):
     if not os.access(request.litestream, os.X_OK):
         talk.fail("Litestream is not on the host. Type: ./fab backup.stream on")
-    need = sum(place.size(stream, name, each) for name, each in ends.items()) + 100e6
+    need = sum(sizes.values()) + RESERVE
     free = shutil.disk_usage(request.root).free
     if free < need:
         talk.fail(
@@ -55,12 +58,14 @@ def refuse_unfit(request, place, stream, ends):
 def bring(request, place, stream, changes, points):
     """Restore both databases; return what the operator is told of them."""
     ends = {name: streams.end(changes[name], last) for name, last in points.items()}
-    refuse_unfit(request, place, stream, ends)
+    sizes = {name: place.size(stream, name, each) for name, each in ends.items()}
+    refuse_unfit(request, sizes)
     shutil.rmtree(request.folder, ignore_errors=True)
     os.makedirs(request.folder, mode=0o700)
     region, seen = place.region(), {}
     for name, last in points.items():
-        seen[name] = database(request, name, last, place.url(stream, name, region))
+        url = place.url(stream, name, region)
+        seen[name] = database(request, name, last, url, sizes[name])
     return {
         "stream": "/".join(stream),
         "at": streams.spelt(max(each.sent for each in ends.values())),
@@ -71,8 +76,11 @@ def bring(request, place, stream, changes, points):
     }
 
 
-def database(request, name, last, url):
-    """Have Litestream restore one, and lay it down as one file without Litestream's own tables."""
+def database(request, name, last, url, size):
+    """Have Litestream restore one, and lay it down as one file without Litestream's own tables.
+
+    No file that it writes may become larger than what the changes say, and what stays free.
+    """
     path = os.path.join(request.folder, name)
     surroundings = dict(os.environ)
     # With this variable it does not start (0.5.17); Go's own name for the same is the other one.
@@ -80,9 +88,11 @@ def database(request, name, last, url):
     if bundle:
         surroundings["SSL_CERT_FILE"] = bundle
     words = ["restore", "-txid", f"{last:016x}", "-o", path, url]
+    most = size + int(RESERVE)
     done = subprocess.run(
-        [request.litestream, *words], env=surroundings, capture_output=True, text=True
-    )
+        [request.litestream, *words], env=surroundings, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )  # fmt: skip
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
         talk.fail(f"Litestream cannot restore {name}: {said[-1]}. {OTHER}")
@@ -105,9 +115,9 @@ def lay_own(request, server):
     place = sets.Sets(request.place)
     theirs = {id: parts for id, parts in place.folders().items() if id.endswith("-" + server)}
     for manifest in place.complete(theirs)[:1] if theirs else ():
-        path = os.path.join(request.folder, configuration.NAME)
-        place.fetch(manifest, configuration.NAME, path)
-        configuration.lay(path, request.root, request.folder)
+        path = os.path.join(request.folder, shapes.CONFIGURATION)
+        place.fetch(manifest, shapes.CONFIGURATION, path)
+        configuration.lay(manifest["id"], path, request.root, request.folder)
         return
     talk.warn(
         "no backup of that server holds its key, so this host keeps its own: whoever is "

@@ -13,10 +13,12 @@ import struct
 from collections import namedtuple
 
 import databases
+import shapes
 from botocore.exceptions import ClientError
-from talk import fail, s3_client
+from talk import fail, s3_client, warn
 
-CHANGES = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
+CHANGES = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
+MAGIC, PAGES = b"LTX1", [1 << power for power in range(9, 17)]  # a page's bytes, as SQLite has it
 SECOND = datetime.timedelta(seconds=1)  # what S3 rounds its times down to
 
 Stream = namedtuple("Stream", "server stamp")
@@ -39,22 +41,32 @@ class Streams:
         self.s3 = s3_client(place)
         self.bucket, self.endpoint = place.bucket, place.endpoint
         self.folder = f"{place.backup_prefix}/{place.environment}/stream/"
+        self.warned = False
 
     def all(self):
         """List the streams, the one that began last first."""
         found = [
             Stream(server, stamp)
-            for server in self._folders(self.folder)
-            for stamp in self._folders(self.folder + server + "/")
+            for server in self._folders(self.folder, shapes.SERVER)
+            for stamp in self._folders(self.folder + server + "/", shapes.STAMP)
         ]
         return sorted(found, key=lambda stream: stream.stamp, reverse=True)
 
-    def _folders(self, place):
+    def _folders(self, place, shape):
+        """List the folders in a place that are named so; of others it warns once."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=place, Delimiter="/"
         )
         entries = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
-        return [entry[len(place) :].rstrip("/") for entry in entries]
+        names = [entry[len(place) :].removesuffix("/") for entry in entries]
+        others = [name for name in names if not shape.fullmatch(name)]
+        if others and not self.warned:
+            self.warned = True
+            warn(
+                "what lies beside the streams is none and left alone, such as "
+                f"{shapes.quoted(others[0])}"
+            )
+        return [name for name in names if name not in others]
 
     def place(self, stream, database=""):
         return f"{self.folder}{stream.server}/{stream.stamp}/{database}"
@@ -72,9 +84,10 @@ class Streams:
                     int(match[1], 16), int(match[2], 16), int(match[3], 16),
                     entry["LastModified"], entry["Size"],
                 )
-                for entry in self._objects(self.place(stream, name) + "/")
-                for match in [CHANGES.search(entry["Key"])]
-                if match
+                for place in [self.place(stream, name)]
+                for entry in self._objects(place + "/")
+                for match in [CHANGES.fullmatch(entry["Key"][len(place) :])]
+                if match and match[2] <= match[3]
             ]
             for name in databases.NAMES
         }  # fmt: skip
@@ -117,12 +130,26 @@ class Streams:
         )
 
     def size(self, stream, database, each):
-        """Return the bytes that a database has after some changes: their header says it."""
+        """Return the bytes that a database has after some changes: their header says it.
+
+        Ends with one line where it has no such header.
+        """
         key = f"{self.place(stream, database)}/{each.level:04x}/"
         key += f"{each.first:016x}-{each.last:016x}.ltx"
-        answer = self.s3.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-99")
+        try:
+            answer = self.s3.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-99")
+            header = answer["Body"].read(16)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidRange":
+                raise
+            header = b""  # an empty one
         # Litestream's LTX_FORMAT.md: magic, flags, bytes of a page, pages of the database.
-        _, _, page, pages = struct.unpack(">4sIII", answer["Body"].read()[:16])
+        magic, _, page, pages = struct.unpack(">4sIII", header.ljust(16, b"\0"))
+        if magic != MAGIC or page not in PAGES:
+            fail(
+                f"The stream {'/'.join(stream)} is damaged: s3://{self.bucket}/{key} is none of "
+                "Litestream's files. Choose another moment, or the newest backup: ./fab restore"
+            )
         return page * pages
 
     def url(self, stream, database, region):
