@@ -16,6 +16,8 @@ import talk
 from databases import write_whole
 from sqlalchemy import text
 
+# What every server of the database can write there becomes a line that bash reads.
+SHAPES = {"secret_key": r"[A-Za-z0-9._+/=-]{1,256}", "server_id": r"[0-9a-f]{8}"}
 KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"
 LOCK = 0x6D6C666C  # "mlfl"; only there so that two hosts do not make the table at once
 TABLE = """
@@ -42,6 +44,12 @@ def agreed(uri, own):
         rows = database.execute(text("select name, value from remote_mlflow.shared"))
         found = dict(rows.all())
         database.commit()
+    for name, shape in SHAPES.items():
+        if not re.fullmatch(shape, str(found.get(name))):
+            talk.fail(
+                f"The database of users holds no usable {name} (table remote_mlflow.shared). Have "
+                "its administrator delete that row, then type configure again."
+            )
     return found
 
 
