@@ -219,6 +219,28 @@ def test_a_note_that_backup_verify_did_not_leave_counts_as_none(listed, put, mad
     assert (len(warned), ids) == (1, [made])
 
 
+@pytest.mark.parametrize(
+    ("kinds", "names", "lacking"),
+    [
+        (("sqlite", "sqlite"), "mlflow.db.zst basic_auth.db.zst", None),
+        ((None, None), "mlflow.db.gz basic_auth.db.gz", None),
+        (("postgresql", "postgresql"), "mlflow.dump basic_auth.dump", None),
+        (("postgresql", "sqlite"), "mlflow.dump basic_auth.db.zst", None),
+        (("sqlite", "sqlite"), "mlflow.dump basic_auth.db.zst", "mlflow.db"),
+        (("postgresql", "postgresql"), "mlflow.dump basic_auth.db.zst", "basic_auth.db"),
+    ],
+)
+def test_sets_of_all_kinds_are_whole(kinds, names, lacking, manifest):
+    """PostgreSQL's, and those of the first kind, name their files otherwise."""
+    shapes = importlib.import_module("shapes")
+    for name, kind in zip(("mlflow.db", "basic_auth.db"), kinds, strict=True):
+        del manifest["databases"][name]["kind"]
+        manifest["databases"][name] |= {"kind": kind} if kind else {}
+    entry, every = manifest["files"][0], [*names.split(), "configuration.tar.gz"]
+    manifest["files"] = [entry | {"name": name, "bytes": 9} for name in every]
+    assert shapes.missing(shapes.manifest(json.dumps(manifest))) == lacking
+
+
 # -- sizes -------------------------------------------------------------------------------------
 
 
