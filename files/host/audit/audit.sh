@@ -79,9 +79,5 @@ parts="doors site units secrets packages passwords users"
 for part in $parts; do
   { "look_at_$part" && report looked "$part"; } > "$here/$part.seen" 2> "$here/$part.errors" &
 done
-wait
-for part in $parts; do
-  cat "$here/$part.seen"
-  grep -q "^@report looked" "$here/$part.seen" ||
-    report blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
-done
+# shellcheck disable=SC2086 # names without spaces
+report_parts $parts

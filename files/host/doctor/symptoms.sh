@@ -158,9 +158,5 @@ for part in $parts; do
     esac
   } > "$here/$part.seen" 2> "$here/$part.errors" &
 done
-wait
-for part in $parts; do
-  cat "$here/$part.seen"
-  grep -q "^@report looked" "$here/$part.seen" ||
-    report blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
-done
+# shellcheck disable=SC2086 # names without spaces
+report_parts $parts
