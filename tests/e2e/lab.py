@@ -257,7 +257,11 @@ class Host:
         try:
             yield
         finally:
-            self.run(f"rm -rf {path}; mv {away} {path}")
+            # A folder stays the one it was: a unit that has it mounted would see the removed one.
+            self.run(
+                f"if [ -d {path} ]; then find {path} -mindepth 1 -delete; cp -a {away}/. {path}/;"
+                f" rm -rf {away}; else rm -rf {path}; mv {away} {path}; fi"
+            )
 
     @contextmanager
     def offline(self) -> Iterator[None]:

@@ -14,6 +14,10 @@ from talk import fail, without_proxy
 
 _opener = without_proxy()
 
+# The login of nobody: no user's name is empty. MLflow says 401 to it; to a request without a login
+# nginx does, whatever MLflow would say.
+NOBODY = {"username": "", "password": "nobody"}
+
 
 class Tracking:
     """The server as one user sees it; `login` is None for somebody without one."""

@@ -7,7 +7,7 @@ proves neither the database nor the bucket.
 import dataclasses
 
 import talk
-from tracking import Tracking
+from tracking import NOBODY, Tracking
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 
@@ -31,7 +31,7 @@ def prove_up(port):
     status = ask(port, "/health")
     if status != 200:
         talk.fail(f"The server's /health says {status}. Type: ./fab logs")
-    status = ask(port, SEARCH)
+    status = ask(port, SEARCH, NOBODY)
     if status != 401:
         talk.fail(
             f"The server answers {status} without a login, where 401 is right. Type: ./fab logs"

@@ -8,7 +8,7 @@ import dataclasses
 
 import talk
 from talk import report
-from tracking import Tracking
+from tracking import NOBODY, Tracking
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 
@@ -34,8 +34,8 @@ def status(login=None, path=SEARCH, host=None):
 
 
 report(status(path="/health"), key="health")
-report(status(), key="stranger")
+report(status(NOBODY), key="stranger")
 if asked.name:
-    report(status(host=asked.name), key="name")
+    report(status(NOBODY, host=asked.name), key="name")
 for login in asked.logins:
     report({"source": login["source"], "status": status(login)}, key="login")
