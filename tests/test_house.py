@@ -145,7 +145,7 @@ def test_circles_and_floors_are_found():
 MOST = 6  # parameters of one function; more are a value object
 
 # Where each function was looked through; the others follow.
-LOOKED_THROUGH = ("verbs", "findings", "laptop", "engine", "rehearsal")
+LOOKED_THROUGH = ("verbs", "findings", "changes", "laptop", "engine", "rehearsal")
 
 
 def functions(module: str) -> Iterator[ast.FunctionDef]:
