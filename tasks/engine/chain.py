@@ -77,7 +77,7 @@ def _with_rest(message: str | None, rest: Sequence[Chain]) -> str | None:
 
 def have_one_database(servers: Sequence[Server]) -> bool:
     """Tell whether these are several hosts whose servers have their runs and users in common."""
-    from tasks.engine import stores as stores
+    from tasks.engine import stores
 
     named = {stores.in_common(server.settings) for server in servers}
     return len(servers) > 1 and len(named) == 1 and named != {None}

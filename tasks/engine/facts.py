@@ -42,7 +42,6 @@ class Unit:
     active: str = "inactive"
     sub: str = "dead"
     file: str = ""
-    needs_reload: bool = False
     since: int = 0
     changed: int = 0
     restarts: int = 0
@@ -133,7 +132,6 @@ class Facts:
     free_kb: int = 0
     addresses: tuple[str, ...] = ()
     packages: frozenset[str] = frozenset()
-    aws: bool = False
     release: str | None = None
     foreign: bool = False
     guide: Guide | None = None

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
     from tasks.engine.ssh import Client
 
-LOCKED, OUTDATED = 75, 76  # exit codes of files/host/engine/change.sh
+OUTDATED = 76  # exit code of files/host/engine/change.sh
 
 TIMEOUT = 60  # seconds for anything that only reads
 

@@ -71,7 +71,7 @@ UserPort = Annotated[int, Field(ge=1024, le=65535)]
 
 Folder = Annotated[
     str,
-    shaped(r"(~|/)[A-Za-z0-9._/-]+", "a folder such as ~/mlflow-server or /srv/mlflow-server"),
+    shaped(r"~?/[A-Za-z0-9._/-]+", "a folder such as ~/mlflow-server or /srv/mlflow-server"),
     AfterValidator(lambda text: own_folder(text)),
 ]
 
@@ -178,7 +178,7 @@ def own_folder(text: str) -> str:
         if parts[0] in OTHERS:
             raise ValueError(f"~/{parts[0]} is for other programs. Give a folder of its own")
         return text
-    if home or parts[0] in SYSTEMS or parts[:2] in (["var", "tmp"], ["var", "run"]):
+    if parts[0] in SYSTEMS or parts[:2] in (["var", "tmp"], ["var", "run"]):
         raise ValueError("that is the system's. Give a folder such as /srv/mlflow-server")
     # Where folders of others lie side by side, or in somebody's home among them.
     least = 3 if parts[0] in ("home", "var") else 2

@@ -17,19 +17,10 @@ import sets
 import talk
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    place: talk.Place
-    root: str
-    folder: str
-    id: str = ""  # of the set; the newest where there is none
-
-
 def main(request):
     began = time.monotonic()
-    wanted = fetch_set.Request(**vars(request), aside=True)
-    fetched = fetch_set.fetch(wanted)
-    release = fetch_set.serving(wanted, fetched["release"])
+    fetched = fetch_set.fetch(request)
+    release = fetch_set.serving(request, fetched["release"])
     version = release.rpartition("-")[0]
     talk.say(f"serve {fetched['id']} on the side with MLflow {version}")
     python = os.path.join(request.root, "releases", release, "bin/python")
@@ -43,6 +34,7 @@ def main(request):
     talk.report(fetched | verified)
 
 
-request = talk.request(Request)
+# Whatever is asked for: the release that made a set may serve it.
+request = dataclasses.replace(talk.request(fetch_set.Request), aside=True)
 with fetch_set.explained(request.id):
     main(request)

@@ -40,7 +40,6 @@ fact addresses "$(hostname -I 2>/dev/null) $public"
 df -Pk "$existing" | awk 'NR == 2 {printf "disk_kb\t%s\nfree_kb\t%s\n", $2, $4}'
 
 dpkg-query -W -f 'package\t${Package} ${db:Status-Abbrev}\n' "${packages[@]}" 2>/dev/null
-if command -v aws >/dev/null; then fact aws yes; fi
 
 # Not ours are a real folder, one of the guide's that rollback gave back, and one that lost its name
 # where its taking over was cut off. Who made it, files/host/guide/guide.py tells: it is asked only then.
@@ -95,7 +94,7 @@ for name in "$unit"-backup{,-verify}.{timer,service} "$unit-stream.service"; do
 done
 for name in "${units[@]}"; do
   systemctl show "$name" --timestamp=unix \
-    -p LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp \
+    -p LoadState,ActiveState,SubState,UnitFileState,ActiveEnterTimestamp \
     -p StateChangeTimestamp \
     -p NRestarts,MemoryCurrent,MainPID 2>/dev/null |
     while IFS= read -r line; do fact unit "$name $line"; done
