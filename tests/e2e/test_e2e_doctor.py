@@ -416,41 +416,58 @@ with sqlite3.connect("{ROOT}/basic_auth.db") as database:
     assert host.status(SEARCH, host.login()) == 200
 
 
+# Puts an experiment elsewhere than where MLflow put it.
+MOVE = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as base:
+    update = "update experiments set artifact_location = ? where name = ?"
+    base.execute(update, (sys.argv[3], sys.argv[2]))
+"""
+LOG = """
+import mlflow, os
+experiment = mlflow.get_experiment_by_name(os.environ["EXPERIMENT"]).experiment_id
+with mlflow.start_run(experiment_id=experiment) as run:
+    mlflow.log_text("old", "file.txt")
+assert mlflow.artifacts.load_text(run.info.artifact_uri + "/file.txt") == "old"
+"""
+DELETE = "mlflow.MlflowClient().delete_experiment(experiment)"
+
+
 def test_experiments_that_clients_reach_past_the_server_are_a_note_that_says_what_they_need(
     host: Host,
 ) -> None:
     place = f"s3://{host.lab.bucket}/direct"
     login = host.login()
     with host.tunnel() as uri:
-        script = f"""
-import mlflow, tempfile, pathlib
-experiment = mlflow.create_experiment("old", artifact_location="{place}")
-with mlflow.start_run(experiment_id=experiment) as run:
-    mlflow.log_text("old", "file.txt")
-assert mlflow.artifacts.load_text(run.info.artifact_uri + "/file.txt") == "old"
-mlflow.MlflowClient().delete_experiment(experiment)
-"""
-        make = script.rpartition("mlflow.Mlf")[0]
         client = {
             "PATH": os.environ["PATH"], "HOME": str(host.home), "MLFLOW_TRACKING_URI": uri,
             "MLFLOW_TRACKING_USERNAME": login[0], "MLFLOW_TRACKING_PASSWORD": login[1],
             "MLFLOW_S3_ENDPOINT_URL": host.lab.endpoint, "NO_PROXY": "*",
         }  # fmt: skip
-        words = [sys.executable, "-c", make]
-        without = subprocess.run(words, env=client, capture_output=True, text=True)
+
+        def run(script: str, **more: str) -> subprocess.CompletedProcess[str]:
+            words = [sys.executable, "-c", script]
+            return subprocess.run(words, env=client | more, capture_output=True, text=True)
+
+        def made(name: str) -> None:
+            """Make an experiment that lies there, as clients could before there was a wall."""
+            assert run(f"import mlflow; mlflow.create_experiment({name!r})").returncode == 0
+            host.python(MOVE, f"{ROOT}/mlflow.db", name, place)
+
+        made("old")
+        without = run(LOG, EXPERIMENT="old")
         assert without.returncode != 0
         assert "credentials" in without.stderr.lower()
         row = found(host, "direct-artifacts", "old", "AWS_ACCESS_KEY_ID", host.lab.bucket)
         assert row["severity"] == "note"
-        script = script.replace('"old", art', '"newer", art')
-        with_keys = subprocess.run([sys.executable, "-c", script], env=client | host.lab.keys,
-                                   capture_output=True, text=True)  # fmt: skip
+        made("newer")
+        with_keys = run(LOG + DELETE, EXPERIMENT="newer", **host.lab.keys)
         assert with_keys.returncode == 0, with_keys.stderr
         removal = (
             "import mlflow; found = mlflow.get_experiment_by_name('old');"
             "mlflow.delete_experiment(found.experiment_id)"
         )
-        subprocess.run([sys.executable, "-c", removal], env=client, check=True)
+        assert run(removal).returncode == 0
     mended(host)
 
 
