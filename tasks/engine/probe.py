@@ -23,27 +23,33 @@ from tasks.engine.shell import sh
 from tasks.engine.templates import APP_MARK, app_folder, source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tasks.engine.settings import Settings
+    from tasks.engine.shell import Word
 
 END = "end\tyes\n"
 
 
-def command(settings: Settings) -> str:
-    """Spell the command that prints the facts of one environment on a host."""
-    return sh(
-        "bash", "-c", without_comments(source("facts.sh")), "facts",
-        source("facts_sqlite.py"), source("facts_postgres.py"),
+# The script is sent once, however many environments it is to look at: Linux takes no command of
+# more than 128 KB, which is what sshd makes of one exec.
+EACH = """script=$1 sqlite=$2 postgres=$3
+look() { bash -c "$script" facts "$sqlite" "$postgres" "$@"; }
+"""
+
+
+def command(*environments: Settings) -> str:
+    """Spell the command that prints the facts of environments on a host, one after the other."""
+    looks = (sh("look", *_arguments(settings)) for settings in environments)
+    programs = (source(name) for name in ("facts.sh", "facts_sqlite.py", "facts_postgres.py"))
+    return sh("bash", "-c", EACH + "\n".join(looks), "facts", *programs)
+
+
+def _arguments(settings: Settings) -> Sequence[Word]:
+    return (
         settings.root_path, settings.unit, settings.port, settings.profile,
         *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
     )  # fmt: skip
-
-
-def without_comments(script: str) -> str:
-    """Return a script without its lines of comment: many probes have to fit in one command."""
-    lines = script.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.lstrip().startswith("#"))
 
 
 def managed_files(settings: Settings) -> list[str]:

@@ -203,10 +203,9 @@ class Server:
             self._learn(unknown)
 
     def _learn(self, servers: Sequence[Server]) -> None:
-        probes = [probe.command(server.settings) for server in servers]
-        text = self.read("; ".join(probes))
+        text = self.read(probe.command(*(server.settings for server in servers)))
         try:
-            found = [probe.parse(part) for part in probe.parts(text, len(probes))]
+            found = [probe.parse(part) for part in probe.parts(text, len(servers))]
         except ValueError:
             # EC2 images answer root with a sentence instead of a shell, and exit 0.
             said = (text.strip().splitlines() or ["nothing"])[0]

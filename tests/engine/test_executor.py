@@ -221,7 +221,7 @@ FACTS = "home\t/home/ubuntu\nuser\tubuntu\nroot\t/home/ubuntu/mlflow-server\nend
 
 def facts(session: Session) -> int:
     if "facts" in session.command:
-        session.say(FACTS * session.command.count("fact end yes"))
+        session.say(FACTS * session.command.count("\nlook "))
     return 0
 
 

@@ -146,20 +146,20 @@ def test_facts_cannot_be_changed_under_way():
 
 def test_the_probe_names_what_to_look_at_and_quotes_it():
     settings = Settings(root="~/m", port=6000, profile="work")
-    words = shlex.split(command(settings))
-    assert words[:2] == ["bash", "-c"]
-    assert words[3:] == [
-        "facts", source("facts_sqlite.py"), source("facts_postgres.py"),
-        "~/m", "mlflow-server", "6000", "work",
+    bash, option, text, *words = shlex.split(command(settings))
+    assert [bash, option] == ["bash", "-c"]
+    programs = ("facts.sh", "facts_sqlite.py", "facts_postgres.py")
+    assert words == ["facts", *map(source, programs)]
+    assert shlex.split(text.splitlines()[-1]) == [
+        "look", "~/m", "mlflow-server", "6000", "work",
         *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
     ]  # fmt: skip
 
 
 def test_the_probes_of_many_environments_fit_in_one_command():
-    commands = (command(Settings(environment=f"staging-{n}")) for n in range(10))
-    assert (
-        len("; ".join(commands)) < 128 * 1024
-    )  # Linux's limit of one argument, which sshd makes of it
+    environments = (Settings(environment=f"staging-{n}") for n in range(30))
+    # Half of what Linux takes as one argument, which sshd makes of it.
+    assert len(command(*environments)) < 64 * 1024
 
 
 # -- with bash itself --------------------------------------------------------------------------
@@ -200,6 +200,19 @@ def ask(home: Path, programs: Path, command: str) -> str:
     )
     assert done.stderr == ""
     return done.stdout
+
+
+def test_several_environments_are_looked_at_as_each_alone(home, programs, server):
+    (home / "mlflow-server-staging").mkdir()
+    environments = [Settings(), Settings(environment="staging"), Settings(root="~/m")]
+    told = parts(ask(home, programs, command(*environments)), len(environments))
+    alone = [ask(home, programs, command(settings)) for settings in environments]
+
+    def lasting(text: str) -> Facts:
+        return replace(parse(text), now=0, free_kb=0)
+
+    assert list(map(lasting, told)) == list(map(lasting, alone))
+    assert [parse(text).release for text in alone] == ["3.17.2-abc", None, None]
 
 
 def everything(home: Path) -> dict[str, tuple[int, bytes]]:
