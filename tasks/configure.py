@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes.bucket import aws_changes
-from tasks.changes.configure import auth_changes, making_env, share_changes, store_changes
+from tasks.changes.configure import (
+    auth_changes,
+    has_outdated_env,
+    making_env,
+    share_changes,
+    store_changes,
+)
 from tasks.changes.guide import refuse_unlike_guide
 from tasks.changes.proofs import login_check
 from tasks.engine import credentials, paths, stores
@@ -93,6 +99,8 @@ def _configure(c: Host, task: str, *halves: Half) -> None:
             copy = credentials.keep(server, login)
             server.say(f"the login of {login.username} is kept in {paths.shown(copy)}")
         server.apply(task, needed)
+        if has_outdated_env(server.settings, server.facts):
+            server.warn("the server does not know its new keys yet: ./fab deploy")
         server.say("✓ configured", "green")
     else:
         server.say(f"{task}: nothing to change")

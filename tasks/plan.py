@@ -70,6 +70,7 @@ def _deploying(server: Server, login: login_engine.Login) -> list[str]:
     if facts.guide:
         return _sentences(adopt.changes(settings, facts, login))
     if facts.complete and facts.server_env:
+        facts = configure.afterwards(settings, facts)
         return _sentences(deploy.changes(settings, facts, login))
     # What comes before is not there yet, so every file is new.
     deploy.refuse_taken_port(settings, facts)

@@ -22,7 +22,7 @@ from tasks.changes import owner, releases
 from tasks.changes.bucket import proof
 from tasks.changes.files import auth_config
 from tasks.engine import change, stores
-from tasks.engine.facts import PACKAGES, Facts, Managed, Unit
+from tasks.engine.facts import KEYS, PACKAGES, Facts, Managed, Unit
 from tasks.engine.server import Server
 from tasks.engine.settings import Settings
 from tasks.engine.ssh import Client, Target
@@ -215,7 +215,7 @@ def configured(settings: Settings = SETTINGS, **values: Any) -> Facts:
     """That host after `configure`, by its instance role."""
     given: dict[str, Any] = {
         "proved": proof(settings, None),
-        "server_env": frozenset({"MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_BACKEND_STORE_URI"}),
+        "server_env": KEYS | {"MLFLOW_BACKEND_STORE_URI"},
         "bootstrap": True,
     }
     return installed(settings, **(given | values))

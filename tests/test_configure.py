@@ -31,7 +31,7 @@ from tasks.changes.surroundings import aws_profile_script
 from tasks.configure import check, configure, configure_auth, configure_aws
 from tasks.engine import credentials, paths, stores
 from tasks.engine.credentials import gather_keys, gather_logins
-from tasks.engine.facts import Facts, Managed, is_there
+from tasks.engine.facts import WEBHOOK_KEY, Facts, Managed, is_there
 from tasks.engine.login import KEY, KEY_ID, PASSWORD, USERNAME, Keys, Login
 from tasks.engine.settings import Settings
 
@@ -169,7 +169,7 @@ def test_a_profile_that_stands_in_no_file_does_not_hide_the_role():
 
 # -- the first login ---------------------------------------------------------------------------
 
-ENV = "make server.env with a secret key"
+ENV = "make the keys of server.env"
 AUTH = "write .mlflow_auth_config for admin"
 
 
@@ -194,6 +194,7 @@ def with_login(login: Login, **values: object) -> Facts:
         (deployed(), LOGIN, []),
         (deployed(), None, []),
         (deployed(server_env=frozenset()), None, [ENV]),
+        (deployed(server_env=deployed().server_env - {WEBHOOK_KEY}), None, [ENV]),
     ],
 )
 def test_a_server_without_users_gets_a_login_and_others_are_left_alone(facts, login, wanted):
@@ -268,7 +269,7 @@ def test_a_postgresql_database_is_proved_with_the_password_that_it_needs(facts, 
     assert not any("word" in change.script for change in changes)
 
 
-AGREE = "agree on secret key and id with the database's other servers"
+AGREE = "agree on keys and id with the database's other servers"
 
 
 @pytest.mark.parametrize(

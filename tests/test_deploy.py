@@ -31,7 +31,7 @@ from tasks.changes.site import allowed_hosts, listeners, pair
 from tasks.changes.surroundings import aws_variables
 from tasks.deploy import deploy, serves
 from tasks.engine import credentials
-from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit
+from tasks.engine.facts import WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit
 from tasks.engine.login import Login
 from tasks.engine.probe import managed_files
 from tasks.engine.settings import Settings
@@ -111,6 +111,25 @@ def without(unit: str, **values: object) -> Facts:
 )
 def test_a_host_gets_what_differs_and_no_more(facts, wanted):
     assert sentences(facts) == wanted
+
+
+KEYLESS = deployed().server_env - {WEBHOOK_KEY}
+SEES, MAKES = "have the server see server.env", "make the keys of server.env"
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (deployed(server_env=KEYLESS), [MAKES, SEES, CHECK]),
+        (deployed(server_env_changed=1_799_998_999), []),
+        (deployed(server_env_changed=1_799_999_001), [SEES, CHECK]),
+        (configured(server_env=KEYLESS), [MARK, MAKES, *FIRST[1:]]),
+    ],
+)
+def test_a_server_of_a_former_project_gets_the_key_of_webhooks_and_sees_it(facts, wanted):
+    *_, change = changes(SETTINGS, facts, LOGIN)[-1:] or [None]
+    assert sentences(facts) == wanted
+    assert change is None or " restart=yes\n" in change.script
 
 
 def test_a_server_that_balancers_leave_out_is_brought_back():

@@ -10,6 +10,7 @@ from invoke import Exit
 
 from tasks.changes import deploy, files, owner, proofs, wall
 from tasks.changes.backup import backing_up
+from tasks.changes.configure import env_changes
 from tasks.changes.guide import refuse_unlike_guide
 from tasks.changes.releases import python_of, release_of
 from tasks.changes.switch import switching
@@ -137,6 +138,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
         files.deploy_digest(wanted, after),
     )
     return [
+        *env_changes(settings, facts),
         rehearsing(
             settings,
             f"rehearse the move from MLflow {guide.version} to {settings.version} on a copy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.changes.files import auth_config
@@ -9,7 +10,7 @@ from tasks.changes.releases import python_of
 from tasks.engine import facts as facts_engine
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.facts import is_there
+from tasks.engine.facts import KEYS, is_there
 from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ def auth_changes(
     settings: Settings, facts: Facts, _: Keys | None, login: Login | None
 ) -> list[Change]:
     """Decide what a server without users needs for its first start."""
-    needed = []
-    if "MLFLOW_FLASK_SERVER_SECRET_KEY" not in facts.server_env:
-        needed.append(making_env(settings, facts))
+    needed = env_changes(settings, facts)
     if not facts.has_users and login is not None:
         users = stores.current(settings, facts).users
         text = auth_config(settings, users, login.username, login.password)
@@ -39,10 +38,29 @@ def auth_changes(
     return needed
 
 
+def env_changes(settings: Settings, facts: Facts) -> list[Change]:
+    """Decide whether server.env must be made, or given a key that it lacks."""
+    return [] if facts.server_env >= KEYS else [making_env(settings, facts)]
+
+
+def has_outdated_env(settings: Settings, facts: Facts) -> bool:
+    """Tell whether the server was started before server.env was last written."""
+    unit = facts.unit(f"{settings.unit}.service")
+    return unit.active == "active" and unit.since < facts.server_env_changed
+
+
+def afterwards(settings: Settings, facts: Facts) -> Facts:
+    """Return the facts with what configuring changes of server.env done, as deploy will see it."""
+    if not env_changes(settings, facts) and not share_changes(settings, facts):
+        return facts
+    keys = facts.server_env | KEYS
+    return replace(facts, server_env=keys, server_env_changed=facts.now, shared=True)
+
+
 def making_env(settings: Settings, facts: Facts) -> Change:
-    """Build the change that makes server.env, or the key that it lost."""
+    """Build the change that makes server.env, or the keys that it lacks."""
     return Change(
-        "make server.env with a secret key",
+        "make the keys of server.env",
         source("make_server_env.sh"),
         {"stores": stores.lines(stores.wanted(settings, facts), facts.root)},
     )
@@ -71,14 +89,14 @@ def store_changes(settings: Settings, facts: Facts, password: str | None) -> lis
 
 
 def share_changes(settings: Settings, facts: Facts) -> list[Change]:
-    """Have all servers of the database be one: with one secret key, and one id in the bucket."""
+    """Have all servers of the database be one: with the same keys, and one id in the bucket."""
     if facts.shared or not stores.current(settings, facts).apart:
         return []
     python = python_of(settings, facts)
     script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" root="$root")'
     files = staged("share.py")
     files["stores"] = stores.lines(stores.current(settings, facts), facts.root)
-    what = "agree on secret key and id with the database's other servers"
+    what = "agree on keys and id with the database's other servers"
     return [Change(what, script, files)]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import owner, wall
+from tasks.changes.configure import env_changes, has_outdated_env, share_changes
 from tasks.changes.files import auth_file, deploy_digest, files, must_restart
 from tasks.changes.proofs import CHECK, deep_check
 from tasks.changes.site import listeners, pair
@@ -50,9 +51,11 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
     drained = facts.drained and bool(settings.balancers)
-    behind = wall.changes(settings, facts)
+    behind = [*env_changes(settings, facts), *share_changes(settings, facts)]
+    outdated = bool(behind) or has_outdated_env(settings, facts)
+    behind += wall.changes(settings, facts)
     needs_deploy = behind or differing or idle or elsewhere or drained or facts.bootstrap
-    if not needs_deploy and facts.well == stamp:
+    if not (needs_deploy or outdated) and facts.well == stamp:
         return marking
 
     sentences = [f"put {file.path}" for file in differing]
@@ -63,8 +66,10 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
         sentences.append("take the first password off the host")
     if drained:
         sentences.append("have balancers send requests here again")
+    if outdated and not differing:
+        sentences.append("have the server see server.env")
     sentences.append(CHECK)
-    restart = must_restart(settings, differing)
+    restart = outdated or must_restart(settings, differing)
     what = "; ".join(sentences)
     first = stores.in_common(settings) is not None and not facts.has_users
     shipment = Shipment(what, differing, after, stamp, restart, first)

@@ -34,6 +34,13 @@ POSTGRES_CLIENT = "postgresql-client"  # dumps and restores; for servers on Post
 PASS_FILE = ".pgpass"
 
 
+# What sessions are signed with, and what secrets of webhooks are encrypted with: without the second
+# one MLflow takes another at each start, and then lists and calls no webhook any more.
+SECRET_KEY, WEBHOOK_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+
+KEYS = frozenset({SECRET_KEY, WEBHOOK_KEY})
+
+
 @dataclass(frozen=True)
 class Unit:
     """One systemd unit as `systemctl show` describes it."""
@@ -143,6 +150,7 @@ class Facts:
     stream_lag: float | None = None  # seconds since both databases were last sent whole
     files: Mapping[str, Managed] = field(default_factory=dict)
     server_env: frozenset[str] = frozenset()
+    server_env_changed: int = 0
     bootstrap: bool = False
     proved: str | None = None
     well: str | None = None

@@ -146,6 +146,7 @@ def parse(text: str) -> Facts:
         stream_lag=_lag(one("stream_sync"), number("now") or 0),
         files=_managed(found.get("file", [])),
         server_env=frozenset(found.get("server_env", [])),
+        server_env_changed=number("server_env_changed") or 0,
         bootstrap="bootstrap" in found,
         proved=one("proved"),
         well=one("well"),

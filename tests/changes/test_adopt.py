@@ -83,7 +83,7 @@ def test_configure_proves_the_bucket_with_the_new_release_and_makes_server_env_a
     release = release_of(SETTINGS)
     assert f'"$root/releases/{release}/bin/python" "$here/prove_bucket.py"' in proof.script
     whats = [change.what for change in configure_changes.auth_changes(SETTINGS, facts, None, None)]
-    assert whats == ["make server.env with a secret key"]
+    assert whats == ["make the keys of server.env"]
 
 
 def test_its_own_aws_keys_stay_whatever_the_operator_has():

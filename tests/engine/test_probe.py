@@ -82,6 +82,7 @@ def test_nothing_told_is_nothing_known():
         ("aws_config\tendpoint_url=http://x?a=b", "aws_config", {"endpoint_url": "http://x?a=b"}),
         ("credential\taws_access_key_id", "credential_keys", frozenset({"aws_access_key_id"})),
         ("credentials_mode\t600", "credentials_mode", "600"),
+        ("server_env_changed\t17", "server_env_changed", 17),
         ("server_env\t# Made once", "server_env", frozenset({"# Made once"})),
         ("package\tnginx ii ", "packages", frozenset({"nginx"})),
         ("package\tnginx iF ", "packages", frozenset()),

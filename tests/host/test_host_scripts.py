@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from host_side import HOST, Machine, Quiet, Store, execute, place_in, program
 from werkzeug.serving import make_server
 
@@ -224,14 +225,19 @@ def test_the_secret_key_is_made_once_and_never_again(machine):
     machine.change(script, stores="MLFLOW_BACKEND_STORE_URI='other'\n")
     assert (machine.root / "server.env").read_text() == first
     assert (machine.root / "server.env").stat().st_mode & 0o777 == 0o600
-    names = "MLFLOW_BACKEND_STORE_URI MLFLOW_FLASK_SERVER_SECRET_KEY"
+    names = (
+        "MLFLOW_BACKEND_STORE_URI MLFLOW_FLASK_SERVER_SECRET_KEY "
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+    )
     show = f'set -a; . "$1"; set +a; printenv {names}'
     done = subprocess.run(
         ["bash", "-euc", show, "bash", machine.root / "server.env"], capture_output=True, text=True
     )
-    seen, key = done.stdout.splitlines()
+    seen, key, webhooks = done.stdout.splitlines()
     assert seen == uri
     assert re.fullmatch("[0-9a-f]{64}", key)
+    assert re.fullmatch("[A-Za-z0-9_-]{43}=", webhooks)
+    Fernet(webhooks)  # as MLflow takes it
 
 
 def test_a_server_env_that_lost_its_key_gets_one_and_keeps_the_rest(machine):
@@ -241,7 +247,18 @@ def test_a_server_env_that_lost_its_key_gets_one_and_keeps_the_rest(machine):
     machine.change(source("make_server_env.sh"), stores="MLFLOW_BACKEND_STORE_URI='other'\n")
     lines = (machine.root / "server.env").read_text().splitlines(keepends=True)
     assert re.fullmatch("MLFLOW_FLASK_SERVER_SECRET_KEY=[0-9a-f]{64}\n", lines[1])
-    assert "".join(lines[2:]) == kept
+    assert re.fullmatch("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY=[A-Za-z0-9_-]{43}=\n", lines[2])
+    assert "".join(lines[3:]) == kept
+
+
+def test_a_server_env_of_a_former_project_gets_the_key_of_webhooks_and_keeps_its_own(machine):
+    machine.root.mkdir()
+    kept = "MLFLOW_FLASK_SERVER_SECRET_KEY=abc\nMLFLOW_BACKEND_STORE_URI='sqlite:///x'\nX=1"
+    (machine.root / "server.env").write_text(kept)
+    machine.change(source("make_server_env.sh"), stores="")
+    _, key, *rest = (machine.root / "server.env").read_text().splitlines()
+    assert key.startswith("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY=")
+    assert rest == kept.splitlines()
 
 
 # -- write_aws.py ------------------------------------------------------------------------------

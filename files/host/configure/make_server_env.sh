@@ -1,15 +1,13 @@
-# Make server.env once: a new secret key would end every session and every CSRF token. What stands in
-# one that lost its key stays.
-if ! grep -qs '^MLFLOW_FLASK_SERVER_SECRET_KEY=' "$root/server.env"; then
-  {
-    echo "# Made once and never rewritten; part of every backup."
-    echo "MLFLOW_FLASK_SERVER_SECRET_KEY=$(python3 -c 'import secrets; print(secrets.token_hex(32))')"
-    if grep -qs '^MLFLOW_BACKEND_STORE_URI=' "$root/server.env"; then
-      grep -v '^#' "$root/server.env"
-    else
-      cat "$here/stores"
-      grep -sv '^#' "$root/server.env" || true
-    fi
-  } > "$root/server.env.part"
-  mv -f "$root/server.env.part" "$root/server.env"
-fi
+# Make server.env, or what it lacks, and keep what it says: a new secret key would end every session and
+# every CSRF token, a new one for webhooks would make the secrets of those that there are unreadable.
+lacks() { ! grep -qs "^$1=" "$root/server.env"; }
+keyed() { if lacks "$1"; then echo "$1=$(python3 -c "$2")"; fi; }
+{
+  echo "# Made once and never rewritten; part of every backup."
+  keyed MLFLOW_FLASK_SERVER_SECRET_KEY 'import secrets; print(secrets.token_hex(32))'
+  keyed MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY \
+    'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'
+  if lacks MLFLOW_BACKEND_STORE_URI; then cat "$here/stores"; fi
+  grep -sv '^#' "$root/server.env" || true
+} > "$root/server.env.part"
+mv -f "$root/server.env.part" "$root/server.env"

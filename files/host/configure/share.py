@@ -1,4 +1,4 @@
-"""Have all servers of one PostgreSQL database be one server: with one secret key, and one id.
+"""Have all servers of one PostgreSQL database be one server: with the same keys, and one id.
 
 Runs on the host in MLflow's environment, with the variables that name the databases. The first host
 of a database leaves there what it has, every other one takes that over. It is kept in a schema of
@@ -6,6 +6,7 @@ its own, beside the users' table, where only the servers' role can read it and e
 along.
 """
 
+import base64
 import dataclasses
 import os
 import re
@@ -17,8 +18,15 @@ from databases import write_whole
 from sqlalchemy import text
 
 # What every server of the database can write there becomes a line that bash reads.
-SHAPES = {"secret_key": r"[A-Za-z0-9._+/=-]{1,256}", "server_id": r"[0-9a-f]{8}"}
-KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"
+SHAPES = {
+    "secret_key": r"[A-Za-z0-9._+/=-]{1,256}",
+    "webhook_key": r"[A-Za-z0-9_-]{43}=",  # as MLflow's encryption (Fernet) takes it
+    "server_id": r"[0-9a-f]{8}",
+}
+VARIABLES = {
+    "secret_key": "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    "webhook_key": "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
+}
 LOCK = 0x6D6C666C  # "mlfl"; only there so that two hosts do not make the table at once
 TABLE = """
 create schema if not exists remote_mlflow;
@@ -61,11 +69,26 @@ def written(path):
         return stream.read()
 
 
+def of(env, name):
+    """Return the key of this name in the text of a server.env, or None."""
+    line = re.search(f"^{VARIABLES[name]}=(.*)$", env, re.M)
+    return line[1].strip("'\"") if line else None
+
+
+def with_key(env, name, key):
+    """Return the text of a server.env with a key in the place of its own, or after all else."""
+    line = f"{VARIABLES[name]}={key}"
+    if of(env, name) is None:
+        return f"{env}{line}\n"  # every line of it ends, as configure writes it
+    return re.sub(f"^{VARIABLES[name]}=.*$", line, env, flags=re.M)
+
+
 def main(root):
-    env = os.path.join(root, "server.env")
-    line = re.search(f"^{KEY}=(.*)$", written(env), re.M)
+    path = os.path.join(root, "server.env")
+    before = env = written(path)
     own = {
-        "secret_key": line[1].strip("'\"") if line else secrets.token_hex(32),
+        "secret_key": of(env, "secret_key") or secrets.token_hex(32),
+        "webhook_key": of(env, "webhook_key") or base64.urlsafe_b64encode(os.urandom(32)).decode(),
         "server_id": talk.server_id(root) or secrets.token_hex(4),
     }
     try:
@@ -76,10 +99,12 @@ def main(root):
             f"{error}. The role must own the database of users. Have its administrator type: "
             f"ALTER DATABASE {name} OWNER TO the role; then type configure again."
         )
-    if line and found["secret_key"] != own["secret_key"]:
-        write_whole(env, written(env).replace(line[0], f"{KEY}={found['secret_key']}"))
-        if os.path.exists(os.path.join(root, ".well")):
-            talk.warn("it takes over the secret key of the database's other servers: ./fab restart")
+    for name in VARIABLES:
+        if of(env, name) != found[name]:
+            env = with_key(env, name, found[name])
+    if env != before:
+        talk.say("take over the keys of the database's other servers")
+        write_whole(path, env)
     write_whole(os.path.join(root, ".server-id"), found["server_id"] + "\n")
 
 

@@ -67,6 +67,7 @@ for file in "${files[@]}"; do
   if [ -r "$file" ]; then fact file "$(sha256sum < "$file" | cut -d' ' -f1) $(stat -c %a "$file") $file"; fi
 done
 if [ -e "$root/server.env" ]; then
+  fact server_env_changed "$(stat -c %Y "$root/server.env")"
   while IFS='=' read -r key _; do fact server_env "$key"; done < "$root/server.env"
   # Without a password, should somebody have written one there.
   address() { sed -n "s#://\([^:@/]*\):[^@]*@#://\1@#; s/\([?&]password=\)[^&'\"]*/\1/; s/^$1=['\"]*\([^'\"]*\).*/\1/p" "$root/server.env"; }

@@ -23,6 +23,7 @@ def as_shared(base, root):
     cursor.execute("select name, value from remote_mlflow.shared")
     return dict(cursor.fetchall()) == {
         "secret_key": os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY"),
+        "webhook_key": os.environ.get("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"),
         "server_id": server_id(root),
     }
 
