@@ -25,6 +25,7 @@ from tasks.findings.host import host
 from tasks.findings.proxy import nginx
 from tasks.findings.server import environment, server, settings
 from tasks.findings.symptoms import looking, parse
+from tasks.findings.webhooks import webhooks
 from tasks.laptop import tunnel_daemon, tunnels
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ AREAS = {
     "database": Area(database, "store"),
     "nginx": Area(nginx, "nginx"),
     "server": Area(server, "service"),
+    "webhooks": Area(webhooks, "webhooks"),
     "users": Area(users, "databases"),
     "bucket": Area(bucket, "bucket"),
     "backup": Area(backup, "bucket"),

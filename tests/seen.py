@@ -20,7 +20,16 @@ DATABASE: dict[str, Any] = {
 }
 WELL = Symptoms(
     looked=frozenset(
-        ("system", "service", "nginx", "requests", "databases", "environment", "bucket")
+        (
+            "system",
+            "service",
+            "nginx",
+            "requests",
+            "databases",
+            "webhooks",
+            "environment",
+            "bucket",
+        )
     ),
     mounts=(Mount("/", 20_000_000, 15_000_000, 1_000_000, 900_000, False),),
     modes={f"{ROOT}/server.env": "600"},
@@ -35,6 +44,7 @@ WELL = Symptoms(
     },
     admins=1,
     direct={"count": 0, "names": [], "places": []},
+    webhooks={"count": 0, "first": []},
     skew=0.2,
     backup={"id": "20270115T070000Z-x", "made": NOW - 700, "damage": None},
 )

@@ -19,7 +19,7 @@ from tasks.findings.diagnosis import verdict
 
 LOOKED = "".join(
     f"@report looked\t{part}\n"
-    for part in ("system", "service", "nginx", "requests", "databases", "environment", "bucket")
+    for part in "system service nginx requests databases webhooks environment bucket".split()
 )
 BASE = {"strangers": {}, "damage": None, "revision": None, "writers": {}}
 DATABASES = "".join(
@@ -56,7 +56,7 @@ def test_a_healthy_server_is_one_line(c, capsys):
     c.recorder.replies = [Reply(SEEN)]
     assert doctor.doctor(c) == []
     out = capsys.readouterr().out
-    assert out.startswith("✓ well: host, environment, database, nginx, server, users, bucket,")
+    assert out.startswith("✓ well: host, environment, database, nginx, server, webhooks, users, bucket,")
     assert out.endswith("(MLflow 3.17.2, 3 runs, 19 GB free)\n")
 
 

@@ -88,6 +88,7 @@ class Symptoms:
     admins: int | None = None
     weak: tuple[str, ...] = ()
     direct: Mapping[str, Any] = field(default_factory=dict)
+    webhooks: Mapping[str, Any] = field(default_factory=dict)
     environment: str = "whole"
     profile: bool = True
     bucket: Mapping[str, str] | None = None
@@ -119,7 +120,7 @@ def looking(
             source("symptoms.sh"),
         )
     )
-    files = staged("look_at_environment.py")
+    files = staged("look_at_environment.py", "look_at_webhooks.py")
     files |= requested("look_at_databases.py", patience=DATABASES)
     files |= requested("look_at_requests.py", port=settings.port, logins=list(logins))
     if settings.bucket:
@@ -161,6 +162,7 @@ def parse(reports: Sequence[str]) -> Symptoms:
         admins=admins.get("count"),
         weak=tuple(admins.get("weak", ())),
         direct=found.data("direct", {}),
+        webhooks=found.data("webhooks", {}),
         environment=found.last("environment", "whole"),
         profile="profile" not in found,
         bucket=found.data("bucket"),

@@ -10,7 +10,7 @@ from seen import DATABASE, HERE, NGINX, NOW, SERVICE, SOCKET, WELL, unit
 from stand_ins import ROOT, SETTINGS, deployed
 
 from tasks.doctor import AREAS
-from tasks.engine.facts import Facts, Listener, Managed, Tls, Unit
+from tasks.engine.facts import WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit
 from tasks.engine.settings import Settings
 from tasks.findings.case import Case, Finding, Here, Remedy
 from tasks.findings.diagnosis import diagnose
@@ -86,8 +86,12 @@ ROWS = [
     (deployed(workers=64), {}, "memory-small", ("64 workers need about 12401 MB", "3906"),
      ["./fab -H ec2 deploy"]),
     (None, {"out_of_memory": 3}, "out-of-memory", ("3 times",), ["ssh ec2 'free -m"]),
-    (deployed(server_env=frozenset({"MLFLOW_BACKEND_STORE_URI"})), {}, "secret-key-missing",
+    (deployed(server_env=frozenset({"MLFLOW_BACKEND_STORE_URI"})), {},
+     "secret-key-missing",
      ("server.env",), ["./fab -H ec2 configure", "./fab -H ec2 restart"]),
+    (None, {"webhooks": {"count": 3, "first": [{"id": "1a", "name": "nightly"}]}},
+     "unreadable-webhooks", ("nightly (1a) and 2 more", "under another key", "server.env"),
+     ["./fab -H ec2 webhooks.reset"]),
     (None, {"modes": {"/a b": "604"}}, "readable-secrets", ("/a b", "604"),
      ["ssh ec2 'chmod go= '\"'\"'/a b'\"'\"''"]),
     (units(nginx=unit("inactive")), DOWN, "nginx-down", ("port 5000",), ["./fab -H ec2 start"]),
@@ -249,6 +253,8 @@ def test_a_check_that_had_no_time_is_no_damage(damage):
         (None, HERE, {"schedule": None}, "backup-unscheduled", "No schedule"),
         (deployed(schedule="1h weekly 0123456789abcdef"), HERE, {}, "backup-schedule-due",
          "differ"),
+        (deployed(server_env=deployed().server_env - {WEBHOOK_KEY}), HERE, {},
+         "webhook-key-missing", "server.env names no MLFLOW_WEBHOOK"),
         (deployed(drained=True), HERE, {}, "drained", "/run/mlflow-server.drain"),
         (deployed(runs=0), HERE, {"direct": {
             "count": 2, "names": ["a", "b"], "places": ["old-bucket"]}}, "direct-artifacts",
@@ -361,7 +367,7 @@ def test_problems_stand_before_notes():
 def test_what_could_not_be_looked_at_is_neither_well_nor_ill():
     blind = case(looked=frozenset({"system", "service", "nginx"}), databases={}, bucket=None)
     assert unseen(blind) == [
-        "environment", "database", "users", "bucket", "backup",
+        "environment", "database", "webhooks", "users", "bucket", "backup",
     ]  # fmt: skip
     assert findings(blind) == []
     assert well(blind) == ["host", "nginx", "server", "settings", "client"]

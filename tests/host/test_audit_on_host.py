@@ -23,6 +23,7 @@ def home_of_secrets(home: Path, root: Path) -> Path:
     (home / ".aws/credentials").write_text(f"[default]\naws_secret_access_key = {SECRET}\n")
     (root / "server.env").write_text(
         "MLFLOW_FLASK_SERVER_SECRET_KEY='a-key-of-flask'\n"
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY=a-key-of-webhooks\n"
         "MLFLOW_BACKEND_STORE_URI='postgresql://ann:a-word-of-ann@db/mlflow'\n"
     )
     root.chmod(0o700)
@@ -47,6 +48,7 @@ def test_secrets_in_their_places_are_not_astray(run_program, root, home_of_secre
     [
         (".bash_history", f"aws configure set aws_secret {SECRET}", "the AWS secret key"),
         ("run.sh", "KEY=a-key-of-flask", "the server's secret key"),
+        ("hooks.txt", "the a-key-of-webhooks", "the key of webhooks' secrets"),
         ("notes.txt", "psql with a-word-of-ann", "the database's password"),
         (".bashrc", "export MLFLOW_TRACKING_PASSWORD='a-password-of-mine'", "a password of MLflow"),
         ("old.env", f"AWS_SECRET_ACCESS_KEY={SECRET[::-1]}", "an AWS secret key"),

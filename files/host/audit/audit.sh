@@ -57,14 +57,6 @@ look_at_packages() {
   done
 }
 
-# With what names the databases, and where their password lies.
-as_mlflow() (
-  set -a
-  # shellcheck source=/dev/null
-  . "$root/server.env"
-  exec "$@"
-)
-
 look_at_passwords() {
   as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_passwords.py" root="$root"
 }

@@ -56,6 +56,10 @@ def known():
     ):
         found[secret] = "the server's secret key"
     for secret in assignments(
+        ROOT + "/server.env", rb"^MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY=['\"]?([^\s'\"]+)"
+    ):
+        found[secret] = "the key of webhooks' secrets"
+    for secret in assignments(
         ROOT + "/server.env",
         rb"^MLFLOW_BACKEND_STORE_URI=['\"]?[a-z0-9+]+://[^:/\s]+:([^@\s'\"]+)@",
     ):

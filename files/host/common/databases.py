@@ -44,6 +44,30 @@ def addresses(folder):
     return found
 
 
+def rows(root, name, query):
+    """Return the rows of a query; raises postgres.Refused or sqlite3.Error.
+
+    PostgreSQL's are asked in MLflow's environment alone, with the variables of server.env.
+    """
+    uri = addresses(root)[name]
+    if uri.startswith("postgres"):
+        import postgres
+
+        with postgres.connected(uri) as base:
+            return [tuple(row) for row in base.exec_driver_sql(query)]
+    file = uri[len("sqlite:///") :]
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
+        return base.execute(query).fetchall()
+
+
+def has_table(root, name, table):
+    """Tell whether a database has a table; raises as `rows` does."""
+    known = f"select 1 from sqlite_master where type = 'table' and name = '{table}'"
+    if addresses(root)[name].startswith("postgres"):
+        known = f"select 1 where to_regclass('{table}') is not null"
+    return bool(rows(root, name, known))
+
+
 def write_whole(path, text):
     """Write a file whole or not at all, for its owner alone."""
     with open(os.open(path + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as part:

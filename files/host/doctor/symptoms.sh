@@ -127,6 +127,18 @@ look_at_databases() {
   timeout "$patience" python3 "$here/look_at_databases.py" root="$root"
 }
 
+# With what names the databases, and where their password lies.
+as_mlflow() (
+  set -a
+  # shellcheck source=/dev/null
+  . "$root/server.env"
+  exec "$@"
+)
+
+look_at_webhooks() {
+  as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/look_at_webhooks.py" root="$root"
+}
+
 look_at_environment() {
   python=$root/venv/bin/python
   [ -e "$root/venv" ] || return
@@ -145,7 +157,7 @@ look_at_bucket() {
   timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py"
 }
 
-parts="system service nginx requests databases environment bucket"
+parts="system service nginx requests databases webhooks environment bucket"
 for part in $parts; do
   {
     case $part in
