@@ -16,6 +16,7 @@ from tasks.changes.configure import (
     store_changes,
 )
 from tasks.changes.guide import refuse_unlike_guide
+from tasks.changes.keys import confirm_keys
 from tasks.changes.proofs import login_check
 from tasks.engine import credentials, paths, stores
 from tasks.engine.change import Change
@@ -40,29 +41,33 @@ def check(servers: list[Server]) -> None:
         credentials.supplied_login(server.settings, server.variables)
 
 
-@remote(check=check, prepare=(gather_keys, gather_logins), then="deploy verify")
-def configure(c: Host) -> None:
+YES = {"yes": "give the host AWS keys that may do more than a server needs, without asking"}
+
+
+@remote(check=check, prepare=(gather_keys, gather_logins), then="deploy verify", help=YES)
+def configure(c: Host, yes: bool = False) -> None:
     """Give the host its AWS keys and the first login.
 
     AWS keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else what the host has, else a
-    prompt, else the instance role; the bucket is proved by one object. The login comes from
+    prompt, else the instance role; the bucket is proved by one object. Whose they are is said
+    before the host gets them, and asked where they are too good for that. The login comes from
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, else your copy, else a prompt, else it
     is generated. A server that has users keeps them as they are.
 
     Example: fab -H ec2 configure
     """
-    _configure(c, "configure", aws_changes, auth_changes)
+    _configure(c, "configure", aws_changes, auth_changes, yes=yes)
 
 
-@remote(check=check, prepare=(gather_keys,), then="configure-auth deploy verify")
-def configure_aws(c: Host) -> None:
+@remote(check=check, prepare=(gather_keys,), then="configure-auth deploy verify", help=YES)
+def configure_aws(c: Host, yes: bool = False) -> None:
     """Give the host its AWS keys, and prove the bucket.
 
     The first half of configure.
 
     Example: fab -H ec2 configure-aws
     """
-    _configure(c, "configure-aws", aws_changes)
+    _configure(c, "configure-aws", aws_changes, yes=yes)
 
 
 @remote(check=check, prepare=(gather_logins,), then="deploy verify")
@@ -76,13 +81,15 @@ def configure_auth(c: Host) -> None:
     _configure(c, "configure-auth", auth_changes)
 
 
-def _configure(c: Host, task: str, *halves: Half) -> None:
+def _configure(c: Host, task: str, *halves: Half, yes: bool = False) -> None:
     server, facts = c.server, c.server.facts
     keys, login = (c.turn.answers.get(question) for question in (gather_keys, gather_logins))
     refuse_without_sudo(facts)
     refuse_unlike_guide(server.settings, facts)
     if not facts.complete:
         raise Exit(f"Nothing is installed on {server.name} yet. Type: ./fab install {task}")
+    if aws_changes in halves and keys and keys.digest != facts.credentials:
+        confirm_keys(server, keys, yes)
     joining = facts.store is None and stores.in_common(server.settings) is not None
     if auth_changes in halves and joining:
         facts = _join(server, task)

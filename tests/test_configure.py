@@ -290,8 +290,16 @@ def test_a_database_of_one_host_alone_is_nothing_to_agree_on(uri):
     assert share_changes(Settings(bucket="my-bucket", backend_store_uri=uri), installed()) == []
 
 
+def whose(**found: object) -> Reply:
+    """Say on the host whose keys these are: a user's who may do no more than a server needs."""
+    user = {"account": "1234", "arn": "arn:aws:iam::1234:user/mlflow", "why": ""}
+    seen = {**user, "may": [], "role": None, **found}
+    return Reply(f"@report {json.dumps(seen)}\n@exit 0\n")
+
+
 def told(c: Task) -> Task:
-    """Answer what configure asks."""
+    """Answer what configure asks, and whose the keys are."""
+    c.recorder.replies = [whose()]
     return c.handed(answers={gather_keys: KEYS, gather_logins: LOGIN})
 
 
@@ -305,7 +313,7 @@ def joining(monkeypatch: pytest.MonkeyPatch, after: Facts) -> Task:
 
 def test_the_first_host_of_a_database_gets_the_login(monkeypatch):
     c = joining(monkeypatch, configured(**ON_POSTGRES, shared=True))
-    first, second = c.recorder.changes
+    _, first, second = c.recorder.changes
     assert "share.py" in first.files
     assert LOGIN.password in second.files["auth_config"]
     assert credentials.kept(c.server) == LOGIN
@@ -400,17 +408,17 @@ def new(**variables: str) -> Task:
 def test_everything_is_sent_in_one_exec_without_a_secret_in_the_command():
     c = new()
     configure(c)
-    (run,) = c.recorder.runs
+    look, run = c.recorder.runs
     for secret in ("hidden-key", LOGIN.password):
-        assert secret not in run.command
-        assert secret not in run.steps
+        assert secret not in look.command + run.command
+        assert secret not in look.steps + run.steps
     assert f"admin_password = {LOGIN.password}" in run.files["auth_config"]
     assert "hidden-key" in run.files["write_aws.json"]
 
 
 def test_the_login_is_kept_before_it_is_sent():
     c = new()
-    c.recorder.replies = [OSError("gone")]
+    c.recorder.replies = [whose(), OSError("gone")]
     with pytest.raises(Exit, match="The connection to ec2 was lost"):
         configure(c)
     assert credentials.kept(c.server) == LOGIN
@@ -426,7 +434,7 @@ def test_the_login_s_place_is_said_but_not_the_password(capsys):
 def test_the_halves_do_their_half():
     c = new()
     configure_aws(c)
-    assert set(c.recorder.changes[0].files) == {
+    assert set(c.recorder.changes[1].files) == {
         *RUNNER, "write_aws.py", "write_aws.json", "bucket.py", "prove_bucket.py",
         "prove_bucket.json", "talk.py",
     }  # fmt: skip
@@ -488,5 +496,80 @@ def test_a_stopped_server_cannot_check_a_login_and_says_so(capsys):
 
 def test_keys_of_the_variables_reach_the_host():
     c = context(installed(), **{KEY_ID: "AKIA", KEY: "hidden-key"})
+    c.recorder.replies = [whose()]
     configure_aws(c.handed(answers={gather_keys: gather_keys([c.server])["ec2"]}))
-    assert "hidden-key" in c.recorder.changes[0].files["write_aws.json"]
+    assert "hidden-key" in c.recorder.changes[1].files["write_aws.json"]
+
+
+# -- whose keys the host is given --------------------------------------------------------------
+
+ROOT_USER = whose(arn="arn:aws:iam::1234:root", may=["iam:ListUsers"])
+ROLE = whose(role="arn:aws:sts::1234:assumed-role/mlflow/i-0")
+MORE = whose(may=["s3:ListAllMyBuckets", "iam:ListUsers"])
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (ROOT_USER, "The keys are those of the root user of account 1234."),
+        (ROLE, "The instance has a role (arn:aws:sts::1234:assumed-role/mlflow/i-0)"),
+        (MORE, "more than a server needs. AWS answered: s3:ListAllMyBuckets, iam:ListUsers."),
+    ],
+)
+def test_keys_that_are_too_good_for_a_server_are_written_after_a_question_alone(
+    reply, said, terminal, capsys
+):
+    for answer, written in (("n", False), ("", False), ("y", True)):
+        terminal.append(answer)
+        c = new()
+        c.recorder.replies = [reply]
+        if written:
+            configure_aws(c)
+        else:
+            with pytest.raises(Exit, match=r"Nothing was changed\. Better: unset AWS_ACCESS"):
+                configure_aws(c)
+        assert said in capsys.readouterr().err
+        look, *rest = c.recorder.changes
+        assert request(look.files, "look_at_keys.py")["keys"] == KEYS.profile()
+        assert "change.sh" not in look.files, "it takes no lock and leaves no line"
+        assert ["write_aws.json" in run.files for run in rest] == ([True] if written else [])
+
+
+def test_without_a_terminal_one_line_says_whose_and_how_to_go_on(capsys):
+    c = new()
+    c.recorder.replies = [ROOT_USER]
+    question = r"Give ec2 \(default\) the AWS keys of arn:aws:iam::1234:root\? .*Add --yes"
+    with pytest.raises(Exit, match=question):
+        configure(c)
+    assert len(c.recorder.runs) == 1
+    c = new()
+    c.recorder.replies = [ROOT_USER]
+    configure(c, yes=True)
+    assert len(c.recorder.runs) == 2
+    assert "root user" in capsys.readouterr().err
+
+
+def test_a_server_s_own_keys_are_named_and_nothing_is_asked(capsys):
+    configure_aws(new())
+    assert "the keys are those of arn:aws:iam::1234:user/mlflow\n" in capsys.readouterr().out
+
+
+def test_keys_of_which_aws_says_nothing_are_named_by_their_id(capsys):
+    c = new()
+    c.recorder.replies = [whose(arn=None, account=None, why="no way out")]
+    configure_aws(c)
+    said = "an unknown user (AKIA): AWS does not say whose (no way out)"
+    assert said in capsys.readouterr().out
+
+
+def test_another_store_than_aws_tells_nobody_whose_keys_these_are(capsys):
+    c = told(context(installed(), Settings(bucket="my-bucket", endpoint_url="http://minio:9000")))
+    configure_aws(c)
+    assert len(c.recorder.runs) == 1
+    assert "the keys are those with the ID AKIA" in capsys.readouterr().out
+
+
+def test_keys_that_the_host_has_already_are_no_question():
+    c = told(context(configured(credentials=KEYS.digest, credential_keys=BOTH)))
+    configure_aws(c)
+    assert [set(run.files) & {"look_at_keys.py"} for run in c.recorder.changes] == [set()]

@@ -56,7 +56,9 @@ def test_a_healthy_server_is_one_line(c, capsys):
     c.recorder.replies = [Reply(SEEN)]
     assert doctor.doctor(c) == []
     out = capsys.readouterr().out
-    assert out.startswith("✓ well: host, environment, database, nginx, server, webhooks, users, bucket,")
+    assert out.startswith(
+        "✓ well: host, environment, database, nginx, server, webhooks, users, bucket,"
+    )
     assert out.endswith("(MLflow 3.17.2, 3 runs, 19 GB free)\n")
 
 

@@ -105,7 +105,9 @@ def test_a_healthy_host_has_no_finding_at_all(host: Host) -> None:
         done = host.fab("doctor", **variables)
     print(f"{done.seconds:.1f} s\n{done.out}")
     assert len(done.out.splitlines()) == 1
-    assert done.out.startswith("✓ well: host, environment, database, nginx, server, users, bucket")
+    assert done.out.startswith(
+        "✓ well: host, environment, database, nginx, server, webhooks, users, bucket"
+    )
 
 
 def test_doctor_changes_nothing_on_host_and_bucket(host: Host) -> None:
@@ -707,7 +709,9 @@ def test_what_a_person_reads_ends_with_the_first_thing_to_type(host: Host) -> No
     assert lines[0] == "✗ The server is stopped."
     assert lines[1].startswith("    seen: systemctl: mlflow-server.service inactive")
     assert lines[2] == f"    type: ./fab -H {host.alias} start"
-    assert lines[-1].startswith("✓ well: host, environment, database, nginx, users, bucket")
+    assert lines[-1].startswith(
+        "✓ well: host, environment, database, nginx, webhooks, users, bucket"
+    )
 
 
 def test_fix_asks_then_does_the_safe_repairs(host: Host) -> None:
