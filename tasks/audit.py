@@ -9,6 +9,7 @@ from invoke import Exit
 
 from tasks.changes import presence
 from tasks.engine.console import console
+from tasks.engine.server import TIMEOUT
 from tasks.engine.shell import sh
 from tasks.engine.task import remote
 from tasks.findings import safety
@@ -21,8 +22,8 @@ from tasks.findings.audit.users import users
 from tasks.findings.audit.versions import versions
 from tasks.findings.bucket import backup
 from tasks.findings.case import Case, Here
-from tasks.findings.diagnosis import Area, diagnose, tell_findings, verdict
-from tasks.findings.symptoms import looking
+from tasks.findings.diagnosis import Area, Look, diagnose, tell, verdict
+from tasks.findings.symptoms import LONGEST, looking
 from tasks.findings.symptoms import parse as symptoms
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from tasks.engine.server import Server
     from tasks.engine.task import Host
-    from tasks.findings.diagnosis import Diagnosis
 
 NAMESPACE = "audit"
 
@@ -42,56 +42,57 @@ AREAS = {
     "units": Area(units, "units"),
     "secrets": Area(secrets, "secrets", "system"),
     "versions": Area(versions, "packages"),
-    "users": Area(users, "passwords", "users", "databases"),
+    "users": Area(users, "passwords", "users", "admins"),
     "backup": Area(backup, "bucket"),
 }
-
-TIMEOUT = 120  # seconds; hashing the passwords that are guessed first takes the most of it
 
 PATIENCE = 20  # seconds; nobody waits for an audit as for a doctor
 
 LINES = 100
 
 
-@remote(default_name="now", verdict=verdict, help={"json": "print JSON instead of lines"})
-def audit(c: Host, json: bool = False) -> Any:
+def patience(timeout: int = PATIENCE, json: bool = False) -> None:
+    """Refuse what is no time to wait; raises Exit."""
+    Look("audit", timeout)
+
+
+@remote(
+    default_name="now",
+    options=patience,
+    verdict=verdict,
+    help={
+        "json": "print JSON instead of lines",
+        "timeout": f"seconds that each part of the look may take ({PATIENCE}; up to {LONGEST})",
+    },
+)
+def audit(c: Host, json: bool = False, timeout: int = PATIENCE) -> Any:
     """Look for what is not as safe as it could be.
 
     Listeners, SSH, firewall and updates; nginx's encryption; how the units are confined; modes of
     files, and secrets in wrong places; releases with known vulnerabilities; guessable passwords,
-    users without use; the backups' age. Reads only. Exit code 1 where a problem was found; notes
-    do not count.
+    users without use; the backups' age. Reads only. Exit code 1 where a problem was found, 2 where
+    none was and not all was looked at; notes do not count.
 
     Example: fab -H ec2 audit
     """
-    case = examined(c.server)
-    found = diagnose(case, AREAS)
+    look = Look("audit", timeout)
+    case = examined(c.server, look.patience)
+    found = diagnose(case, AREAS, look)
     if not json:
-        tell(case, found)
+        tell(case.host, found, f"advisories: {case.advisories.source}")
     return found.rows
 
 
-def examined(server: Server) -> Case:
+def examined(server: Server, patience: int) -> Case:
     """Look at host and advisories; raises Exit where there is no server to look at."""
     facts, settings = presence.refuse_nothing(server), server.settings
-    steps = [looking(settings, [], PATIENCE), safety.auditing(settings)]
-    reports = server.look("audit", steps, TIMEOUT)
+    steps = [looking(settings, [], patience), safety.auditing(settings, patience)]
+    # One look after the other.
+    reports = server.look("audit", steps, TIMEOUT + 2 * patience)
     found = safety.parse(reports)
     known = advisories(found.packages)
     here = Here(now=time.time())
     return Case(server.name, settings, facts, symptoms(reports), here, found, known)
-
-
-def tell(case: Case, diagnosis: Diagnosis) -> None:
-    """Print each finding, then what was not looked at, and what is well in one line."""
-    tell_findings(case.host, diagnosis.found)
-    for area, missing in diagnosis.unseen.items():
-        why = ", ".join(f"{part} ({case.blind(part) or 'no answer'})" for part in missing)
-        console.say(f"  not looked at: {area}: {why}", case.host)
-    if diagnosis.well:
-        source = case.advisories.source
-        well = ", ".join(diagnosis.well)
-        console.say(f"✓ well: {well} (advisories: {source})", case.host, "green")
 
 
 def options(lines: str | None = None) -> int:

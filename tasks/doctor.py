@@ -15,16 +15,17 @@ from tasks.engine import credentials
 from tasks.engine import login as login_engine
 from tasks.engine.change import Change
 from tasks.engine.console import console
+from tasks.engine.server import TIMEOUT
 from tasks.engine.task import remote, run_by_name
 from tasks.findings.bucket import backup, bucket
 from tasks.findings.case import Case, Here
 from tasks.findings.client import client
 from tasks.findings.database import database, users
-from tasks.findings.diagnosis import Area, diagnose, tell_findings, verdict
+from tasks.findings.diagnosis import Area, Look, diagnose, tell, verdict
 from tasks.findings.host import host
 from tasks.findings.proxy import nginx
 from tasks.findings.server import environment, server, settings
-from tasks.findings.symptoms import looking, parse
+from tasks.findings.symptoms import LONGEST, PATIENCE, looking, parse
 from tasks.findings.webhooks import webhooks
 from tasks.laptop import tunnel_daemon, tunnels
 
@@ -44,13 +45,13 @@ AREAS = {
     "environment": Area(environment, "environment"),
     "database": Area(database, "store"),
     "nginx": Area(nginx, "nginx"),
-    "server": Area(server, "service"),
+    "server": Area(server, "service", "requests"),
     "webhooks": Area(webhooks, "webhooks"),
-    "users": Area(users, "databases"),
+    "users": Area(users, "admins"),
     "bucket": Area(bucket, "bucket"),
     "backup": Area(backup, "bucket"),
     "settings": Area(settings),
-    "client": Area(client),
+    "client": Area(client, "requests"),
 }
 
 # What `--fix` may run, in the order of the chain; each says what it does and can be typed again.
@@ -59,43 +60,53 @@ REPAIRS = ("install", "configure", "deploy", "start", "restart", "backup")
 _asking = threading.Lock()
 
 
+def options(timeout: int = PATIENCE, **_: bool) -> None:
+    """Refuse what is no time to wait; raises Exit."""
+    Look(patience=timeout)
+
+
 @remote(
+    options=options,
     verdict=verdict,
     help={
         "json": "print JSON instead of lines",
         "fix": "do the safe repairs, after asking",
         "yes": "do not ask",
+        "timeout": f"seconds that each part of the look may take ({PATIENCE}; up to {LONGEST})",
     },
 )
-def doctor(c: Host, json: bool = False, fix: bool = False, yes: bool = False) -> Any:
+def doctor(
+    c: Host, json: bool = False, fix: bool = False, yes: bool = False, timeout: int = PATIENCE
+) -> Any:
     """Find what is wrong, and say what to type.
 
     Looks at the host, nginx, the unit, the databases, MLflow's environment, the bucket, backups
     and this machine's clients. Reads only, and never wakes a stopped server. Exit code 1 where a
-    problem was found; notes do not count. --fix does the repairs that can do no harm, after asking.
+    problem was found, 2 where none was and not all was looked at; notes do not count. --fix does
+    the repairs that can do no harm, after asking.
 
     Example: fab -H ec2 doctor
     """
-    server = c.server
-    found = diagnosed(server, json)
+    server, look = c.server, Look("doctor", timeout)
+    found = diagnosed(server, look, json)
     if fix and (safe := [finding for finding in found.found if finding.safe]):
         repair(c, safe, yes)
         if not json:
             server.say("looked again:")
-        found = diagnosed(server, json)
+        found = diagnosed(server, look, json)
     return found.rows
 
 
-def diagnosed(server: Server, quiet: bool) -> Diagnosis:
+def diagnosed(server: Server, look: Look, quiet: bool) -> Diagnosis:
     """Look, say what was found unless that is to be `quiet`, and return it."""
-    case = examined(server)
-    found = diagnose(case, AREAS)
+    case = examined(server, look.patience)
+    found = diagnose(case, AREAS, look)
     if not quiet:
-        tell(case, found)
+        tell(case.host, found, _size(case))
     return found
 
 
-def examined(server: Server) -> Case:
+def examined(server: Server, patience: int) -> Case:
     """Look at host and machine; raises Exit where there is no server to look at."""
     started = time.time()
     facts = refuse_nothing(server)
@@ -107,7 +118,8 @@ def examined(server: Server) -> Case:
     # A tunnel that hangs is waited for while the host is looked at.
     with ThreadPoolExecutor(max_workers=1) as pool:
         here = pool.submit(this_machine, server, started, logins)
-        reports = server.look("doctor", [looking(server.settings, tried)])
+        step = looking(server.settings, tried, patience)
+        reports = server.look("doctor", [step], TIMEOUT + patience)
         return Case(server.name, server.settings, facts, parse(reports), here.result())
 
 
@@ -144,22 +156,11 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
     )
 
 
-def tell(case: Case, diagnosis: Diagnosis) -> None:
-    """Print each finding, then what is well in one line."""
-    tell_findings(case.host, diagnosis.found)
-    for area, missing in diagnosis.unseen.items():
-        reasons = ", ".join(filter(None, map(case.blind, missing)))
-        why = f" ({reasons})" if reasons else ""
-        console.say(f"  not looked at: {area}{why}", case.host)
-    if diagnosis.well:
-        console.say(f"✓ well: {', '.join(diagnosis.well)}{_size(case)}", case.host, "green")
-
-
 def _size(case: Case) -> str:
     facts = case.facts
     runs = "" if facts.runs is None else f", {facts.runs} runs"
     version = version_of(facts.release)
-    return f" (MLflow {version or '-'}{runs}, {facts.free_kb / 1024**2:.0f} GB free)"
+    return f"MLflow {version or '-'}{runs}, {facts.free_kb / 1024**2:.0f} GB free"
 
 
 def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:

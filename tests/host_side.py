@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -163,24 +164,28 @@ class Store:
     def __init__(self) -> None:
         self._moto = create_backend_app("s3")
         self.requests: list[str] = []
-        self.faults: list[tuple[str, int, str]] = []
+        self.faults: list[list[Any]] = []  # pattern, status, code, how often
         self.deaf_to: tuple[str, ...] = ()
         self._clients: dict[str, Any] = {}
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def refuse(self, pattern: str, code: str = "AccessDenied", status: int = 403) -> None:
-        """Answer requests such as 'GET /bucket/key?query' with an error of S3's."""
-        self.faults.append((pattern, status, code))
+    def refuse(
+        self, pattern: str, code: str = "AccessDenied", status: int = 403, times: float = math.inf
+    ) -> None:
+        """Answer requests such as 'GET /bucket/key?query' with an error of S3's, so many times."""
+        self.faults.append([pattern, status, code, times])
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         query = environ.get("QUERY_STRING")
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         request += f"?{query}" if query else ""
         self.requests.append(request)
-        for pattern, status, code in self.faults:
-            if re.match(pattern, request):
+        for fault in self.faults:
+            pattern, status, code, times = fault
+            if times and re.match(pattern, request):
+                fault[3] -= 1
                 length = int(environ.get("CONTENT_LENGTH") or 0)
                 environ["wsgi.input"].read(length)
                 body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()

@@ -19,7 +19,7 @@ from tasks.findings.diagnosis import verdict
 
 LOOKED = "".join(
     f"@report looked\t{part}\n"
-    for part in "system service nginx requests databases webhooks environment bucket".split()
+    for part in "system service nginx requests databases admins webhooks environment bucket".split()
 )
 BASE = {"strangers": {}, "damage": None, "revision": None, "writers": {}}
 DATABASES = "".join(
@@ -108,22 +108,51 @@ def test_what_could_not_be_seen_is_said(c, capsys):
     c.recorder.replies = [Reply(SEEN.replace("@report looked\tnginx\n", blind))]
     doctor.doctor(c)
     out = capsys.readouterr().out
-    assert "not looked at: nginx (it did not answer within 4 s)\n" in out
+    assert (
+        "? Not looked at: nginx (it did not answer within 4 s).\n"
+        "    type: ./fab -H ec2 doctor --timeout 30\n"
+    ) in out
+
+
+def test_a_longer_look_is_waited_for(c):
+    c.recorder.replies = [Reply(SEEN)]
+    doctor.doctor(c, timeout=300)
+    (run,) = c.recorder.runs
+    assert "patience=300" in run.steps
+    assert run.options["timeout"] > 300
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 601])
+def test_what_is_no_time_to_wait_is_refused(timeout):
+    with pytest.raises(Exit, match=r"--timeout is a number of seconds from 1 to 600"):
+        doctor.options(timeout=timeout)
+
+
+BLIND = {"severity": "blind", "area": "users", "what": "U.", "type": ["d"], "remedy": ""}
 
 
 @pytest.mark.parametrize(
-    ("rows", "reason"),
+    ("rows", "reason", "code"),
     [
-        ([], None),
-        ([{"severity": "note"}], None),
         ([{"severity": "problem", "what": "A.", "type": ["b"], "remedy": ""}],
-         "1 problem: A. Type: b"),
+         "1 problem: A. Type: b", 1),
         ([{"severity": "problem", "what": "A.", "type": [], "remedy": "Do b."},
-          {"severity": "problem"}], "2 problems: A. Do b."),
+          {"severity": "problem"}], "2 problems: A. Do b.", 1),
+        ([BLIND | {"area": "host", "type": [], "remedy": "Do b."}, BLIND],
+         "Not all was looked at: host, users. Type: d", 2),
+        ([{"severity": "problem", "what": "A.", "type": ["b"], "remedy": ""}, BLIND],
+         "1 problem: A. Type: b", 1),
     ],
 )  # fmt: skip
-def test_only_problems_fail_and_the_last_line_names_the_first(rows, reason):
-    assert verdict(rows) == reason
+def test_a_problem_fails_and_so_does_what_was_not_looked_at(rows, reason, code):
+    said = verdict(rows)
+    assert said is not None
+    assert (said.message, said.code) == (reason, code)
+
+
+def test_notes_do_not_fail():
+    assert verdict([]) is None
+    assert verdict([{"severity": "note"}]) is None
 
 
 def test_a_host_without_a_server_says_what_to_type():

@@ -59,7 +59,7 @@ def test_a_host_gets_what_it_lacks_and_no_more(facts, wanted):
         (blank(os="fedora 41"), "The host runs fedora 41, not Ubuntu or Debian with systemd"),
         (blank(os=""), "The host runs an unknown system"),
         (blank(systemd=False), "with systemd"),
-        (blank(sudo=False), "sudo asks ubuntu for a password on the host"),
+        (blank(sudo=False), "sudo asks ubuntu for a password"),
         (blank(python=(3, 9, 2)), "The host has Python 3.9.2; MLflow 3.17.2 needs 3.10 or newer"),
         (blank(foreign=True), f"{ROOT}/venv is a folder that neither this project nor"),
         (blank(free_kb=1_000_000), "The disk of the host has 1.0 GB free; installing needs 2"),

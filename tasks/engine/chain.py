@@ -104,6 +104,7 @@ class Chain:
         self._several = False
         self._asked: Mapping[Question, Mapping[str, Any]] = {}
         self._failures: dict[str, str] = {}
+        self._codes: set[int] = set()  # with which they would end the command
         self._answers: list[dict[str, Any]] = [{} for _ in calls]
         self._results_lock = threading.Lock()
 
@@ -230,6 +231,7 @@ class Chain:
             reason = server.completed(reason or "it failed")
             with self._results_lock:
                 self._failures[server.name] = console.redacted(reason)
+                self._codes.add((isinstance(error, Exit) and error.code) or 1)
 
     def _run_tasks(
         self,
@@ -245,7 +247,7 @@ class Chain:
             if len(self._hosts) == 1:
                 self._show(call, answers)
             if call.task.verdict and (reason := call.task.verdict(value)):
-                raise Exit(reason)
+                raise reason if isinstance(reason, Exit) else Exit(reason)
 
     def _turn(self, server: Server, lead: Server | None) -> Turn:
         answers = about(server, self._asked)
@@ -299,7 +301,7 @@ class Chain:
         if not self._failures:
             return
         if len(self._hosts) == 1:
-            raise Exit(next(iter(self._failures.values())))
+            raise Exit(next(iter(self._failures.values())), min(self._codes, default=1))
         for host, reason in self._failures.items():
             console.fail(reason, host)
         good = [host for host in self._hosts if host not in self._failures]
@@ -307,5 +309,7 @@ class Chain:
         raise Exit(
             f"{len(self._failures)} of {len(self._hosts)} hosts failed: "
             f"{', '.join(self._failures)}.{done} Mend what stands above and type the same with "
-            f"-H {','.join(self._failures)}"
+            f"-H {','.join(self._failures)}",
+            # A problem counts more than what was not looked at.
+            min(self._codes, default=1),
         )

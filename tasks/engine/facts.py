@@ -129,6 +129,7 @@ class Facts:
     root: str
     now: int
     sudo: bool = False
+    sudo_error: str = ""  # why not, in sudo's words
     os: str = ""
     machine: str = ""
     systemd: bool = False
@@ -210,10 +211,25 @@ def is_scheduled(settings: Settings, facts: Facts) -> bool:
     return facts.unit(f"{settings.unit}-backup.timer").active == "active"
 
 
+def sudo_trouble(facts: Facts) -> tuple[str, str]:
+    """Say why the login user cannot become root, and what is typed on the host against it."""
+    user = facts.user
+    # sudo goes by the last word that it reads, and passes over files with a dot in their names.
+    file = f"/etc/sudoers.d/zzz-{user.replace('.', '-')}"
+    if "must have a tty" in facts.sudo_error:
+        what = f"sudo wants a terminal of {user} (`requiretty` in sudoers), and tasks have none"
+        return what, f"echo 'Defaults:{user} !requiretty' | sudo tee {file}-tty"
+    if "password is required" in facts.sudo_error or not facts.sudo_error:
+        what = f"sudo asks {user} for a password"
+        return what, f"echo '{user} ALL=(ALL) NOPASSWD:ALL' | sudo tee {file}"
+    said = facts.sudo_error.removeprefix("sudo: ")
+    return f"sudo on the host does not let {user} become root ({said})", ""
+
+
 def refuse_without_sudo(facts: Facts) -> None:
-    """Raise Exit where the login user cannot become root without a password."""
-    if not facts.sudo:
-        raise Exit(
-            f"sudo asks {facts.user} for a password on the host. Allow it without one: "
-            f"echo '{facts.user} ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/{facts.user}"
-        )
+    """Raise Exit where the login user cannot become root without a password and a terminal."""
+    if facts.sudo:
+        return
+    what, allowing = sudo_trouble(facts)
+    mend = f"Allow it, in a terminal on the host: {allowing}" if allowing else "Mend that there."
+    raise Exit(f"{what}. {mend}")

@@ -126,6 +126,7 @@ def parse(text: str) -> Facts:
         root=one("root") or "",
         now=number("now") or 0,
         sudo="sudo" in found,
+        sudo_error=one("sudo_error") or "",
         os=one("os") or "",
         machine=one("machine") or "",
         systemd="systemd" in found,

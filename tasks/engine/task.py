@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from invoke import Task, task
+from invoke import Exit, Task, task
 
 if TYPE_CHECKING:
     from tasks.engine.server import Server
@@ -64,8 +64,9 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     everywhere: bool = False
     # Gets every host's value by name once all are done; with --json the executor prints them.
     report: Reporter | None = None
-    # Says of a value why the task failed although it has an answer, or None.
-    verdict: Callable[[Any], str | None] | None = None
+    # Says of a value why the task failed although it has an answer, or None; an Exit with the code
+    # to end with where that is not 1.
+    verdict: Callable[[Any], str | Exit | None] | None = None
     # What to type when this was the last task of a chain.
     then: str | None = None
     # What it is called in its namespace, where it is meant by the namespace's own name.

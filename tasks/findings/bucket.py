@@ -65,13 +65,9 @@ def backup(case: Case) -> Iterator[Finding]:
         )
         return
     if symptoms.schedule is None:
-        yield case.finding(
-            "backup-unscheduled",
-            "No schedule makes backups.",
-            f"there is no {case.unit}-backup.timer",
-            Remedy(type=(case.fab("backup.schedule"),)),
-            severity="note",
-        )
+        # What is missing can be told only of what was looked at.
+        if "service" in symptoms.looked:
+            yield _unscheduled(case)
     elif symptoms.schedule != "active":
         yield case.finding(
             "backup-schedule-off",
@@ -107,6 +103,16 @@ def backup(case: Case) -> Iterator[Finding]:
             f"{newest['id']}: its manifest against what the bucket holds",
             Remedy("Do not rely on it; make another one now.", tasks=("backup",)),
         )
+
+
+def _unscheduled(case: Case) -> Finding:
+    return case.finding(
+        "backup-unscheduled",
+        "No schedule makes backups.",
+        f"there is no {case.unit}-backup.timer",
+        Remedy(type=(case.fab("backup.schedule"),)),
+        severity="note",
+    )
 
 
 def _timers(case: Case) -> Iterator[Finding]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tasks.engine.typed import completed, typed
 from tasks.findings.advisories import Advisories
 from tasks.findings.safety import Audited
 
 if TYPE_CHECKING:
-    from typing import Literal
-
     from tasks.engine.facts import Facts
     from tasks.engine.settings import Settings
     from tasks.findings.symptoms import Symptoms
+
+Severity = Literal["problem", "note", "blind"]
 
 # Seconds that a start may take; await_health of files/host/deploy/health.sh waits as long.
 STARTING = 120
@@ -26,12 +26,13 @@ class Finding:
     """One thing that is wrong. `type` is what to type, each a whole command for a shell.
 
     `script` (bash for the host) and `tasks` are the same for `doctor --fix`, where it is `safe`:
-    repeated or interrupted it does no harm, and it ends nothing that somebody may want.
+    repeated or interrupted it does no harm, and it ends nothing that somebody may want. `blind` is
+    no fault: the area was not looked at, and may have any.
     """
 
     key: str
     area: str
-    severity: Literal["problem", "note"]
+    severity: Severity
     what: str
     seen: str
     remedy: str
@@ -99,8 +100,9 @@ class Case:
     def fab(self, *words: str) -> str:
         return typed(self.host, self.settings.environment, *words)
 
-    def ssh(self, script: str) -> str:
-        return f"ssh {self.host} {shlex.quote(script)}"
+    def ssh(self, script: str, terminal: bool = False) -> str:
+        """Spell what has a script run on the host, with a `terminal` where it asks something."""
+        return f"ssh {'-t ' if terminal else ''}{self.host} {shlex.quote(script)}"
 
     def finding(
         self,
@@ -108,7 +110,7 @@ class Case:
         what: str,
         seen: str,
         remedy: Remedy = NO_REMEDY,
-        severity: Literal["problem", "note"] = "problem",
+        severity: Severity = "problem",
     ) -> Finding:
         """Return what is wrong, how it was `seen`, and what to do about it in commands to type."""
         script, tasks = remedy.script, remedy.tasks

@@ -20,10 +20,9 @@ def database(case: Case) -> Iterator[Finding]:
     if not case.sqlite:
         yield from _elsewhere(case)
         return
-    if "databases" not in case.symptoms.looked:
-        return
     found = case.symptoms.databases
-    if "basic_auth.db" not in found and not case.facts.bootstrap:
+    all_seen = "databases" in case.symptoms.looked
+    if all_seen and "basic_auth.db" not in found and not case.facts.bootstrap:
         yield case.finding(
             "auth-missing",
             "The database of users is gone: at its next start the server knows nobody.",
@@ -33,7 +32,7 @@ def database(case: Case) -> Iterator[Finding]:
                 type=(case.fab("restore"),),
             ),
         )
-    if "mlflow.db" not in found and case.facts.well:
+    if all_seen and "mlflow.db" not in found and case.facts.well:
         yield case.finding(
             "tracking-missing",
             "The tracking database is gone.",

@@ -9,12 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from invoke import Exit
+
 from tasks.engine.console import console
-from tasks.findings.case import Case, Finding
+from tasks.findings.case import Case, Finding, Remedy
+from tasks.findings.symptoms import LONGEST, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
+
+UNSEEN = 2  # the exit code where nothing is known to be wrong, and not all was looked at
+
+LONGER = 30  # seconds, at least, that are proposed where the usual ones were too few
+
+LATE = "within"  # is in every reason that a longer look can mend
 
 
 class Area:
@@ -29,20 +38,42 @@ class Area:
 
 
 @dataclass(frozen=True)
+class Look:
+    """The task that looks, and how many seconds each part of its look may take."""
+
+    task: str = "doctor"
+    patience: int = PATIENCE
+
+    def __post_init__(self) -> None:
+        """Raise Exit where that is no number of seconds to wait for."""
+        if not 1 <= self.patience <= LONGEST:
+            raise Exit(
+                f"--timeout is a number of seconds from 1 to {LONGEST}. Such as: --timeout {LONGER}"
+            )
+
+    def longer(self, case: Case) -> tuple[str, ...]:
+        """Spell what looks longer; nothing where that would be too long."""
+        seconds = min(LONGEST, max(LONGER, 4 * self.patience))
+        if seconds <= self.patience:
+            return ()
+        return (case.fab(self.task, "--timeout", str(seconds)),)
+
+
+@dataclass(frozen=True)
 class Diagnosis:
-    """What was found, problems first; areas that are well; others with the parts not looked at."""
+    """What was found, problems first; areas that are well, and those not looked at."""
 
     found: Sequence[Finding]
     well: Sequence[str]
-    unseen: Mapping[str, Sequence[str]]
+    unseen: Sequence[Finding] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Return the findings as plain values."""
-        return [asdict(finding) for finding in self.found]
+        """Return the findings as plain values, those of what was not looked at among them."""
+        return [asdict(finding) for finding in (*self.found, *self.unseen)]
 
 
-def diagnose(case: Case, areas: Mapping[str, Area]) -> Diagnosis:
+def diagnose(case: Case, areas: Mapping[str, Area], look: Look | None = None) -> Diagnosis:
     """Look through all areas; problems come first, within them what others may follow from."""
     found = [
         finding
@@ -54,13 +85,32 @@ def diagnose(case: Case, areas: Mapping[str, Area]) -> Diagnosis:
     return Diagnosis(
         sorted(found, key=lambda finding: finding.severity == "note"),
         [name for name in areas if name not in ill and name not in unseen],
-        unseen,
+        [
+            _unseen(replace(case, area=name), missing, look or Look())
+            for name, missing in unseen.items()
+        ],
     )
 
 
-def tell_findings(host: str, found: Sequence[Finding]) -> None:
-    """Print each with how it was seen and what to do."""
-    for finding in found:
+def _unseen(case: Case, missing: Sequence[str], look: Look) -> Finding:
+    reasons = dict.fromkeys(case.blind(part) or "no answer" for part in missing)
+    late = any(LATE in reason for reason in reasons)
+    return case.finding(
+        "not-looked-at",
+        f"Not looked at: {case.area} ({', '.join(reasons)}).",
+        "the look at the host",
+        Remedy("" if late else "What keeps it from being seen has to go first.",
+               type=look.longer(case) if late else ()),
+        severity="blind",
+    )  # fmt: skip
+
+
+def tell(host: str, diagnosis: Diagnosis, about: str) -> None:
+    """Print each with how it was seen and what to do, and what is well in one line.
+
+    `about` is what that line says beside the areas' names.
+    """
+    for finding in diagnosis.found:
         mark, style = ("✗", "red") if finding.severity == "problem" else ("·", "yellow")
         console.say(f"{mark} {finding.what}", host, style)
         console.say(f"    seen: {finding.seen}", host)
@@ -68,16 +118,26 @@ def tell_findings(host: str, found: Sequence[Finding]) -> None:
             console.say(f"    {finding.remedy}", host)
         for command in finding.type:
             console.say(f"    type: {command}", host)
+    for finding in diagnosis.unseen:
+        console.say(f"? {finding.what}", host, "yellow")
+    for command in dict.fromkeys(line for one in diagnosis.unseen for line in one.type):
+        console.say(f"    type: {command}", host)
+    if diagnosis.well:
+        console.say(f"✓ well: {', '.join(diagnosis.well)} ({about})", host, "green")
 
 
-def verdict(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say why the exit code is 1, or None where nothing but notes was found."""
+def verdict(rows: Sequence[Mapping[str, Any]]) -> Exit | None:
+    """Say why the exit code is 1, or 2 where all that is known is that not all was seen."""
     problems = [row for row in rows if row["severity"] == "problem"]
-    if not problems:
-        return None
-    first = problems[0]
-    number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{number}: {first['what']} {_next(first)}"
+    if problems:
+        first = problems[0]
+        number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        return Exit(f"{number}: {first['what']} {_next(first)}")
+    if unseen := [row for row in rows if row["severity"] == "blind"]:
+        names = ", ".join(row["area"] for row in unseen)
+        first = next((row for row in unseen if row["type"]), unseen[0])
+        return Exit(f"Not all was looked at: {names}. {_next(first)}".rstrip(), UNSEEN)
+    return None
 
 
 def _next(row: Mapping[str, Any]) -> str:

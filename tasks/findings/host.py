@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.changes.service import TIMED
+from tasks.engine.facts import sudo_trouble
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -27,14 +28,17 @@ SKEW = 300
 def host(case: Case) -> Iterator[Finding]:
     facts, symptoms = case.facts, case.symptoms
     if not facts.sudo:
+        what, allowing = sudo_trouble(facts)
         yield case.finding(
             "sudo",
-            f"sudo asks {facts.user} for a password: much can neither be seen nor mended.",
+            f"{what}: much can neither be seen nor mended.",
             "`sudo -n true` on the host",
             Remedy(
-                "Log in as a user who needs none, or on the host: "
-                f"echo '{facts.user} ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/{facts.user}"
-            ),
+                "Log in as a user whom it does not ask, or allow it:",
+                type=(case.ssh(allowing, terminal=True),),
+            )
+            if allowing
+            else Remedy("Log in as a user whom it lets, or mend that on the host."),
         )
     for mount in symptoms.mounts:
         yield from _disk(case, mount)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.settings import Settings
 
-PASSWORDS = 8  # seconds that trying passwords may take
+PASSWORDS = 0.4  # of the seconds that a part may take, what goes to trying passwords
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Audited:
     days: int = 0
 
 
-def auditing(settings: Settings) -> Change:
-    """Build the look that follows that of `doctor` in the same exec."""
+def auditing(settings: Settings, patience: int) -> Change:
+    """Build the look that follows that of `doctor` in the same exec, as patient as that one."""
     files = staged("audit_secrets.py", "audit_users.py")
-    files |= requested("audit_passwords.py", patience=PASSWORDS)
+    files |= requested("audit_passwords.py", patience=PASSWORDS * patience)
     return Change("audit", f"unit={settings.unit}\n{source('audit.sh')}", files)
 
 

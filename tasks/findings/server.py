@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tasks.findings.case import Case, Finding
 
+SILENT = 10  # seconds of a request for /health: a server that is only slow answers before
+
 RESTARTS = 3  # of themselves nobody's fault: a kill, a reboot of the database
 
 
@@ -55,7 +57,7 @@ def server(case: Case) -> Iterator[Finding]:
             states,
             Remedy(tasks=("start",)),
         )
-    elif case.symptoms.health not in (200, None):
+    elif case.symptoms.health not in (200, None) or case.symptoms.silent >= SILENT:
         yield from _not_answering(case)
     elif facts.drained:
         yield case.finding(
@@ -105,6 +107,8 @@ def _not_answering(case: Case) -> Iterator[Finding]:
     facts = case.facts
     age = facts.now - facts.unit(f"{case.unit}.service").since
     seen = f"/health is answered {case.symptoms.health} through nginx"
+    if case.symptoms.silent:
+        seen = f"/health was not answered within {case.symptoms.silent:.0f} s through nginx"
     if age < STARTING:
         yield case.finding(
             "starting",

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from tasks.engine.facts import Listener
     from tasks.engine.settings import Settings
 
-# Seconds: the whole has to answer within five.
+# Seconds that each part of a look may take: the whole has to answer within five.
 PATIENCE = 4
-DATABASES = 2.5  # of these, for checking the databases and trying passwords
+LONGEST = 600
+
+# Of these seconds, what goes to checking the databases and trying passwords, to one answer of the
+# server, and to one of the bucket: what swallows everything is to be told from what is slow.
+DATABASES, ANSWER, STORE = 0.6, 0.75, 0.35
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Symptoms:
     renewal: str | None = None  # the state of certbot's timer
     renewal_failed: str = ""
     health: int | None = None
+    silent: float = 0  # seconds for which /health was not answered
     stranger: int | None = None
     name: int | None = None
     logins: Mapping[str, int | None] = field(default_factory=dict)
@@ -107,13 +112,14 @@ def looking(
 
     `patience` is how many seconds each of its parts, which run side by side, may take.
     """
-    asking = then(aws_profile_script(settings), "look_at_bucket")
+    asking = then(aws_profile_script(settings), "ask_bucket")
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} name={sh(settings.public_name or '')}",
             f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
             f"profile={'' if settings.profile == 'default' else settings.profile}",
             f"patience={patience}",
+            source("parts.sh"),
             source("stream.sh"),
             source("stream_errors.sh"),
             source("certbot.sh"),
@@ -121,10 +127,16 @@ def looking(
         )
     )
     files = staged("look_at_environment.py", "look_at_webhooks.py")
-    files |= requested("look_at_databases.py", patience=DATABASES)
-    files |= requested("look_at_requests.py", port=settings.port, logins=list(logins))
+    for program in ("look_at_databases.py", "look_at_admins.py"):
+        files |= requested(program, patience=DATABASES * patience)
+    answer = ANSWER * patience
+    files |= requested(
+        "look_at_requests.py", port=settings.port, logins=list(logins), patience=answer
+    )
     if settings.bucket:
-        files |= requested("look_at_bucket.py", place=place(settings))
+        files |= requested(
+            "look_at_bucket.py", place=place(settings), patience=round(STORE * patience, 2)
+        )
     return Change("look for what is wrong", script, files)
 
 
@@ -155,6 +167,7 @@ def parse(reports: Sequence[str]) -> Symptoms:
         renewal=found.last("renewal") or None,
         renewal_failed=found.last("renewal_failed"),
         health=found.data("health"),
+        silent=found.data("silent", 0),
         stranger=found.data("stranger"),
         name=found.data("name"),
         logins={login["source"]: login["status"] for login in logins},

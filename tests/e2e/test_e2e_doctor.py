@@ -33,14 +33,15 @@ Row = dict[str, Any]
 def doctor(host: Host, *words: str, code: int | None = None, **variables: str) -> list[Row]:
     done = host.fab("doctor", "--json", *words, code=code, **variables)
     rows: list[Row] = json.loads(done.out)
-    problems = [row for row in rows if row["severity"] == "problem"]
-    assert done.code == (1 if problems else 0), done
+    severities = {row["severity"] for row in rows}
+    assert done.code == (1 if "problem" in severities else 2 if "blind" in severities else 0), done
     assert done.seconds < 20, done  # the promised 5 s are measured by bench/round_trips.py
     return rows
 
 
 def keys(rows: list[Row]) -> set[str]:
-    return {row["key"] for row in rows} - EXPECTED
+    """Name what was found, without what was not looked at for it: that is no fault."""
+    return {row["key"] for row in rows if row["severity"] != "blind"} - EXPECTED
 
 
 def found(host: Host, key: str, *saying: str, alone: bool = True, **variables: str) -> Row:

@@ -13,7 +13,7 @@ from tasks.doctor import AREAS
 from tasks.engine.facts import WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit
 from tasks.engine.settings import Settings
 from tasks.findings.case import Case, Finding, Here, Remedy
-from tasks.findings.diagnosis import diagnose
+from tasks.findings.diagnosis import Look, diagnose
 from tasks.findings.symptoms import Certificate, Mount
 
 LETS = Tls("m.example.org", "https://acme.example/dir")
@@ -43,7 +43,7 @@ def findings(given: Case) -> list[Finding]:
 
 
 def unseen(given: Case) -> list[str]:
-    return list(diagnose(given, AREAS).unseen)
+    return [finding.area for finding in diagnose(given, AREAS).unseen]
 
 
 def well(given: Case) -> list[str]:
@@ -125,7 +125,16 @@ ROWS = [
      "renewal-failed", ("Connection refused", "stays in use"), ["./fab -H ec2 tls.renew"]),
     (deployed(tls=LETS), {"renewal": "inactive"}, "renewal-off", ("certbot.timer inactive",),
      ["ssh ec2 'sudo systemctl enable --now certbot.timer'"]),
-    (deployed(sudo=False), {}, "sudo", ("NOPASSWD:ALL",), []),
+    (deployed(sudo=False, sudo_error="sudo: a password is required"), {}, "sudo",
+     ("asks ubuntu for a password",),
+     ["ssh -t ec2 'echo '\"'\"'ubuntu ALL=(ALL) NOPASSWD:ALL'\"'\"' | sudo tee"]),
+    (deployed(sudo=False, sudo_error="sudo: sorry, you must have a tty to run sudo"), {}, "sudo",
+     ("wants a terminal", "requiretty"),
+     ["ssh -t ec2 'echo '\"'\"'Defaults:ubuntu !requiretty'\"'\"' | sudo tee"]),
+    (deployed(sudo=False, sudo_error="ubuntu is not in the sudoers file."), {}, "sudo",
+     ("not in the sudoers file", "mend that on the host"), []),
+    (None, {"health": None, "silent": 22.5, "looked": WELL.looked - {"requests"}}, "not-answering",
+     ("within 22 s",), ["./fab -H ec2 restart"]),
     (None, {"mounts": (Mount("/", 20_000_000, 50_000, 9, 9, False),), "large": ("9000000 /f",)},
      "disk-full", ("/f (9 MB)", "0.0 of 19.1 GB"), ["ssh ec2 'sudo journalctl --vacuum"]),
     (None, {"mounts": (Mount("/", 20_000_000, 1_500_000, 9, 9, False),)}, "disk-nearly-full",
@@ -367,10 +376,48 @@ def test_problems_stand_before_notes():
 def test_what_could_not_be_looked_at_is_neither_well_nor_ill():
     blind = case(looked=frozenset({"system", "service", "nginx"}), databases={}, bucket=None)
     assert unseen(blind) == [
-        "environment", "database", "webhooks", "users", "bucket", "backup",
+        "environment", "database", "server", "webhooks", "users", "bucket", "backup", "client",
     ]  # fmt: skip
     assert findings(blind) == []
-    assert well(blind) == ["host", "nginx", "server", "settings", "client"]
+    assert well(blind) == ["host", "nginx", "settings"]
+
+
+LATE = "it did not answer within 4 s"
+
+
+@pytest.mark.parametrize(
+    ("blind", "patience", "typed"),
+    [
+        ({"bucket": LATE}, 4, ["./fab -H ec2 doctor --timeout 30"]),
+        ({"bucket": LATE}, 30, ["./fab -H ec2 doctor --timeout 120"]),
+        ({"bucket": LATE}, 600, []),
+        # More time would not help.
+        ({"bucket": "sudo: a password is required"}, 4, []),
+        ({}, 4, []),
+    ],
+)
+def test_what_was_not_looked_at_is_a_row_that_says_how_to_look_longer(blind, patience, typed):
+    given = case(looked=WELL.looked - {"bucket"}, bucket=None, backup=None, blind=blind)
+    rows = diagnose(given, AREAS, Look("doctor", patience)).rows
+    assert [(row["key"], row["severity"], row["area"]) for row in rows] == [
+        ("not-looked-at", "blind", "bucket"), ("not-looked-at", "blind", "backup"),
+    ]  # fmt: skip
+    why = blind.get("bucket", "no answer")
+    assert [(why in row["what"], list(row["type"])) for row in rows] == [(True, typed)] * 2
+
+
+def test_what_was_not_looked_at_is_not_called_missing():
+    nothing = replace(WELL, looked=frozenset(), schedule=None, backup=None, databases={})
+    given = Case("ec2", SETTINGS, deployed(), nothing, HERE)
+    assert findings(given) == []
+
+
+def test_of_databases_that_were_not_seen_wholly_what_was_seen_is_said():
+    damaged = database(damage="malformed")
+    del damaged["basic_auth.db"]
+    given = case(looked=WELL.looked - {"databases"}, databases=damaged)
+    assert [finding.key for finding in findings(given)] == ["database-corrupt"]
+    assert "database" in unseen(given)
 
 
 def test_of_postgresql_only_whether_it_answers_is_looked_at():

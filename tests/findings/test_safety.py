@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +55,7 @@ def findings(given: Case) -> list[Finding]:
 
 
 def test_a_safe_host_has_no_finding_and_every_area_is_well():
-    assert diagnose(case(), AREAS) == Diagnosis([], list(AREAS), {})
+    assert diagnose(case(), AREAS) == Diagnosis([], list(AREAS), [])
 
 
 OPEN = (Listener("0.0.0.0:5432", "postgres", 9), Listener("*:9100", "node_exporter", 10))
@@ -173,10 +174,14 @@ def test_advisories_of_mlflow_are_a_problem_and_those_beside_it_notes():
     assert "jinja2 3.0" in second.what
 
 
+def test_what_was_not_looked_at_is_not_called_missing():
+    blind = {"looked": SEEN.looked - {"doors"}}
+    assert findings(case(symptoms=blind, firewall=False, upgrades=False)) == []
+
+
 def test_what_could_not_be_looked_at_is_not_called_well():
     blind = diagnose(case(symptoms={"looked": WELL.looked | {"doors"}}), AREAS)
-    assert blind.unseen["secrets"] == ["secrets"]
-    assert "access" not in blind.unseen
+    assert {finding.area for finding in blind.unseen} == set(AREAS) - set(blind.well)
     assert blind.well == ["access", "backup"]
 
 
@@ -195,7 +200,7 @@ secret\t"the AWS secret key in /tmp/x"
 secret\t"the AWS secret key in /tmp/x"
 package\tmlflow-3.17.2
 package\tMarkup_Safe-2.0
-passwords\t{"weak": ["ann"], "tried": 2, "of": 3}
+passwords\t{"weak": ["ann"]}
 users\t{"days": 20, "unseen": ["bob"]}
 mode\t600 /x
 """
@@ -226,6 +231,7 @@ def test_updates_that_are_configured_and_not_installed_do_nothing():
 
 
 def test_the_look_brings_its_programs():
-    change = auditing(SETTINGS)
+    change = auditing(SETTINGS, 20)
+    assert json.loads(change.files["audit_passwords.json"]) == {"patience": 8}
     assert {"audit_secrets.py", "audit_passwords.py", "audit_users.py"} < set(change.files)
     assert change.script.startswith("unit=mlflow-server\n")

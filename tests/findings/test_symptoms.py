@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from stand_ins import SETTINGS
+
 from tasks.engine.facts import Listener
 from tasks.engine.settings import Settings
 from tasks.findings.symptoms import Certificate, Mount, Symptoms, looking, parse
@@ -29,6 +31,7 @@ REPORTS = [
     "renewal\tinactive",
     "renewal_failed\tit refused",
     "health\t200",
+    "silent\t3.0",
     "stranger\t401",
     "name\tnull",
     'login\t{"source": "copy", "status": 401}',
@@ -66,6 +69,7 @@ def test_every_report_becomes_a_value():
         renewal="inactive",
         renewal_failed="it refused",
         health=200,
+        silent=3.0,
         stranger=401,
         name=None,
         logins={"copy": 401},
@@ -100,16 +104,27 @@ def test_logins_travel_as_a_file_and_never_in_the_script():
     logins = [{"source": "copy", "username": "admin", "password": "a-secret-password"}]
     change = looking(Settings(bucket="my-bucket", environment="staging", port=5005), logins)
     request = json.loads(change.files["look_at_requests.json"])
-    assert request == {"port": 5005, "logins": logins}
+    assert request == {"port": 5005, "logins": logins, "patience": 3}
     assert "a-secret-password" not in change.script
     first, bucket, profile = change.script.splitlines()[:3]
     assert first == "unit=mlflow-server-staging port=5005 name=''"
-    assert bucket.endswith("look_at_bucket; }")
+    assert bucket.endswith("ask_bucket; }")
     assert json.loads(change.files["look_at_bucket.json"])["place"] == {
         "bucket": "my-bucket", "prefix": "mlflow-artifacts-staging", "region": "", "endpoint": "",
         "backup_prefix": "mlflow-backups", "environment": "staging",
     }  # fmt: skip
     assert profile == "profile="
+
+
+def test_whoever_looks_longer_is_more_patient_with_every_part():
+    files = looking(SETTINGS, [], 30).files
+    patience = {
+        name: json.loads(text)["patience"] for name, text in files.items() if name.endswith(".json")
+    }
+    assert patience == {
+        "look_at_databases.json": 18, "look_at_admins.json": 18, "look_at_requests.json": 22.5,
+        "look_at_bucket.json": 10.5,
+    }  # fmt: skip
 
 
 def test_without_a_bucket_none_is_asked():

@@ -433,6 +433,34 @@ def test_wrong_keys_are_told_from_missing_permissions(prove, store, code):
     assert out.startswith(f"@fail AWS refuses the credentials on the host ({code}).")
 
 
+@pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have botocore's pauses between two tries last no time."""
+    from botocore.retries import standard
+
+    monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0)
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (503, "SlowDown")])
+@pytest.mark.parametrize("request_", ["HEAD /my-bucket", "GET /my-bucket", f"PUT {KEY}"])
+def test_a_failure_of_the_store_s_that_passes_is_tried_again(prove, store, status, code, request_):
+    store.refuse(request_, code, status, times=2)
+    assert prove() == (0, "")
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_a_failure_of_the_store_s_is_called_that(prove, store):
+    store.refuse("GET /my-bucket", "InternalError", 500)
+    code, out = prove()
+    assert code == 1
+    assert out == (
+        "@fail The store itself fails: it answers ListObjectsV2 with 500 (InternalError). No "
+        "setting is the reason, and it mostly passes: type the same again in some minutes.\n"
+    )
+    assert len([request for request in store.requests if request.startswith("GET")]) == 4
+
+
 def test_a_wrong_clock_is_named(prove, store):
     store.refuse("HEAD|GET", "RequestTimeTooSkewed")
     assert "The host's clock is wrong" in prove()[1]
@@ -770,7 +798,7 @@ def test_a_fresh_nginx_never_starts_by_itself(machine):
 def look(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     def run(bucket: str = "my-bucket", region: str = "", endpoint: str = "") -> dict[str, Any]:
         place = place_in(store, bucket=bucket, region=region, endpoint=endpoint or store.url)
-        code, out = program(capsys, "look_at_bucket.py", place=place)
+        code, out = program(capsys, "look_at_bucket.py", place=place, patience=1.4)
         assert code == 0
         return reported(out)
 
@@ -811,7 +839,7 @@ def test_a_look_names_the_missing_permission(look, store, pattern, permission):
         ("InvalidAccessKeyId", "credentials-wrong"),
         ("SignatureDoesNotMatch", "credentials-wrong"),
         ("RequestTimeTooSkewed", "clock"),
-        ("SlowDown", "bucket-refuses"),
+        ("SlowDown", "bucket-failing"),
     ],
 )
 def test_a_look_names_what_s3_says_no_for(look, store, code, kind):
@@ -819,6 +847,13 @@ def test_a_look_names_what_s3_says_no_for(look, store, code, kind):
     found = look()["bucket"]
     assert found["kind"] == kind
     assert found["remedy"]
+
+
+@pytest.mark.parametrize("request_", ["HEAD", "GET", "PUT", "GET /my-bucket\\?.*mlflow-backups"])
+def test_a_look_passes_over_a_failure_that_passes(look, store, request_):
+    store.refuse(request_, "SlowDown", 503, times=2)
+    seen = look()
+    assert (seen["bucket"], seen["backup"]) == (None, None)
 
 
 def test_a_look_at_a_bucket_that_is_not_there_or_not_here(look, store, monkeypatch):
@@ -938,12 +973,23 @@ def bases(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def look_at_databases(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    code, out = program(capsys, "look_at_databases.py", root=root, patience=2)
-    assert code == 0
-    lines = [line.removeprefix("@report ").split("\t", 1) for line in out.splitlines()]
-    rows = [(key, json.loads(value)) for key, value in lines]
-    return dict(rows) | {value["name"]: value for key, value in rows if key == "database"}
+def look_at_databases(
+    root: Path, capsys: pytest.CaptureFixture[str], patience: float = 2
+) -> dict[str, Any]:
+    code, out = program(capsys, "look_at_databases.py", root=root, patience=patience)
+    lines = out.splitlines()
+    # What keeps it from having seen all is its last word.
+    why = {"unseen": lines.pop()} if code else {}
+    words = [line.removeprefix("@report ").split("\t", 1) for line in lines]
+    rows = [(key, json.loads(value)) for key, value in words]
+    return why | dict(rows) | {row["name"]: row for key, row in rows if key == "database"}
+
+
+def look_at_admins(root: Path, capsys: pytest.CaptureFixture[str], patience: float = 2) -> Any:
+    code, out = program(capsys, "look_at_admins.py", root=root, patience=patience)
+    report, *why = out.splitlines()
+    assert bool(why) == bool(code)
+    return (json.loads(report.removeprefix("@report admins\t")), *why)
 
 
 @pytest.fixture
@@ -962,7 +1008,8 @@ def test_sound_databases_are_told_of(bases, capsys):
         "writers": {},
     }
     assert seen["basic_auth.db"]["revision"] is None
-    assert seen["admins"] == {"count": 0, "weak": []}
+    assert "unseen" not in seen
+    assert look_at_admins(bases, capsys) == ({"count": 0, "weak": []},)
     assert seen["direct"] == {"count": 0, "names": [], "places": []}
 
 
@@ -994,7 +1041,29 @@ def test_an_admin_with_a_well_known_password_is_named(bases, capsys, method, pas
     for name, admin in (("boss", 1), ("other", 0)):
         row = (1, name, generate_password_hash(password, method), admin)
         execute(bases / "basic_auth.db", "insert into users values (?, ?, ?, ?)", *row)
-    assert look_at_databases(bases, capsys)["admins"] == {"count": 1, "weak": weak}
+    assert look_at_admins(bases, capsys) == ({"count": 1, "weak": weak},)
+
+
+def test_admins_whose_passwords_were_not_tried_are_counted(bases, capsys):
+    execute(bases / "basic_auth.db", "insert into users values (1, 'a', 'plain$x$y', 1)")
+    seen, why = look_at_admins(bases, capsys, patience=-1)
+    assert seen == {"count": 1, "weak": []}
+    assert why.startswith("only the passwords of 0 of 1 admins were tried within")
+
+
+def test_admins_of_a_database_that_is_gone_are_not_looked_at(tmp_path, capsys):
+    code, out = program(capsys, "look_at_admins.py", root=tmp_path, patience=2)
+    assert (code, out) == (1, "there is no basic_auth.db\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_no_pause")
+def test_a_database_that_there_is_no_time_to_check_is_not_looked_at(bases, capsys, monkeypatch):
+    execute(bases / "mlflow.db", "create table many as with recursive n(x) as "
+            "(select 1 union all select x + 1 from n limit 20000) select x from n")  # fmt: skip
+    seen = look_at_databases(bases, capsys, patience=-1)
+    assert seen["mlflow.db"]["damage"] == "unknown"
+    assert "mlflow.db could not be read to its end within" in seen["unseen"]
 
 
 @pytest.mark.usefixtures("_no_pause")
@@ -1011,7 +1080,7 @@ def test_damage_is_named(bases, capsys):
     seen = look_at_databases(bases, capsys)
     assert seen["mlflow.db"]["damage"]
     assert seen["basic_auth.db"]["damage"] == "file is not a database"
-    assert "users" in seen["unanswered"]
+    assert "malformed" in seen.get("unseen", "malformed")
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
@@ -1050,7 +1119,7 @@ LOGINS = [{"source": "copy", "username": "admin", "password": "x"}]
 def test_logins_name_and_health_are_tried_once_each(server, capsys):
     code, out = program(
         capsys, "look_at_requests.py", "name=mlflow.example.org",
-        port=int(server.port), logins=LOGINS,
+        port=int(server.port), logins=LOGINS, patience=3,
     )  # fmt: skip
     assert code == 0
     assert reported(out) == {
@@ -1058,11 +1127,19 @@ def test_logins_name_and_health_are_tried_once_each(server, capsys):
     }  # fmt: skip
 
 
-def test_a_server_that_does_not_answer_is_no_error(capsys):
-    code, out = program(capsys, "look_at_requests.py", port=9, logins=LOGINS)
-    assert (code, reported(out)) == (
-        0, {"health": None, "stranger": None, "login": {"source": "copy", "status": None}},
-    )  # fmt: skip
+def test_a_server_that_nobody_reaches_is_not_looked_at(capsys):
+    code, out = program(capsys, "look_at_requests.py", port=9, logins=LOGINS, patience=3)
+    assert code == 1
+    assert re.fullmatch(r"the server did not answer \(.*Connection refused.*\)\n", out)
+
+
+def test_how_long_a_server_was_silent_is_told(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        code, out = program(
+            capsys, "look_at_requests.py", port=silent.getsockname()[1], logins=[], patience=0.2
+        )
+    assert code == 1
+    assert out == "@report silent\t0.2\nthe server did not answer within 0.2 s\n"
 
 
 # -- look_at_environment.py --------------------------------------------------------------------

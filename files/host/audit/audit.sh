@@ -1,9 +1,9 @@
 # Look for what is not as safe as it could be, beside what symptoms.sh looks for, and change nothing.
-# Needs: root, unit, and what symptoms.sh has and defines. Prints `@report <key><TAB><value>` lines, and
-# `@report looked<TAB><part>` for each part that ended, as that does.
+# Needs: root, unit, and what symptoms.sh has and defines. Prints what that prints.
 
 # The login's own files are read without root; sshd and the firewall only root may ask.
 look_at_doors() {
+  need_root || return
   as_root sshd -T 2> /dev/null | while read -r key value; do
     case $key in permitrootlogin | passwordauthentication | permitemptypasswords) report sshd "$key $value" ;; esac
   done
@@ -19,6 +19,7 @@ look_at_doors() {
 
 # What nginx does where the site does not say: the whole file's word counts.
 look_at_site() {
+  need_root || return
   local site=/etc/nginx/sites-enabled/$unit
   as_root cat "$site" 2> /dev/null > "$here/site" || return
   sed 's/#.*//; s/^[[:space:]]*//' "$here/site" | grep -E '^(listen|ssl_protocols|ssl_certificate_key|add_header Strict-Transport-Security)' |
@@ -47,7 +48,9 @@ look_at_units() {
   true
 }
 
-look_at_secrets() { timeout "$patience" python3 "$here/audit_secrets.py" root="$root" unit="$unit"; }
+look_at_secrets() {
+  need_root && timeout "$patience" python3 "$here/audit_secrets.py" root="$root" unit="$unit"
+}
 
 look_at_packages() {
   for info in "$root"/venv/lib/python3*/site-packages/*.dist-info; do
@@ -62,14 +65,10 @@ look_at_passwords() {
 }
 
 look_at_users() {
+  need_root || return
   # Root's alone to read; the rest of that program is the login's business.
   as_root sh -c 'zcat -f "$@" 2> /dev/null' sh "/var/log/nginx/$unit.access.log"* |
     as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_users.py" root="$root"
 }
 
-parts="doors site units secrets packages passwords users"
-for part in $parts; do
-  { "look_at_$part" && report looked "$part"; } > "$here/$part.seen" 2> "$here/$part.errors" &
-done
-# shellcheck disable=SC2086 # names without spaces
-report_parts $parts
+look_at_parts doors site units secrets packages passwords users

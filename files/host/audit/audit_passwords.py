@@ -1,10 +1,11 @@
 """Try the passwords that everybody tries first against the hashes of all users.
 
 Runs on the host in MLflow's environment, which has the function that made the hashes. Reports
-`passwords`: {"weak": [names], "tried": n, "of": users}; never a password.
+`passwords`: {"weak": [names]}, never a password; fails where not all were tried in time.
 """
 
 import dataclasses
+import sys
 import time
 
 import all_users
@@ -37,4 +38,7 @@ for name, kept in everybody:
     if any(check_password_hash(kept, guess) for guess in guesses if len(guess) >= 4):
         weak.append(name)
     tried += 1
-talk.report({"weak": weak, "tried": tried, "of": len(everybody)}, key="passwords")
+talk.report({"weak": weak}, key="passwords")
+if tried < len(everybody):
+    some = f"the passwords of {tried} of {len(everybody)} users"
+    sys.exit(f"only {some} were tried within {asked.patience:g} s")

@@ -25,7 +25,17 @@ import postgres
 import shapes
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
-from talk import Place, fail, made_server_id, report, request, s3_client, warn
+from talk import (
+    PASSES,
+    Place,
+    fail,
+    made_server_id,
+    report,
+    request,
+    s3_client,
+    store_trouble,
+    warn,
+)
 
 # Four parts of 8 MB on their way at once keep the memory below 200 MB.
 TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
@@ -211,6 +221,8 @@ asked = request(Request)
 try:
     main(asked.root, asked.place)
 except ClientError as error:
+    if failing := store_trouble(error):
+        fail(f"{failing} Earlier backups stay. {PASSES}")
     code, bucket = error.response["Error"]["Code"], asked.place.bucket
     if code == "NoSuchBucket":
         fail(f"The bucket {bucket} does not exist. Create it, or mend `bucket:` in fabric.yaml.")

@@ -78,7 +78,7 @@ with sets.explained():
     try:
         main(request)
     except ClientError as error:
-        if error.operation_name != "DeleteObject":
+        if error.operation_name != "DeleteObject" or talk.store_trouble(error):
             raise
         reason = (
             "Old backups stay: the bucket denies s3:DeleteObject to the host "

@@ -12,7 +12,7 @@ import os
 
 import shapes
 from botocore.exceptions import BotoCoreError, ClientError
-from talk import fail, s3_client, warn
+from talk import PASSES, fail, s3_client, store_trouble, warn
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 READ = {MANIFEST: shapes.manifest, VERIFIED: shapes.note}  # what each of them is read by
@@ -216,6 +216,8 @@ def explained():
     try:
         yield
     except ClientError as error:
+        if failing := store_trouble(error):
+            fail(f"{failing} {PASSES}")
         code = error.response["Error"]["Code"]
         if code == "NoSuchBucket":
             fail("The bucket does not exist. Create it, or mend `bucket:` in fabric.yaml.")

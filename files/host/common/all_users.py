@@ -1,6 +1,6 @@
 """Read the users of the server, whatever they are kept in, and change nothing.
 
-Runs on the host in MLflow's environment, beside the programs that import it.
+Staged beside the programs that import it; PostgreSQL is read in MLflow's environment alone.
 """
 
 import databases

@@ -18,7 +18,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     ReadTimeoutError,
 )
-from talk import s3_client
+from talk import PASSES, s3_client, store_trouble
 
 WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken")
 AGAIN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and type configure again."
@@ -42,15 +42,15 @@ class Bucket:
     Each of `attempts` has `patience` seconds to connect, and twice as many to be answered.
     """
 
-    def __init__(self, place, patience=10, attempts=2):
+    def __init__(self, place, patience=6, attempts=4):
         self.name, self.prefix = place.bucket, place.prefix
         self.region, self.endpoint = place.region, place.endpoint
         self.skew = None
         self.s3 = s3_client(
             place,
+            attempts,
             connect_timeout=patience,
             read_timeout=2 * patience,
-            retries={"total_max_attempts": attempts},
             request_checksum_calculation="when_required",
         )
         self.credentials = boto3.DEFAULT_SESSION.get_credentials()  # what it was made with
@@ -66,6 +66,7 @@ class Bucket:
         try:
             return action(Bucket=self.name, **options)
         except ClientError as error:
+            refuse_failing(error)
             code = error.response["Error"]["Code"]
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if code == "NoSuchBucket" or (permission == "s3:ListBucket" and status == 404):
@@ -113,6 +114,12 @@ class Bucket:
                 f"Set `region: {actual}` in fabric.yaml.",
             )
         return actual
+
+
+def refuse_failing(error):
+    """Raise Trouble where a ClientError of botocore's is the store's own failure."""
+    if what := store_trouble(error):
+        raise Trouble("bucket-failing", what, PASSES) from error
 
 
 def troubled(action):

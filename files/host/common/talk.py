@@ -73,19 +73,41 @@ def report(value, key=None):
     print(f"@report {before}{json.dumps(value)}", flush=True)
 
 
-def s3_client(place, **options):
-    """Return an S3 client with the server's own credentials; `options` are botocore's Config's."""
+def s3_client(place, attempts=5, **options):
+    """Return an S3 client with the server's own credentials; `options` are botocore's Config's.
+
+    What passes by itself, such as a 500 or 503 of the store's, is tried anew: `attempts` in all.
+    """
     import boto3
     from botocore.config import Config
 
+    retries = {"mode": "standard", "total_max_attempts": attempts}
     # Without a path-style address most S3-compatible stores are not found.
     style = {"addressing_style": "path"} if place.endpoint else {}
     return boto3.client(
         "s3",
         region_name=place.region or None,
         endpoint_url=place.endpoint or None,
-        config=Config(s3=style, **options),
+        config=Config(s3=style, retries=retries, **options),
     )
+
+
+# What botocore tries anew; a 501 is a store's word that it never learnt what was asked.
+FAILING = (429, 500, 502, 503, 504)
+
+
+def store_trouble(error):
+    """Say of a ClientError of botocore's that the store itself fails; None where it says no."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status not in FAILING:
+        return None
+    code = error.response.get("Error", {}).get("Code", "")
+    named = f" ({code})" if code and code != str(status) else ""
+    return f"The store itself fails: it answers {error.operation_name} with {status}{named}."
+
+
+# What follows that, for the operator.
+PASSES = "No setting is the reason, and it mostly passes: type the same again in some minutes."
 
 
 def server_id(root):

@@ -13,7 +13,7 @@ import re
 import socket
 
 from botocore.exceptions import ClientError
-from bucket import Bucket, Denied, Trouble, troubled
+from bucket import Bucket, Denied, Trouble, refuse_failing, troubled
 from databases import AUTH, addresses, write_whole
 from postgres import is_apart
 from talk import Place, fail, made_server_id, report, request, warn
@@ -138,6 +138,7 @@ def written_first(root, bucket, options):
         bucket.s3.put_object(Bucket=bucket.name, IfNoneMatch="*", **options)
         return True
     except ClientError as error:
+        refuse_failing(error)
         if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
             theirs = mark(bucket)
             if theirs and is_ours(theirs, root, bucket):

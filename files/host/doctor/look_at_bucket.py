@@ -9,10 +9,11 @@ import dataclasses
 import datetime
 import json
 import re
+import time
 
 import talk
 from botocore.exceptions import ClientError
-from bucket import Bucket, Denied, Trouble, troubled
+from bucket import Bucket, Denied, Trouble, refuse_failing, troubled
 from talk import Place, report
 
 NOTHING = "AAAAAAAAAAAAAAAAAAAAAA=="  # no content has this MD5
@@ -22,9 +23,10 @@ RECENT = 40  # days: sets of these are listed first; hourly sets of years are ma
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Where the bucket is, and what of it is this server's."""
+    """Where the bucket is, what of it is this server's, and how many seconds a connection has."""
 
     place: Place
+    patience: float
 
 
 def look(bucket):
@@ -47,6 +49,7 @@ def permitted(bucket, permission, action, **options):
         action(Bucket=bucket.name, **options)
         return True
     except ClientError as error:
+        refuse_failing(error)
         if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
             raise Denied(permission) from error
         return False
@@ -115,14 +118,37 @@ def damage(files, manifest):
     return None
 
 
-def main(place):
+def passing(action):
+    """Do what a failure of the store's that passes by itself must not stop.
+
+    Botocore would try what nobody answers again as well, and there is no time for that: a network
+    that swallows everything is a finding.
+    """
+    for pause in (0.1, 0.4):
+        try:
+            return action()
+        except Trouble as trouble:
+            if trouble.kind != "bucket-failing":
+                raise
+        time.sleep(pause)
+    return action()
+
+
+def told_backup(bucket, place):
+    try:
+        return newest_backup(bucket, place.backup_prefix, place.environment)
+    except ClientError as error:
+        refuse_failing(error)
+        raise
+
+
+def main(place, patience):
     bucket = None
     try:
-        # Shorter than what the whole look has: a network that swallows everything is a finding.
-        bucket = troubled(lambda: Bucket(place, 1.4, 1))
-        troubled(lambda: look(bucket))
+        bucket = troubled(lambda: Bucket(place, patience, 1))
+        passing(lambda: troubled(lambda: look(bucket)))
         report(None, key="bucket")
-        report(newest_backup(bucket, place.backup_prefix, place.environment), key="backup")
+        report(passing(lambda: told_backup(bucket, place)), key="backup")
     except Denied as error:
         where = f"s3://{place.bucket}/{place.prefix}/*"
         what = f"{error} on {where} is denied to the host's credentials."
@@ -140,4 +166,5 @@ def report_trouble(trouble):
     report(found, key="bucket")
 
 
-main(talk.request(Request).place)
+asked = talk.request(Request)
+main(asked.place, asked.patience)

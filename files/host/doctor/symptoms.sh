@@ -1,9 +1,8 @@
 # Look for what may be wrong with a server, beside the facts, and change nothing.
 # Needs: root, unit, port, name (public, or ''), profile (where it is not the default one),
-# patience (seconds after which a part that runs is left alone), bucket (a function that runs
-# look_at_bucket.py), and what stream.sh, stream_errors.sh and certbot.sh define.
-# Every part looks on its own and at the same time, so that one that fails or hangs hides no other.
-# Prints `@report <key><TAB><value>` lines, and `@report looked<TAB><part>` for each part that ended.
+# patience (seconds that a part may take), bucket (a function that runs look_at_bucket.py), and what
+# parts.sh, stream.sh, stream_errors.sh and certbot.sh define.
+# Prints `@report <key><TAB><value>` lines beside those of parts.sh.
 set +eu +o pipefail
 if [ -z "$name" ] && [ -r "$root/.tls" ]; then read -r name _ < "$root/.tls"; fi
 active() { systemctl is-active --quiet "$1"; }
@@ -48,6 +47,7 @@ look_at_system() {
     timeout 1 find "$root" -xdev -not -path '*/releases/*' -size +20M -printf '%s %p\n' 2>/dev/null |
       sort -rn | head -n 3 | while read -r large; do report large "$large"; done
   fi
+  need_root
 }
 
 look_at_service() {
@@ -70,6 +70,7 @@ look_at_service() {
   fi
   [ -e "$root/stream.yml" ] && report stream_error "$(stream_errors | tail -n 1)"
   look_at_timers
+  need_root
 }
 
 look_at_timers() {
@@ -85,25 +86,36 @@ look_at_timers() {
 }
 
 look_at_nginx() {
-  if output=$(as_root nginx -t 2>&1); then report nginx ok; else
+  need_root || return
+  if output=$(as_root timeout "$patience" nginx -t 2>&1); then
+    report nginx ok
+  elif grep -q emerg <<< "$output"; then
     report nginx "$(grep -m1 -o 'emerg.*' <<< "$output" | cut -c1-300)"
+  else
+    printf '%s\n' "$output" >&2
+    return 1
   fi
   as_root grep -hsE '^ *ssl_certificate ' "/etc/nginx/sites-enabled/$unit" |
     sed 's/.*ssl_certificate  *//; s/;.*//' | sort -u | while read -r file; do
       ends=$(as_root openssl x509 -enddate -noout -in "$file" 2>/dev/null) &&
         report certificate "$(date -d "${ends#*=}" +%s) $file"
-      if [ -r "$root/.tls" ]; then look_at_tls "$file"; fi
+      if [ ! -r "$root/.tls" ] || look_at_tls "$file"; then continue; fi
+      return 1
     done
 }
 
 # Whether the name's certificate is the one that is shown, and renews itself.
 look_at_tls() {
-  local tls_name authority file=$1 ends
+  local tls_name authority file=$1 shown
   read -r tls_name authority < "$root/.tls"
   fingerprint() { openssl x509 -noout -fingerprint -sha256 2> /dev/null; }
-  if active nginx && [ "$(as_root cat "$file" | fingerprint)" != \
-    "$(timeout "$patience" openssl s_client -connect 127.0.0.1:443 -servername "$tls_name" < /dev/null 2> /dev/null | fingerprint)" ]; then
-    report unserved yes
+  if active nginx; then
+    shown=$(timeout "$patience" openssl s_client -connect 127.0.0.1:443 -servername "$tls_name" < /dev/null 2> /dev/null)
+    if [ $? = 124 ]; then
+      echo "port 443 did not answer within $patience s" >&2
+      return 1
+    fi
+    [ "$(as_root cat "$file" | fingerprint)" = "$(fingerprint <<< "$shown")" ] || report unserved yes
   fi
   [ "$authority" != own ] || return 0
   report renewal "$(systemctl is-active certbot.timer 2> /dev/null)"
@@ -118,9 +130,11 @@ look_at_tls() {
 
 look_at_requests() {
   # A request would start a stopped service.
-  if active "$unit.service" && active nginx && command -v python3 > /dev/null; then
-    timeout "$patience" python3 "$here/look_at_requests.py" name="$name"
+  if ! active "$unit.service" || ! active nginx; then
+    echo "the server is down" >&2
+    return 1
   fi
+  timeout "$patience" python3 "$here/look_at_requests.py" name="$name"
 }
 
 look_at_databases() {
@@ -139,36 +153,39 @@ look_at_webhooks() {
   as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/look_at_webhooks.py" root="$root"
 }
 
+look_at_admins() {
+  # MLflow's environment reaches PostgreSQL; SQLite is looked at while it is broken, too.
+  if grep -qs "^AUTH_STORE_URI=['\"]*postgres" "$root/server.env"; then
+    as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/look_at_admins.py" root="$root"
+  else
+    timeout "$patience" python3 "$here/look_at_admins.py" root="$root"
+  fi
+}
+
 look_at_environment() {
   python=$root/venv/bin/python
-  [ -e "$root/venv" ] || return
+  if [ ! -e "$root/venv" ]; then
+    echo "there is none" >&2
+    return 1
+  fi
   if [ ! -x "$python" ]; then
     report environment "its Python is gone"
     return
   fi
-  if ! said=$("$python" -c pass 2>&1); then
-    report environment "$(tail -n 1 <<< "${said:-its Python does not run}" | cut -c1-300)"
-    return
-  fi
-  report environment "$("$python" "$here/look_at_environment.py" 2>&1 | tail -n 1)"
+  said=$(timeout "$patience" "$python" -c pass 2>&1)
+  case $? in
+    0) ;;
+    124) return 124 ;;
+    *)
+      report environment "$(tail -n 1 <<< "${said:-its Python does not run}" | cut -c1-300)"
+      return
+      ;;
+  esac
+  said=$(timeout "$patience" "$python" "$here/look_at_environment.py") || return
+  report environment "$said"
 }
 
-look_at_bucket() {
-  timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py"
-}
+look_at_bucket() { bucket; }
+ask_bucket() { timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py"; }
 
-parts="system service nginx requests databases webhooks environment bucket"
-for part in $parts; do
-  {
-    case $part in
-      bucket) bucket ;;
-      *) "look_at_$part" ;;
-    esac
-    case $? in
-      0) report looked "$part" ;;
-      124) echo "it did not answer within $patience s" >&2 ;;
-    esac
-  } > "$here/$part.seen" 2> "$here/$part.errors" &
-done
-# shellcheck disable=SC2086 # names without spaces
-report_parts $parts
+look_at_parts system service nginx requests databases admins webhooks environment bucket

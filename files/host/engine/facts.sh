@@ -17,7 +17,7 @@ fact user "$(id -un)"
 fact root "$root"
 fact now "$(date +%s)"
 fact hostname "$(uname -n)"
-if as_root true 2>/dev/null; then fact sudo yes; fi
+if why=$(as_root true 2>&1); then fact sudo yes; else fact sudo_error "${why##*$'\n'}"; fi
 # shellcheck source=/dev/null
 if [ -r /etc/os-release ]; then fact os "$(. /etc/os-release; echo "$ID ${VERSION_ID:-}")"; fi
 fact machine "$(uname -m)"

@@ -12,14 +12,3 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 # Put a staged file in place whole: mode, then a rename on the same file system.
 place() { install -m "$3" "$1" "$2.part" && mv -f "$2.part" "$2"; }
 place_as_root() { as_root install -D -m "$3" "$1" "$2.part" && as_root mv -f "$2.part" "$2"; }
-# Wait for the named parts of a look, which run side by side, and print what each saw
-# ("$here"/PART.seen); of one that did not come to its end, the last of its errors.
-report_parts() {
-  local part
-  wait
-  for part; do
-    cat "$here/$part.seen"
-    grep -q "^@report looked" "$here/$part.seen" ||
-      report blind "$part $(tail -n 1 "$here/$part.errors" | cut -c1-200)"
-  done
-}

@@ -23,6 +23,12 @@ def access(case: Case) -> Iterator[Finding]:
     yield from open_doors(case)
     yield from _ssh(case)
     yield from _listeners(case)
+    # What is missing can be told only of what was looked at.
+    if "doors" in case.looked:
+        yield from _missing(case)
+
+
+def _missing(case: Case) -> Iterator[Finding]:
     audited = case.audited
     if not audited.firewall:
         yield case.finding(
