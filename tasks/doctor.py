@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # In the order in which an operator would look: what others follow from comes first.
 AREAS = {
-    "host": Area(host, "system"),
+    "host": Area(host, "system", "machine", "names"),
     "environment": Area(environment, "environment"),
     "database": Area(database, "store"),
     "nginx": Area(nginx, "nginx"),

@@ -20,7 +20,8 @@ DATABASE: dict[str, Any] = {
 }
 WELL = Symptoms(
     looked=frozenset(
-        "system service nginx requests databases admins webhooks environment bucket".split()
+        "system machine names service nginx requests databases admins webhooks environment "
+        "bucket".split()
     ),
     mounts=(Mount("/", 20_000_000, 15_000_000, 1_000_000, 900_000, False),),
     modes={f"{ROOT}/server.env": "600"},

@@ -21,6 +21,8 @@ NEARLY = 0.10  # of a file system's room; below, and below NEARLY_KB, it is near
 
 NEARLY_KB = 5 * 1024 * 1024
 
+SCARCE = 0.05  # of the memory that can be had; below, the kernel evicts what programs run from
+
 # AWS's documentation of RequestTimeTooSkewed: S3 takes 15 minutes; other AWS services take 5.
 SKEW = 300
 
@@ -43,6 +45,9 @@ def host(case: Case) -> Iterator[Finding]:
     for mount in symptoms.mounts:
         yield from _disk(case, mount)
     yield from _clock(case)
+    yield from _network(case)
+    yield from _packages(case)
+    yield from _kernel(case)
     ours = {f"{case.unit}-{name}.service" for name in TIMED}  # findings of their own
     if symptoms.renewal_failed:
         ours.add("certbot.service")
@@ -65,6 +70,106 @@ def host(case: Case) -> Iterator[Finding]:
             "/run/reboot-required",
             Remedy("The server comes back by itself.", type=(case.ssh("sudo systemctl reboot"),)),
             severity="note",
+        )
+
+
+def _network(case: Case) -> Iterator[Finding]:
+    symptoms = case.symptoms
+    if not symptoms.routed:
+        yield case.finding(
+            "route-none",
+            "The host has no default route: it reaches nothing beyond its own network.",
+            "ip route show default",
+            Remedy(
+                "Bring the interface up anew by what manages it, or reboot; the server comes back "
+                "by itself.",
+                type=(case.ssh("ip -br address; ip route; networkctl --no-pager status"),),
+            ),
+        )
+    if symptoms.unresolved:
+        name, why = symptoms.unresolved["name"], symptoms.unresolved["why"]
+        yield case.finding(
+            "names-unresolved",
+            f"No name server answers the host: apt, uv, certbot and AWS find no address ({why}).",
+            f"the host asked for {name}",
+            Remedy(
+                "Mend what /etc/resolv.conf names, or the way there (UDP and TCP port 53); then:",
+                type=(
+                    case.ssh(
+                        "cat /etc/resolv.conf; "
+                        "systemctl is-active --quiet systemd-resolved && "
+                        "sudo systemctl restart systemd-resolved; "
+                        f"getent ahosts {name}"
+                    ),
+                ),
+            ),
+        )
+
+
+def _packages(case: Case) -> Iterator[Finding]:
+    symptoms = case.symptoms
+    if symptoms.apt_holder:
+        pid, name = symptoms.apt_holder
+        yield case.finding(
+            "apt-held",
+            f"{name} (process {pid}) has held apt's lock for more than an hour: no update and no "
+            "installation gets through.",
+            "/proc/locks, ps",
+            Remedy("End it if it hangs:", script=f"sudo kill {pid}", safe=False),
+        )
+    if symptoms.dpkg is not None:
+        which = f": {symptoms.dpkg}" if symptoms.dpkg else ""
+        yield case.finding(
+            "dpkg-broken",
+            f"An installation of packages was cut off{which}. apt installs nothing until it is "
+            "finished.",
+            "dpkg --audit, /var/lib/dpkg/updates",
+            Remedy(
+                script="sudo DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold "
+                "--configure -a"
+            ),
+        )
+
+
+def _kernel(case: Case) -> Iterator[Finding]:
+    symptoms, memory = case.symptoms, case.symptoms.memory
+    look = case.ssh("free -m; ps aux --sort=-rss | head -n 5")
+    if memory and (
+        memory.free_kb < SCARCE * memory.kb
+        or (memory.swap_kb and memory.free_swap_kb < NEARLY * memory.swap_kb)
+    ):
+        swap = f", and {memory.free_swap_kb / 1024:.0f} of {memory.swap_kb / 1024:.0f} MB of swap"
+        yield case.finding(
+            "memory-scarce",
+            "The host's memory is used up: everything on it becomes slow, and the kernel ends what "
+            "takes the most.",
+            f"/proc/meminfo: {memory.free_kb / 1024:.0f} of {memory.kb / 1024:.0f} MB can be had"
+            + (swap if memory.swap_kb else ""),
+            Remedy(
+                "End what is not needed, set fewer `workers:` and deploy, or take a larger "
+                "instance.",
+                type=(look,),
+            ),
+        )
+    # The server's own are a finding of its own.
+    if symptoms.killed and not symptoms.out_of_memory:
+        names = ", ".join(f"{name} ({count} times)" for name, count in symptoms.killed.items())
+        yield case.finding(
+            "out-of-memory-beside",
+            f"The kernel has ended programs for want of memory since yesterday: {names}.",
+            "journalctl -k",
+            Remedy("What the host does beside MLflow needs more than it has.", type=(look,)),
+            severity="note",
+        )
+    if symptoms.disk_error:
+        yield case.finding(
+            "disk-errors",
+            f"The kernel has met errors of a disk since yesterday: {symptoms.disk_error}",
+            "journalctl -k",
+            Remedy(
+                "Make a backup now, take a snapshot of the volume, and replace it.",
+                type=(case.fab("backup"),),
+            ),
         )
 
 

@@ -39,7 +39,8 @@ def nginx(case: Case) -> Iterator[Finding]:
                 safe=False,
             ),
         )
-    if down and symptoms.nginx == "ok" and not others:
+    # One that is masked is the server's area's.
+    if down and symptoms.nginx == "ok" and not others and "nginx.service" not in symptoms.masked:
         yield case.finding(
             "nginx-down",
             f"nginx is down: nobody answers on port {settings.port}.",

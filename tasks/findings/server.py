@@ -26,7 +26,18 @@ def server(case: Case) -> Iterator[Finding]:
     absent = [
         name for name in (f"{unit}.service", f"{unit}.socket") if facts.unit(name).load != "loaded"
     ]
-    if absent:
+    if masked := case.symptoms.masked:
+        which = " ".join(masked)
+        yield case.finding(
+            "unit-masked",
+            f"{' and '.join(masked)} cannot be started, by anybody: it is masked.",
+            "systemctl show: LoadState=masked",
+            Remedy(
+                script=f"sudo systemctl unmask {which}; sudo systemctl unmask --runtime {which}",
+                tasks=("deploy",),
+            ),
+        )
+    elif absent:
         yield case.finding(
             "unit-missing",
             f"{' and '.join(absent)} cannot be loaded.",

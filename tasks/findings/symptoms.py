@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
@@ -27,6 +29,23 @@ LONGEST = 600
 # Of these seconds, what goes to checking the databases and trying passwords, to one answer of the
 # server, and to one of the bucket: what swallows everything is to be told from what is slow.
 DATABASES, ANSWER, STORE = 0.6, 0.75, 0.35
+
+
+S3, FIRST = "s3.{}.amazonaws.com", "us-east-1"
+
+PACKAGES = "pypi.org"  # uv and pip ask there; that a closed network has no such name is no fault
+
+ADDRESS = re.compile(r"[0-9.]+|.*:.*")  # of IPv4 or IPv6, which nobody has to be asked for
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The host's memory, and what of it swaps out, in KiB."""
+
+    kb: int
+    free_kb: int
+    swap_kb: int
+    free_swap_kb: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,14 @@ class Symptoms:
     failed: tuple[str, ...] = ()
     reboot: bool = False
     synchronised: bool = True
+    memory: Memory | None = None
+    routed: bool = True  # whether it has a default route
+    masked: tuple[str, ...] = ()
+    dpkg: str | None = None  # packages whose installation was cut off; maybe none is named
+    apt_holder: tuple[int, str] | None = None  # who has held apt's lock for an hour
+    disk_error: str = ""
+    killed: Mapping[str, int] = field(default_factory=dict)  # by the kernel, for want of memory
+    unresolved: Mapping[str, str] | None = None  # a name that no name server answered for, and why
     listeners: tuple[Listener, ...] = ()
     error: str = ""
     out_of_memory: int = 0
@@ -119,14 +146,16 @@ def looking(
             f"bucket() {{ {asking if settings.bucket else 'false'}; }}",
             f"profile={'' if settings.profile == 'default' else settings.profile}",
             f"patience={patience}",
+            f"names={sh(' '.join(names(settings)))}",
             source("parts.sh"),
+            source("look_at_host.sh"),
             source("stream.sh"),
             source("stream_errors.sh"),
             source("certbot.sh"),
             source("symptoms.sh"),
         )
     )
-    files = staged("look_at_environment.py", "look_at_webhooks.py")
+    files = staged("look_at_environment.py", "look_at_names.py", "look_at_webhooks.py")
     for program in ("look_at_databases.py", "look_at_admins.py"):
         files |= requested(program, patience=DATABASES * patience)
     answer = ANSWER * patience
@@ -138,6 +167,12 @@ def looking(
             "look_at_bucket.py", place=place(settings), patience=round(STORE * patience, 2)
         )
     return Change("look for what is wrong", script, files)
+
+
+def names(settings: Settings) -> list[str]:
+    """List names that the host must find an address for: S3's, and one that packages come from."""
+    store = urlsplit(settings.endpoint_url or "").hostname or S3.format(settings.region or FIRST)
+    return [name for name in (store, PACKAGES) if not ADDRESS.fullmatch(name)]
 
 
 def parse(reports: Sequence[str]) -> Symptoms:
@@ -153,6 +188,14 @@ def parse(reports: Sequence[str]) -> Symptoms:
         failed=tuple(found.all("failed")),
         reboot="reboot" in found,
         synchronised=found.last("synchronised", "yes") != "no",
+        memory=Memory(*map(int, found.last("memory").split())) if "memory" in found else None,
+        routed="no_route" not in found,
+        masked=tuple(found.all("masked")),
+        dpkg=found.last("dpkg") if "dpkg" in found else None,
+        apt_holder=next(((int(pid), name) for pid, name in found.pairs("apt_held")), None),
+        disk_error=found.last("disk_error"),
+        killed={name: int(count) for count, name in found.pairs("killed")},
+        unresolved=found.data("unresolved"),
         listeners=listeners(found.all("listener")),
         error=found.last("error"),
         out_of_memory=_number(found.last("oom")) or 0,

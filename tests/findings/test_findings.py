@@ -14,7 +14,7 @@ from tasks.engine.facts import WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit
 from tasks.engine.settings import Settings
 from tasks.findings.case import Case, Finding, Here, Remedy
 from tasks.findings.diagnosis import Look, diagnose
-from tasks.findings.symptoms import Certificate, Mount
+from tasks.findings.symptoms import Certificate, Memory, Mount
 
 LETS = Tls("m.example.org", "https://acme.example/dir")
 LIVE = "/etc/letsencrypt/live/m.example.org/fullchain.pem"
@@ -143,6 +143,24 @@ ROWS = [
      ("50 of 1000 inodes",), ["ssh ec2 'sudo journalctl --vacuum"]),
     (None, {"mounts": (Mount("/", 20_000_000, 9_000_000, 9, 9, True),)}, "disk-read-only",
      ("can only be read",), ["ssh ec2 'sudo dmesg"]),
+    (None, {"routed": False}, "route-none", ("no default route",), ["ssh ec2 'ip -br address"]),
+    (None, {"unresolved": {"name": "pypi.org", "why": "Temporary failure"}}, "names-unresolved",
+     ("apt, uv, certbot", "Temporary failure", "pypi.org"), ["ssh ec2 'cat /etc/resolv.conf"]),
+    (None, {"dpkg": ""}, "dpkg-broken", ("was cut off. apt",), ["ssh ec2 'sudo DEBIAN_FRONTEND"]),
+    (None, {"dpkg": "libc6 curl"}, "dpkg-broken", ("cut off: libc6 curl.",),
+     ["ssh ec2 'sudo DEBIAN_FRONTEND"]),
+    (None, {"apt_holder": (7, "apt-get")}, "apt-held", ("apt-get (process 7)",),
+     ["ssh ec2 'sudo kill 7'"]),
+    (None, {"memory": Memory(4000_000, 100_000, 0, 0)}, "memory-scarce", ("98 of 3906 MB can",),
+     ["ssh ec2 'free -m"]),
+    (None, {"memory": Memory(4000_000, 900_000, 1000_000, 50_000)}, "memory-scarce",
+     ("49 of 977 MB of swap",), ["ssh ec2 'free -m"]),
+    (None, {"disk_error": "EXT4-fs error (device sda1)"}, "disk-errors", ("EXT4-fs error",),
+     ["./fab -H ec2 backup"]),
+    (units(service=Unit("masked"), socket=unit("active")), {"masked": (SERVICE,)}, "unit-masked",
+     (SERVICE, "masked"), ["ssh ec2 'sudo systemctl unmask", "./fab -H ec2 deploy"]),
+    (units(nginx=Unit("masked")), {"masked": (NGINX,)}, "unit-masked", (NGINX,),
+     ["ssh ec2 'sudo systemctl unmask", "./fab -H ec2 deploy"]),
     (None, {"skew": 900.0}, "clock", ("15 minutes ahead", "S3's clock"), ["ssh ec2 'sudo apt-get"]),
     (deployed(now=NOW - 1200), {"skew": None}, "clock",
      ("20 minutes behind", "this machine's clock"), ["ssh ec2 'sudo apt-get"]),
@@ -257,6 +275,7 @@ def test_a_check_that_had_no_time_is_no_damage(damage):
     [
         (None, HERE, {"failed": ("a.service",)}, "other-units", "a.service"),
         (None, HERE, {"reboot": True}, "reboot", "reboot"),
+        (None, HERE, {"killed": {"java": 2}}, "out-of-memory-beside", "java (2 times)"),
         (None, HERE, {"synchronised": False}, "clock-alone", "NTPSynchronized=no"),
         (units(service=unit("active", since=NOW - 5)), HERE, {"health": 502}, "starting", "5 s"),
         (None, HERE, {"schedule": None}, "backup-unscheduled", "No schedule"),
@@ -374,7 +393,8 @@ def test_problems_stand_before_notes():
 
 
 def test_what_could_not_be_looked_at_is_neither_well_nor_ill():
-    blind = case(looked=frozenset({"system", "service", "nginx"}), databases={}, bucket=None)
+    blind = case(looked=frozenset({"system", "machine", "names", "service", "nginx"}),
+                 databases={}, bucket=None)  # fmt: skip
     assert unseen(blind) == [
         "environment", "database", "server", "webhooks", "users", "bucket", "backup", "client",
     ]  # fmt: skip

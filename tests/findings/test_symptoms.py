@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from stand_ins import SETTINGS
 
 from tasks.engine.facts import Listener
 from tasks.engine.settings import Settings
-from tasks.findings.symptoms import Certificate, Mount, Symptoms, looking, parse
+from tasks.findings.symptoms import (
+    Certificate,
+    Memory,
+    Mount,
+    Symptoms,
+    looking,
+    names,
+    parse,
+)
 
 REPORTS = [
     "mount\t1000 900 rw 2000 1500 /",
@@ -18,6 +27,14 @@ REPORTS = [
     "failed\ta.service",
     "reboot\tyes",
     "synchronised\tno",
+    "memory\t4 3 2 1",
+    "no_route\tyes",
+    "masked\tnginx.service",
+    "dpkg\tcurl",
+    "apt_held\t7 apt-get",
+    "disk_error\tI/O error",
+    "killed\t2 java",
+    'unresolved\t{"name": "a.b", "why": "c"}',
     'listener\t0.0.0.0:22 "sshd" 7',
     "error\tValueError: one\ttab",
     "oom\t2",
@@ -57,6 +74,14 @@ def test_every_report_becomes_a_value():
         failed=("a.service",),
         reboot=True,
         synchronised=False,
+        memory=Memory(4, 3, 2, 1),
+        routed=False,
+        masked=("nginx.service",),
+        dpkg="curl",
+        apt_holder=(7, "apt-get"),
+        disk_error="I/O error",
+        killed={"java": 2},
+        unresolved={"name": "a.b", "why": "c"},
         listeners=(Listener("0.0.0.0:22", "sshd", 7),),
         error="ValueError: one\ttab",
         out_of_memory=2,
@@ -125,6 +150,20 @@ def test_whoever_looks_longer_is_more_patient_with_every_part():
         "look_at_databases.json": 18, "look_at_admins.json": 18, "look_at_requests.json": 22.5,
         "look_at_bucket.json": 10.5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        (Settings(), ["s3.us-east-1.amazonaws.com", "pypi.org"]),
+        (Settings(region="eu-west-1"), ["s3.eu-west-1.amazonaws.com", "pypi.org"]),
+        (Settings(endpoint_url="http://minio.lan:9000"), ["minio.lan", "pypi.org"]),
+        (Settings(endpoint_url="http://10.0.0.7:9000"), ["pypi.org"]),
+        (Settings(endpoint_url="http://[fd00::7]:9000"), ["pypi.org"]),
+    ],
+)
+def test_names_that_the_host_must_know_are_asked_for(settings, asked):
+    assert names(settings) == asked
 
 
 def test_without_a_bucket_none_is_asked():
