@@ -1,6 +1,7 @@
 """MLflow's own app in a process of its own: list what its requests hold, or make some.
 
     python real.py fields            one line for each route, message and field of this release
+    python real.py routes            a JSON list of the routes, with the shape of what each takes
     python real.py requests APP      a JSON list of requests on stdin, of answers on stdout
 
 Runs in the environment of any release that has a lock (files/releases); needs nothing else.
@@ -156,6 +157,91 @@ def parts(schema, whole, name, within):
             yield from parts(schema[key], whole, name, within)
 
 
+# -- the shape of requests -----------------------------------------------------------------------
+
+
+def routes():
+    """Return each route: method, path, the name that stands in decided.txt, and its shape.
+
+    A shape is JSON whose leaves are kinds of values. That of a message is nested as its JSON is; a
+    route that has none takes a flat object of names, in a query or in a body.
+    """
+    from mlflow.server import app, auth, handlers
+
+    whole = auth.create_app(app)
+    messages = {
+        handler.__name__: message for message, handler in handlers.HANDLERS.items() if handler
+    }
+    found = []
+    for rule in app.url_map.iter_rules():
+        message = messages.get(rule.endpoint)
+        if message:
+            takes = shape(message.DESCRIPTOR, ())
+        else:
+            takes = dict.fromkeys(literals(app.view_functions[rule.endpoint]), "text")
+        path = re.sub("<(?:[a-z]+:)?([a-z_]+)>", r"{\1}", rule.rule)
+        for method in sorted(rule.methods - {"HEAD", "OPTIONS"}):
+            name = message.DESCRIPTOR.name if message else f"{method} {plain(rule.rule)}"
+            found.append({"method": method, "path": path, "name": name, "takes": takes})
+    return [*found, *native_routes(whole)]
+
+
+KINDS = {
+    "google.protobuf.Timestamp": "time",
+    "google.protobuf.Duration": "duration",
+    "google.protobuf.Value": "text",
+    "google.protobuf.Struct": {"x": "text"},
+    "google.protobuf.FieldMask": "text",
+}
+
+
+def shape(message, within):
+    """Return what a message looks like as JSON, with `text`, `number`, … for its values."""
+    if message.full_name in KINDS:
+        return KINDS[message.full_name]
+    if message.full_name in within or len(within) > 5:
+        return {}
+    within = (*within, message.full_name)
+    made = {}
+    for field in message.fields:
+        inner = field.message_type
+        if inner is not None and inner.GetOptions().map_entry:
+            value = inner.fields_by_name["value"]
+            made[field.name] = {"key": kind(value, within)}
+            continue
+        value = kind(field, within)
+        repeated = getattr(field, "is_repeated", None)
+        if repeated is None:
+            repeated = field.label == field.LABEL_REPEATED
+        made[field.name] = [value] if repeated else value
+    return made
+
+
+def kind(field, within):
+    if field.message_type is not None:
+        return shape(field.message_type, within)
+    if field.enum_type is not None:
+        return "is " + field.enum_type.values[-1].name
+    if field.type in (field.TYPE_STRING, field.TYPE_BYTES):
+        return "text"
+    return "truth" if field.type == field.TYPE_BOOL else "number"
+
+
+def native_routes(app):
+    """Yield the routes that FastAPI serves itself, all their values as texts."""
+    from fastapi.openapi.utils import get_openapi
+
+    whole = get_openapi(title="MLflow", version="1", routes=app.routes)
+    for path, methods in whole["paths"].items():
+        for method, told in methods.items():
+            names = {parameter["name"] for parameter in told.get("parameters", [])}
+            for body in told.get("requestBody", {}).get("content", {}).values():
+                names.update(parts(body["schema"], whole, "", ()))
+            takes = {name: "text" for name in names if "." not in name}
+            name = f"{method.upper()} {plain(path)}"
+            yield {"method": method.upper(), "path": path, "name": name, "takes": takes}
+
+
 # -- requests ------------------------------------------------------------------------------------
 
 
@@ -222,6 +308,9 @@ def main():
         prepare(folder)
         if sys.argv[1] == "fields":
             print("\n".join(fields()))
+            return
+        if sys.argv[1] == "routes":
+            print(json.dumps(routes()))
             return
         sys.path.insert(0, sys.argv[2])
         import remote_mlflow_app

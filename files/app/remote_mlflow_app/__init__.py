@@ -15,11 +15,13 @@ def create_app():
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.server import app, auth
 
-    from . import door, guard
+    from . import door, files, guard
 
     guarded = auth.create_app(app)
     guard.stand(app)
     guarded.add_exception_handler(RecursionError, too_deep)
+    files.stand()
+    guarded.add_exception_handler(Exception, failed)
     return door.Door(guarded, MLFLOW_ENABLE_WORKSPACES.get())
 
 
@@ -28,3 +30,14 @@ async def too_deep(request, error):
 
     message = "This request is nested too deeply."
     return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": message}, 400)
+
+
+async def failed(request, error):
+    """Answer for what FastAPI's routes raise; starlette raises it again, for the log."""
+    from starlette.responses import PlainTextResponse, Response
+
+    from . import mistakes
+
+    if mistakes.is_mistake(error):
+        return Response(mistakes.told(error), 400, media_type="application/json")
+    return PlainTextResponse("Internal Server Error", 500)

@@ -32,7 +32,7 @@ from mlflow.protos.service_pb2 import (
 from mlflow.server import handlers
 from mlflow.store.artifact.utils.models import _parse_model_uri
 
-from . import places
+from . import mistakes, places
 
 API = "/api/2.0/mlflow"
 # Parameters that are the path of an artifact, in a query or in the route itself.
@@ -63,8 +63,13 @@ def look(guarded):
 
 
 JSON = "application/json"
-# Two errors of MLflow's that are none of the server.
-SAID = {b"Not a proper models:/ URI": 400, b"job execution feature is not enabled": 501}
+# Errors of MLflow's that are none of the server.
+SAID = {
+    b"Not a proper models:/ URI": 400,
+    b"Trace data not stored in tracking store": 404,
+    b"job execution feature is not enabled": 501,
+    b"running without workspaces support": 501,
+}
 UNREADABLE = "This request cannot be read. Send one JSON object with the API's fields."
 
 
@@ -84,11 +89,25 @@ def told(error):
 
 def soften(response):
     """Turn what MLflow takes for an error of the server into what it is."""
-    if response.status_code == 500 and response.is_json:
+    if response.status_code in (500, 503) and not response.is_streamed:
         for words, status in SAID.items():
             if words in response.get_data():
                 response.status_code = status
     return response
+
+
+def status_of(known):
+    """Return how MLflow's errors find their status: 400 where a mistake is behind a 500."""
+
+    def status(error):
+        found = known(error)
+        return 400 if found == 500 and mistakes.is_caused(error) else found
+
+    return status
+
+
+def mistaken(error):
+    return Response(mistakes.told(error), 400, mimetype=JSON)
 
 
 def check_experiment(message):
@@ -170,6 +189,13 @@ def check_file(message):
     places.refuse_path(message.path.rpartition("/")[2])
 
 
+def check_parts(message):
+    """Refuse to complete an upload of nothing, which a store may take for an error of its own."""
+    check_file(message)
+    if not message.parts or not message.upload_id:
+        raise places.Refused("An upload has an id and parts.")
+
+
 CHECKS = {
     CreateExperiment: check_experiment,
     CreateModelVersion: check_version,
@@ -183,7 +209,7 @@ CHECKS = {
     CreatePresignedDownloadUrl: check_path,
     CreatePresignedUploadUrl: check_path,
     CreateMultipartUpload: check_file,
-    CompleteMultipartUpload: check_file,
+    CompleteMultipartUpload: check_parts,
     AbortMultipartUpload: check_file,
 }
 
@@ -197,3 +223,6 @@ def stand(app):
     app.after_request(soften)
     app.register_error_handler(RecursionError, too_deep)
     app.register_error_handler(MlflowException, told)
+    MlflowException.get_http_status_code = status_of(MlflowException.get_http_status_code)
+    for kind in mistakes.KINDS:
+        app.register_error_handler(kind, mistaken)
