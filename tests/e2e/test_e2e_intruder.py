@@ -81,7 +81,7 @@ def places() -> list[str]:
             at_places = line != "[not a place]" and not line.startswith("[closed")
         elif at_places and line:
             found.append(line)
-    assert len(found) > 40
+    assert len(found) > 30
     return found
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
-from lab import Host
+from lab import ROOT, SEARCH, UNIT, Host
 
+HERE = Path(__file__).parent
 API = "http://127.0.0.1:5000/api/2.0/mlflow"
 PAGES = "http://127.0.0.1:5000/ajax-api/3.0/mlflow"
 
@@ -38,23 +44,80 @@ def test_what_pages_and_balancers_need_takes_no_login(host: Host) -> None:
     assert code(host, f"{PAGES}/server-info") == 401
 
 
+LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
+# What is sent at once: who says nothing, who says it slowly, with a login and without one.
+FLOODS = (
+    {"kind": "body", "path": LOG_BATCH},
+    {"kind": "idle", "path": LOG_BATCH},
+    {"kind": "heads", "path": LOG_BATCH},
+    {"kind": "bodies", "path": LOG_BATCH},
+    {"kind": "bodies", "path": "/health"},
+    {"kind": "bodies", "path": LOG_BATCH, "with a login": True},
+    {"kind": "bodies", "path": "/v1/traces", "with a login": True},
+    {"kind": "bodies", "path": "/api/2.0/mlflow-artifacts/artifacts/x", "with a login": True},
+    {"kind": "bodies", "path": "/api/2.0/mlflow-artifacts/mpu/create/x", "with a login": True},
+    {"kind": "bodies", "path": "/ajax-api/2.0/mlflow/upload-artifact", "with a login": True},
+)
+SECONDS, CONNECTIONS = 12, 200
+
+
+def memory(host: Host) -> int:
+    """Return what the server's processes and nginx's have in memory together, in kB."""
+    lines = host.run("ps -eo rss=,cgroup:200=").splitlines()
+    names = f"/{UNIT}.service|/nginx.service"
+    return sum(int(line.split()[0]) for line in lines if re.search(names, line))
+
+
+def disk(host: Host) -> int:
+    """Return what lies where a server and nginx write, in kB; other hosts share the disk itself."""
+    return int(
+        host.run(f"du -skc /var/lib/nginx /var/log /var/tmp /tmp {ROOT} | tail -1 | cut -f1")
+    )
+
+
+def flooded(host: Host, flood: dict[str, Any], place: dict[str, Any]) -> dict[str, int]:
+    """Have a flood come, and a user work meanwhile; returns how its connections ended."""
+    login = host.login()
+    before = memory(host), disk(host)
+    job = {"count": CONNECTIONS, "seconds": SECONDS, **flood, **place}
+    job["login"] = ":".join(login) if "with a login" in flood else ""
+    waits, most = [], before
+    host.run("cat > /tmp/flood.py", (HERE / "flood.py").read_text())
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(host.run, "python3 /tmp/flood.py", json.dumps(job))
+        while not coming.done():
+            began = time.monotonic()
+            assert host.status(SEARCH, login) == 200
+            waits.append(time.monotonic() - began)
+            now = memory(host), disk(host)
+            most = max(most[0], now[0]), max(most[1], now[1])
+            time.sleep(0.5)
+    told = json.loads(coming.result())
+    grown = most[0] - before[0], most[1] - before[1]
+    print(f"{flood} {place}: {told}, users waited {max(waits):.1f} s, grown by {grown} kB")
+    assert max(waits) < 5
+    assert grown[0] < 50_000
+    assert grown[1] < 100_000
+    return dict(told)
+
+
+@pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: " ".join(map(str, flood.values())))
+def test_a_flood_ends_and_users_go_on(host: Host, flood: dict[str, Any]) -> None:
+    told = flooded(host, flood, {"address": "127.0.0.1", "port": 5000, "tls": False})
+    if flood["kind"] == "body":
+        assert told == {"413": 1}, "it is answered by its size alone"
+    if flood["kind"] == "bodies" and "with a login" not in flood:
+        assert told["held"] == 0, "no body is waited for"
+
+
 def test_a_stranger_s_body_is_not_read(host: Host) -> None:
-    """Neither memory nor disk grows by what somebody without a login sends."""
-
-    def resident() -> int:
-        # The server's processes together, in kB.
-        return int(host.run("ps -o rss= --ppid $(systemctl show -p MainPID --value mlflow-server)"
-                            " | awk '{sum += $1} END {print sum}'"))  # fmt: skip
-
-    def used() -> int:
-        return int(host.run("df -k --output=used / | tail -1"))
-
-    memory, disk = resident(), used()
+    """Neither memory nor disk grows by a body without a size, from somebody without a login."""
+    before = memory(host), disk(host)
     body = "head -c 900000000 /dev/zero"
     sent = f"curl -s -m 60 -o /dev/null -w '%{{http_code}}' -X POST -T - {API}/runs/log-batch"
     assert host.run(f"{body} | {sent} || true").endswith("401")
-    assert resident() - memory < 50_000
-    assert used() - disk < 100_000
+    assert memory(host) - before[0] < 50_000
+    assert disk(host) - before[1] < 100_000
     host.healthy()
 
 
