@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import ROOT, SEARCH, UNIT, Host
+from authority import authority_on
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab
+from test_e2e_tls import NAME
 
 HERE = Path(__file__).parent
 API = "http://127.0.0.1:5000/api/2.0/mlflow"
@@ -75,16 +77,22 @@ def disk(host: Host) -> int:
     )
 
 
-def flooded(host: Host, flood: dict[str, Any], place: dict[str, Any]) -> dict[str, int]:
-    """Have a flood come, and a user work meanwhile; returns how its connections ended."""
+def flooded(
+    host: Host, flood: dict[str, Any], place: dict[str, Any], sender: Host | None = None
+) -> dict[str, int]:
+    """Have a flood come, by default from the host itself, and a user work meanwhile.
+
+    Returns how many of its connections ended how.
+    """
+    sender = sender or host
     login = host.login()
     before = memory(host), disk(host)
     job = {"count": CONNECTIONS, "seconds": SECONDS, **flood, **place}
     job["login"] = ":".join(login) if "with a login" in flood else ""
     waits, most = [], before
-    host.run("cat > /tmp/flood.py", (HERE / "flood.py").read_text())
+    sender.run("cat > /tmp/flood.py", (HERE / "flood.py").read_text())
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(host.run, "python3 /tmp/flood.py", json.dumps(job))
+        coming = pool.submit(sender.run, "python3 /tmp/flood.py", json.dumps(job))
         while not coming.done():
             began = time.monotonic()
             assert host.status(SEARCH, login) == 200
@@ -108,6 +116,34 @@ def test_a_flood_ends_and_users_go_on(host: Host, flood: dict[str, Any]) -> None
         assert told == {"413": 1}, "it is answered by its size alone"
     if flood["kind"] == "bodies" and "with a login" not in flood:
         assert told["held"] == 0, "no body is waited for"
+
+
+@pytest.mark.sampled
+def test_a_flood_at_a_name_with_tls_ends_too(host: Host) -> None:
+    place = {"address": host.address, "port": 443, "tls": True, "name": NAME}
+    with authority_on(host) as authority:
+        authority.name(NAME)
+        host.fab("tls.enable", NAME, *authority.options, timeout=600)
+        try:
+            for flood in FLOODS:
+                flooded(host, flood, place)
+        finally:
+            host.fab("tls.disable", "--yes")
+
+
+@pytest.mark.sampled
+def test_a_flood_at_a_balancer_ends_too(lab: Lab) -> None:
+    with lab.blank() as web, lab.blank() as balancer:
+        web.variables |= {
+            "FABRIC_MLFLOW_BIND": "0.0.0.0",
+            "FABRIC_MLFLOW_BALANCER": balancer.address,
+        }
+        web.fab(*CHAIN, timeout=600)
+        balancer.home, balancer.variables = web.home, web.variables
+        balancer.fab("balancer", "--servers", web.address, timeout=600)
+        place = {"address": "127.0.0.1", "port": 5000, "tls": False}
+        for flood in FLOODS:
+            flooded(web, flood, place, balancer)
 
 
 def test_a_stranger_s_body_is_not_read(host: Host) -> None:
