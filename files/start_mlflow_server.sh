@@ -9,20 +9,21 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
 umask 077
 
-{{ settle }}
-root=$PWD
-# A restore or upgrade that is under way ends first, and one that was cut off is finished here.
-exec 8>> .hold
-flock 8
-if [ -d next ]; then
-  settle
-  exec ./start_mlflow_server.sh
+if [ ! -S /dev/stdin ] && systemctl --quiet is-active {{ unit }}.socket; then
+  echo "The unit {{ unit }} is running. Stop it first:" \
+    "sudo systemctl stop {{ unit }}.socket {{ unit }}" >&2
+  exit 1
 fi
-open_again
-exec 8>&-
+# What the unit has done before it confined itself, where nothing here can be written any more. A
+# restore or upgrade that it finishes may bring another start script.
+if [ -w . ] && [ "${1:-}" != ready ]; then
+  exec ./ready_mlflow_server.sh ./start_mlflow_server.sh ready
+fi
 
+warn() { echo "$*" >&2; }
+{{ variables }}
+read_variables server.env
 set -a
-. ./server.env
 MLFLOW_AUTH_CONFIG_PATH=$PWD/.mlflow_auth_config
 MLFLOW_ARTIFACTS_DESTINATION={{ destination }}
 MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
@@ -32,7 +33,7 @@ MLFLOW_MODEL_CATALOG_URI=
 MLFLOW_SERVER_X_FRAME_OPTIONS=DENY
 MLFLOW_SERVER_CORS_ALLOWED_ORIGINS='{{ allowed_origins }}'
 # MLflow's app stands behind one of ours, where no login names a place to read or write. Nothing is
-# imported from this folder, where the server's own process can write.
+# imported from the folder that the server is started in.
 PYTHONPATH={{ app }}
 PYTHONSAFEPATH=1
 AWS_PROFILE={{ profile }}
@@ -46,11 +47,6 @@ fi
 if [ -S /dev/stdin ]; then
   listen="--fd 0"
 else
-  if systemctl --quiet is-active {{ unit }}.socket; then
-    echo "The unit {{ unit }} is running. Stop it first:" \
-      "sudo systemctl stop {{ unit }}.socket {{ unit }}" >&2
-    exit 1
-  fi
   listen="--uds /run/{{ unit }}/by-hand.sock"
   site=/etc/nginx/sites-available/{{ unit }}
   address=$(sed -n 's/^ *listen \([0-9.]*:[0-9]*\);$/\1/p' "$site" 2> /dev/null | tail -n 1) || true

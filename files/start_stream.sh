@@ -5,25 +5,24 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
 umask 077
 
-{{ settle }}
-root=$PWD
-# Litestream stays with the files that it opened: never with those that are being replaced.
-exec 8>> .hold
-flock 8
-settle || true
-exec 8>&-
-
-if [ ! -e .server-id ]; then
-  python3 -c 'import secrets; print(secrets.token_hex(4))' > .server-id.part
-  mv -n .server-id.part .server-id
+# Before the unit confines itself: each start begins a stream of its own. Litestream 0.5.17 does not
+# notice that it has missed changes when the server's log has begun anew while nobody held it: what it
+# then sends restores damaged.
+if [ "${1:-}" = begin ]; then
+  if [ ! -e .server-id ]; then
+    python3 -c 'import secrets; print(secrets.token_hex(4))' > .server-id.part
+    mv -n .server-id.part .server-id
+  fi
+  rm -rf {,data/}.{mlflow,basic_auth}.db-litestream
+  # And the files that it follows, which others may take the place of.
+  {
+    echo "$(cat .server-id)/$(date -u +%Y%m%dT%H%M%SZ)"
+    stat -c '%i %W' data/mlflow.db data/basic_auth.db | xargs
+  } > .stream.part
+  mv -f .stream.part .stream
+  exit
 fi
-# Each start begins a stream of its own. Litestream 0.5.17 does not notice that it has missed changes
-# when the server's log has begun anew while nobody held it: what it then sends restores damaged.
-rm -rf .mlflow.db-litestream .basic_auth.db-litestream
-STREAM=$(cat .server-id)/$(date -u +%Y%m%dT%H%M%SZ)
-# And the files that it follows, which others may take the place of.
-printf '%s\n' "$STREAM" "$(stat -c '%i %W' mlflow.db basic_auth.db | xargs)" > .stream.part
-mv -f .stream.part .stream
+read -r STREAM < .stream
 
 AWS_PROFILE={{ profile }}
 # A profile that is named but stands in no file hides the instance role.

@@ -30,7 +30,7 @@ from tasks.changes.stream import (
 )
 from tasks.engine.change import Change
 from tasks.engine.console import seconds
-from tasks.engine.facts import is_deployed, refuse_without_sudo
+from tasks.engine.facts import READY, is_deployed, refuse_without_sudo
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def refuse_unfit(server: Server) -> None:
 def turn_on(server: Server, every: int) -> None:
     refuse_unfit(server)
     settings, facts = server.settings, server.facts
+    if f"{facts.root}/{READY}" not in facts.files:
+        raise Exit("The server's files are of an older version. Type: ./fab deploy")
     every = every or facts.stream_every or EVERY
     needed = changes(settings, facts, every)
     if not needed:
@@ -141,7 +143,7 @@ def turn_on(server: Server, every: int) -> None:
 
 def turn_off(server: Server) -> None:
     settings, facts = server.settings, server.facts
-    if not any(path in facts.files for path, _, _ in files(settings, facts, EVERY)):
+    if not any(file.path in facts.files for file in files(settings, facts, EVERY)):
         server.say("backup.stream off: nothing to change, nothing is streamed")
         return
     script = f"{words(settings)}\nstream_off"

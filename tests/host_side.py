@@ -30,9 +30,10 @@ from moto.server import create_backend_app
 from stand_ins import SETTINGS, blank
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tasks.changes.files import start_script
+from tasks.changes.files import ready_script, start_script
 from tasks.engine import templates
 from tasks.engine.change import Change, bundle
+from tasks.engine.facts import READY
 from tasks.engine.templates import source
 
 
@@ -374,6 +375,9 @@ class Place:
             program.write_text(MLFLOW)
             program.chmod(0o755)
         self.fill(root, "old", PARTS)
+        ready = root / READY
+        ready.write_text(ready_script(SETTINGS, blank()).text)
+        ready.chmod(0o700)
         machine.stub("systemctl", "exit 3")
         (machine.folder / "steps").write_text(STEPS)
         return self

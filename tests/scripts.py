@@ -20,7 +20,7 @@ POPEN = Popen
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 UNSET = "SC2154"  # "… is referenced but not assigned"
 PARTS = {name: source(name) for name in programs() if name.endswith(".sh")}
-RUN_TOGETHER = ("words.sh", "settle.sh", "change.sh", "look.sh", "steps.sh")
+RUN_TOGETHER = ("variables.sh", "words.sh", "settle.sh", "change.sh", "look.sh", "steps.sh")
 _seen: set[frozenset[str]] = set()
 
 

@@ -32,7 +32,7 @@ from tasks.engine.templates import APP_MARK, FILES, app, app_folder
 SETTINGS = Settings(bucket="my-bucket")
 ROOT = "/home/ubuntu/mlflow-server"
 # What every bundle of changes holds beside the changes' own files.
-RUNNER = {"change.sh", "settle.sh", "words.sh", "steps.sh"}
+RUNNER = {"change.sh", "settle.sh", "words.sh", "variables.sh", "steps.sh"}
 
 
 def target(alias: str = "ec2", **values: Any) -> Target:

@@ -31,7 +31,7 @@ from tasks.changes.site import allowed_hosts, listeners, pair
 from tasks.changes.surroundings import aws_variables
 from tasks.deploy import deploy, serves
 from tasks.engine import credentials
-from tasks.engine.facts import WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit
+from tasks.engine.facts import READY, WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit
 from tasks.engine.login import Login
 from tasks.engine.probe import managed_files
 from tasks.engine.settings import Settings
@@ -53,6 +53,7 @@ FIRST = [
     "put /etc/systemd/system/mlflow-server.socket",
     "put /etc/tmpfiles.d/mlflow-server.conf",
     f"put {SITE}",
+    f"put {ROOT}/{READY}",
     f"put {START}",
     "start mlflow-server.socket",
     "start mlflow-server.service",
@@ -101,7 +102,7 @@ def without(unit: str, **values: object) -> Facts:
         (deployed(well=None), [CHECK]),
         (deployed(well="older"), [CHECK]),
         (deployed(bootstrap=True), ["take the first password off the host", CHECK]),
-        (replace(deployed(), credentials="new keys"), [CHECK]),
+        (replace(deployed(), credentials="new keys"), [f"put {UNIT}", CHECK]),
         (replace(deployed(), proved="anew"), [CHECK]),
         (deployed(owned=None), [MARK]),
         (replace(deployed(), hostname="another"), [MARK]),
@@ -306,7 +307,7 @@ def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
     # What backup.schedule ships is looked at too.
     shipped |= {file.path for file in units(SETTINGS, blank(), Plan()).values()}
     # So is what backup.stream ships.
-    shipped |= {path for path, _, _ in stream.files(SETTINGS, blank(), every=1)}
+    shipped |= {file.path for file in stream.files(SETTINGS, blank(), every=1)}
     # And what configure ships for a server on PostgreSQL.
     shipped |= {f"{blank().root}/.pgpass"}
     # So is a certificate of the operator's own.

@@ -33,7 +33,7 @@ def streaming(every: int = 1, settings: Settings = SETTINGS, **values: Any) -> F
     """A deployed host that streams."""
     before = deployed(settings)
     placed = {
-        path: Managed(sha256(text), mode) for path, text, mode in files(settings, before, every)
+        file.path: Managed(sha256(file.text), file.mode) for file in files(settings, before, every)
     }
     given: dict[str, Any] = {
         "stream": digest(read("stream.txt")), "stream_every": every, "stream_lag": 1.2,
@@ -114,14 +114,14 @@ def test_on_is_one_change_and_says_what_it_proved(capsys):
 
 
 def test_no_secret_stands_in_what_is_laid_down():
-    text = "".join(text for _, text, _ in files(SETTINGS, deployed(), 1))
+    text = "".join(file.text for file in files(SETTINGS, deployed(), 1))
     assert "aws_secret" not in text.lower()
     assert "SECRET_KEY" not in text
 
 
 def test_another_store_is_asked_at_its_own_place():
     settings = Settings(bucket="bucket", endpoint_url="http://m:9000", environment="staging")
-    start, configuration, _ = (text for _, text, _ in files(settings, deployed(settings), 5))
+    start, configuration, _ = (file.text for file in files(settings, deployed(settings), 5))
     assert "endpoint: http://m:9000\nforce-path-style: true\n" in configuration
     assert "sync-interval: 5s\n" in configuration
     assert "path: mlflow-backups/staging/stream/$STREAM/mlflow.db\n" in configuration

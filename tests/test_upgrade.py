@@ -170,7 +170,9 @@ def test_a_rollback_is_one_look_and_one_change(capsys):
     rollback(c, yes=True)
     look, change = c.recorder.runs
     assert set(look.files) >= {"look.sh", "look_at_former.py", "look_at_former.json"}
-    assert set(change.files) == RUNNER | {"ready_start", "ready_auth", "wall.tar"}
+    assert set(change.files) == RUNNER | {
+        *("ready", "ready_start", "ready_auth", "start", "wall.tar")
+    }
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "✓ MLflow 3.16.0 serves, as before the upgrade",
         "Set `version: 3.16.0` under `mlflow:` in fabric.yaml.",

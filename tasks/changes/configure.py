@@ -93,7 +93,7 @@ def share_changes(settings: Settings, facts: Facts) -> list[Change]:
     if facts.shared or not stores.current(settings, facts).apart:
         return []
     python = python_of(settings, facts)
-    script = f'(set -a; . "$here/stores"; exec {python} "$here/share.py" root="$root")'
+    script = f'(read_variables "$here/stores"; exec {python} "$here/share.py" root="$root")'
     files = staged("share.py")
     files["stores"] = stores.lines(stores.current(settings, facts), facts.root)
     what = "agree on keys and id with the database's other servers"
@@ -104,7 +104,7 @@ def proving_stores(settings: Settings, facts: Facts) -> Change:
     """Prove from the host that both PostgreSQL databases take the server's role and its tables."""
     # In a shell of its own: for the steps that follow, a database is where server.env says.
     python = python_of(settings, facts)
-    script = f'(set -a; . "$here/stores"; exec {python} "$here/prove_stores.py")'
+    script = f'(read_variables "$here/stores"; exec {python} "$here/prove_stores.py")'
     named = stores.current(settings, facts)
     place = named.host or "this host"
     files = staged("prove_stores.py")

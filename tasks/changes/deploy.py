@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes import owner, wall
+from tasks.changes import owner, schedule, wall
+from tasks.changes import stream as streams
 from tasks.changes.configure import env_changes, has_outdated_env, share_changes
-from tasks.changes.files import auth_file, deploy_digest, files, must_restart
+from tasks.changes.files import auth_file, deploy_digest, differs, files, must_restart
 from tasks.changes.proofs import CHECK, deep_check
 from tasks.changes.site import listeners, pair
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.facts import is_deployed, is_there, refuse_without_sudo
+from tasks.engine.facts import is_deployed, refuse_without_sudo
 from tasks.engine.shell import sh
 from tasks.engine.templates import source, staged
 
@@ -42,11 +43,14 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     refuse_taken_port(settings, facts)
 
     marking = [] if owner.is_marked(settings, facts) else [owner.marking(settings, over)]
+    # What goes on by itself beside the server goes by the same layout, settings and programs.
+    streamed = [file for file in streams.present(settings, facts) if differs(facts, file)]
+    renewed = schedule.renewing(settings, facts)
     wanted = files(settings, facts)
     after = auth_file(settings, facts)
     if facts.has_users:
         wanted.append(after)
-    differing = [file for file in wanted if not is_there(facts, file.path, file.text, file.mode)]
+    differing = [file for file in wanted if differs(facts, file)]
     stamp = deploy_digest(wanted, facts)
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
@@ -54,11 +58,13 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     behind = [*env_changes(settings, facts), *share_changes(settings, facts)]
     outdated = bool(behind) or has_outdated_env(settings, facts)
     behind += wall.changes(settings, facts)
-    needs_deploy = behind or differing or idle or elsewhere or drained or facts.bootstrap
-    if not (needs_deploy or outdated) and facts.well == stamp:
-        return marking
+    needs_deploy = behind or outdated or streamed or differing or idle or elsewhere or drained
+    if not (needs_deploy or facts.bootstrap) and facts.well == stamp:
+        return [*marking, *renewed]
 
-    sentences = [f"put {file.path}" for file in differing]
+    # The stream's come first: one of former files would follow other databases than the server has.
+    shipped = [*streamed, *differing]
+    sentences = [f"put {file.path}" for file in shipped]
     sentences += [f"start {name}" for name in idle]
     if elsewhere:
         sentences.append(f"have nginx listen on {' and '.join(listeners(settings))} alone")
@@ -72,8 +78,8 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     restart = outdated or must_restart(settings, differing)
     what = "; ".join(sentences)
     first = stores.in_common(settings) is not None and not facts.has_users
-    shipment = Shipment(what, differing, after, stamp, restart, first)
-    return [*marking, *behind, deploying(settings, shipment, login, facts.tls)]
+    shipment = Shipment(what, shipped, after, stamp, restart, first, bool(streamed))
+    return [*marking, *behind, deploying(settings, shipment, login, facts.tls), *renewed]
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Shipment:
     well: str  # what is written down when the server is seen well
     restart: bool = False  # the server must see new files
     first: bool = False  # its database, which others have too, lacks tables and users
+    stream: bool = False  # the stream must see new files
 
 
 def deploying(
@@ -98,16 +105,19 @@ def deploying(
     files |= {f"file{n}": file.text for n, file in enumerate(shipment.files)}
     if shipment.first:
         files |= staged("first_start.py")
-    restart, first = ("yes" if each else "no" for each in (shipment.restart, shipment.first))
+    restart, first, stream = (
+        "yes" if each else "no" for each in (shipment.restart, shipment.first, shipment.stream)
+    )
     script = "\n".join(
         (
             f"unit={settings.unit} port={settings.port} restart={restart}",
-            f"listen={sh(' '.join(sorted(listeners(settings))))} first={first}",
+            f"listen={sh(' '.join(sorted(listeners(settings))))} first={first} stream={stream}",
             f"well={shipment.well}",
             f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
             if tls
             else "tls_name= certificate=",
             source("health.sh"),
+            source("stream.sh"),
             source("check_https.sh"),
             source("drain.sh" if settings.balancers else "alone.sh"),
             source("deploy.sh"),

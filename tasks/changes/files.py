@@ -15,7 +15,8 @@ from tasks.changes.site import allowed_hosts, allowed_origins, site
 from tasks.changes.surroundings import aws_variables
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.templates import app_folder, confined, render, source
+from tasks.engine.facts import READY, is_there
+from tasks.engine.templates import app_folder, render, source, walled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,9 @@ def auth_config(settings: Settings, users: str, username: str, password: str = "
 # where a request makes the server grow without end.
 MEMORY = "75%"
 
+# Where EC2 tells an instance its role's keys, by IPv4 and IPv6.
+METADATA = ("169.254.169.254", "fd00:ec2::254")
+
 # Measured on 3.17.2 without the job runner: 431 MB with one worker, about 190 MB for each more.
 FIRST_WORKER_MB, MORE_WORKER_MB = 431, 190
 
@@ -56,6 +60,11 @@ class File:
     text: str
 
 
+def differs(facts: Facts, file: File) -> bool:
+    """Tell whether the host lacks a file of ours, or has another."""
+    return not is_there(facts, file.path, file.text, file.mode)
+
+
 def files(settings: Settings, facts: Facts) -> list[File]:
     """Return every file of ours but the login's, as the host should have it."""
     unit, root = settings.unit, facts.root
@@ -67,7 +76,8 @@ def files(settings: Settings, facts: Facts) -> list[File]:
             render(
                 "units/server.service",
                 root=root,
-                confined=confined(root, facts.home),
+                confined=walled(root, facts.home),
+                metadata=metadata(facts),
                 memory_max=settings.memory_max or MEMORY,
                 **common,
             ),
@@ -83,8 +93,22 @@ def files(settings: Settings, facts: Facts) -> list[File]:
             "644",
             site(settings, facts),
         ),
+        ready_script(settings, facts),
         start_script(settings, facts),
     ]
+
+
+def metadata(facts: Facts) -> str:
+    """Spell whether the server may ask its instance for a role: where it has no keys of its own."""
+    if facts.credentials is None:
+        return "# The server lives on it."
+    return f"IPAddressDeny={' '.join(METADATA)}"
+
+
+def ready_script(settings: Settings, facts: Facts) -> File:
+    """Return what is run before the server or its stream starts."""
+    text = render("ready_mlflow_server.sh", unit=settings.unit, settle=source("settle.sh").strip())
+    return File(f"{facts.root}/{READY}", "700", text)
 
 
 def start_script(settings: Settings, facts: Facts) -> File:
@@ -98,7 +122,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
             app=app_folder(settings.unit),
             # A new environment must change this file, for only then the server restarts.
             release=facts.release or release_of(settings),
-            settle=source("settle.sh").strip(),
+            variables=source("variables.sh").strip(),
             destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
             profile=settings.profile,
             aws=aws_variables(settings),
@@ -117,11 +141,13 @@ def readying(settings: Settings, facts: Facts) -> Change:
     behind = wall.putting(settings)
     script = (
         f"{behind.script}\n"
+        f'place "$here/ready" "$root/{READY}" 0700\n'
         'place "$here/ready_start" "$root/start_mlflow_server.sh" 0700\n'
         'place "$here/ready_auth" "$root/.mlflow_auth_config" 0600'
     )
     files: dict[str, str | bytes] = {
         **behind.files,
+        "ready": ready_script(settings, facts).text,
         "ready_start": start_script(settings, facts).text,
         "ready_auth": auth_file(settings, facts).text,
     }

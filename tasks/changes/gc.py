@@ -56,7 +56,7 @@ def running(server: Server, what: str, program: str, action: str, **request: Any
         (
             f'[ -e "$root/server.env" ] || fail {sh(ABSENT.format(host=server.name))}',
             aws_profile_script(settings),
-            'set -a; . "$root/server.env"; set +a',
+            'read_variables "$root/server.env"',
             f'"$root/venv/bin/python" "$here/{program}" root="$root" action={action}',
         )
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OLDEST_PYTHON = (3, 10)  # MLflow 3.17's own floor
 
-NEEDED_KB = 2 * 1024 * 1024  # 664 MB of environment, packages, and room for the databases
+NEEDED_KB = 2 * 1024 * 1024  # 870 MB of environment, packages, and room for the databases
 
 
 def changes(settings: Settings, facts: Facts) -> list[Change]:

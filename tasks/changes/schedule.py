@@ -74,6 +74,12 @@ def changes(settings: Settings, facts: Facts, plan: Plan) -> list[Change]:
     return [Change("lay down what the timers run, and switch them on", script, sent)]
 
 
+def renewing(settings: Settings, facts: Facts) -> list[Change]:
+    """Return what brings a schedule's programs to this version; its plan stays as it is."""
+    plan = planned(facts)
+    return changes(settings, facts, plan) if plan and loaded(settings, facts) else []
+
+
 def is_current(settings: Settings, facts: Facts, plan: Plan) -> bool:
     """Tell whether the host does what this plan, these settings and this project say."""
     files = units(settings, facts, plan)

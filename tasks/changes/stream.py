@@ -11,9 +11,9 @@ from invoke import Exit
 
 from tasks.changes import packages
 from tasks.changes.backup import ROOT, backing_up, running
+from tasks.changes.files import File, differs
 from tasks.engine.change import Change, digest
-from tasks.engine.facts import is_there
-from tasks.engine.templates import confined, read, render, source
+from tasks.engine.templates import read, render, source, walled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,8 @@ LATE = 60  # seconds without a success that nobody need hear of: S3 has its mome
 def changes(settings: Settings, facts: Facts, every: int) -> list[Change]:
     """Decide what turning it on would do."""
     unit = facts.unit(f"{settings.unit}-stream.service")
-    same = all(is_there(facts, *file) for file in files(settings, facts, every))
+    wanted = files(settings, facts, every)
+    same = not any(differs(facts, file) for file in wanted)
     runs = unit.active == "active" and unit.file == "enabled"
     installed = installing(facts)
     if same and runs and not installed:
@@ -52,15 +53,21 @@ def installing(facts: Facts) -> list[Change]:
     return [packages.environment("stream", "install Litestream")]
 
 
-def files(settings: Settings, facts: Facts, every: int) -> list[tuple[str, str, str]]:
-    """Render the stream's files: path, text, mode."""
+def present(settings: Settings, facts: Facts) -> list[File]:
+    """Return the files that a stream which is on should have, with the pause that it has."""
+    if facts.unit(f"{settings.unit}-stream.service").load != "loaded":
+        return []
+    return files(settings, facts, facts.stream_every or EVERY)
+
+
+def files(settings: Settings, facts: Facts, every: int) -> list[File]:
+    """Return the stream's files, as the host should have them."""
     unit, root = settings.unit, facts.root
     store = f"endpoint: {settings.endpoint_url}\nforce-path-style: true"
     texts = {
         "start_stream.sh": render(
             "start_stream.sh",
             unit=unit,
-            settle=source("settle.sh").strip(),
             bucket=settings.require_bucket(),
             profile=settings.profile,
             # Another store wants any, and is asked for none.
@@ -82,12 +89,12 @@ def files(settings: Settings, facts: Facts, every: int) -> list[tuple[str, str, 
         unit=unit,
         user=facts.user,
         root=root,
-        confined=confined(root, facts.home),
+        confined=walled(root, facts.home),
     )
     return [
-        (f"{root}/start_stream.sh", texts["start_stream.sh"], "700"),
-        (f"{root}/stream.yml", texts["stream.yml"], "600"),
-        (f"/etc/systemd/system/{unit}-stream.service", service, "644"),
+        File(f"{root}/start_stream.sh", "700", texts["start_stream.sh"]),
+        File(f"{root}/stream.yml", "600", texts["stream.yml"]),
+        File(f"/etc/systemd/system/{unit}-stream.service", "644", service),
     ]
 
 
@@ -98,7 +105,7 @@ def place(settings: Settings) -> str:
 
 def streaming(settings: Settings, facts: Facts, every: int) -> Change:
     """Build the change that starts a stream and waits until both databases are in the bucket."""
-    start, configuration, service = (text for _, text, _ in files(settings, facts, every))
+    start, configuration, service = (file.text for file in files(settings, facts, every))
     script = "\n".join((words(settings), source("stream_errors.sh"), source("stream_on.sh")))
     sent: dict[str, str | bytes] = {
         "start_stream.sh": start,

@@ -90,7 +90,9 @@ def rolling_back(
             source("rollback.sh"),
         )
     )
+    # A state that was made before has a start script of its time.
+    start = {"start": files.start_script(settings, after).text}
     return [
         files.readying(settings, facts),
-        Change(f"go back to {former['name']}", script, databases_beside(facts)),
+        Change(f"go back to {former['name']}", script, databases_beside(facts) | start),
     ]

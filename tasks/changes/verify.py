@@ -24,7 +24,7 @@ def _cleaning(server: Server, made: dict[str, str]) -> Change:
     script = "\n".join(
         (
             aws_profile_script(settings),
-            'set -a; . "$root/server.env"; set +a',
+            'read_variables "$root/server.env"',
             '"$root/venv/bin/python" "$here/clean_trial.py" root="$root"',
         )
     )

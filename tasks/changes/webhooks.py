@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def resetting(ids: Sequence[str] = ()) -> Change:
     """Return the step that names them, and takes the secrets of these."""
     script = (
-        '(set -a; . "$root/server.env"; '
+        '(read_variables "$root/server.env"; '
         'exec "$root/venv/bin/python" "$here/reset_webhooks.py" root="$root")'
     )
     files = requested("reset_webhooks.py", ids=list(ids))

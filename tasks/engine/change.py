@@ -57,6 +57,7 @@ def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
     )
     files: dict[str, str | bytes] = {
         "words.sh": source("words.sh"),
+        "variables.sh": source("variables.sh"),
         runner: source(runner),
         "steps.sh": steps + "\n",
     }

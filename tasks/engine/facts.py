@@ -33,6 +33,8 @@ POSTGRES_CLIENT = "postgresql-client"  # dumps and restores; for servers on Post
 
 PASS_FILE = ".pgpass"
 
+READY = "ready_mlflow_server.sh"  # what runs before a server whose databases lie in data/
+
 
 # What sessions are signed with, and what secrets of webhooks are encrypted with: without the second
 # one MLflow takes another at each start, and then lists and calls no webhook any more.

@@ -25,8 +25,15 @@ def render(name: str, **values: Any) -> str:
 
 
 def confined(root: str, home: str) -> str:
-    """Spell what confines a unit of ours: all but its folder, the network and AWS's files."""
-    return render("units/confined.conf", root=root, home=home).rstrip("\n")
+    """Spell what confines a task of a timer's: all but its folder, the network and AWS's files."""
+    folders = f"BindPaths={root}\nReadWritePaths={root}"
+    return render("units/confined.conf", folders=folders, home=home).rstrip("\n")
+
+
+def walled(root: str, home: str) -> str:
+    """Spell what confines the server and its stream: all but the databases is read-only to them."""
+    folders = render("units/walled.conf", root=root).rstrip("\n")
+    return render("units/confined.conf", folders=folders, home=home).rstrip("\n")
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.changes import stream as stream_changes
-from tasks.engine import facts
+from tasks.changes.files import differs
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def stream(case: Case) -> Iterator[Finding]:
             severity="note",
         )
     every = case.facts.stream_every or stream_changes.EVERY
-    if case.settings.bucket and not all(
-        facts.is_there(case.facts, *file)
-        for file in stream_changes.files(case.settings, case.facts, every)
+    if case.settings.bucket and any(
+        differs(case.facts, file) for file in stream_changes.files(case.settings, case.facts, every)
     ):
         yield case.finding(
             "stream-due",

@@ -333,7 +333,7 @@ def test_a_look_is_one_exec_without_lock_operator_or_announcement(c):
     assert c.server.look("doctor", asked) == ["1", "2"]
     (run,) = c.recorder.runs
     assert shlex.split(run.command)[3:] == ["remote-mlflow", "look.sh", "~/mlflow-server"]
-    assert set(run.files) == {"look.sh", "words.sh", "steps.sh", "secret.json"}
+    assert set(run.files) == {"look.sh", "words.sh", "variables.sh", "steps.sh", "secret.json"}
     assert run.steps == 'echo "@report 1"\n'
 
 

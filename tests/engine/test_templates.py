@@ -32,7 +32,7 @@ def test_a_value_that_the_template_does_not_use_is_an_error():
 
 
 def test_a_template_keeps_its_last_newline():
-    assert render("units/tmpfiles.conf", **UNIT).endswith("www-data\n")
+    assert render("units/tmpfiles.conf", **UNIT).endswith("root root\n")
 
 
 def test_only_nginx_s_sites_have_conditions():
@@ -60,7 +60,9 @@ def test_a_restart_never_stops_at_a_start_limit():
 def test_the_unit_sees_its_root_and_the_aws_folder_although_home_is_hidden():
     unit = rendered()["/etc/systemd/system/mlflow-server.service"]
     assert "ProtectHome=tmpfs" in unit
-    assert "BindPaths=/home/ubuntu/mlflow-server\n" in unit
+    assert (
+        "\nBindPaths=/home/ubuntu/mlflow-server\nReadOnlyPaths=/home/ubuntu/mlflow-server " in unit
+    )
     assert "BindReadOnlyPaths=-/home/ubuntu/.aws\n" in unit
 
 

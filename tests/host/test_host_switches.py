@@ -21,6 +21,7 @@ from tasks.changes.backup import verifying
 from tasks.changes.files import start_script
 from tasks.changes.switch import switching
 from tasks.changes.upgrade import rolling_back
+from tasks.engine.facts import READY
 from tasks.engine.templates import source, staged
 
 # Starts what the unit would start, notes what that serves, and counts restarts of what is bad.
@@ -62,7 +63,7 @@ def served(host: Place) -> dict[str, str]:
 
 def left(host: Place) -> set[str]:
     """What a change leaves beside the state, the lock and the log."""
-    ours = {*PARTS, "releases", ".lock", ".hold", "audit.log"}
+    ours = {*PARTS, READY, "releases", ".lock", ".hold", "audit.log"}
     return set(os.listdir(host.root)) - ours
 
 
@@ -368,7 +369,7 @@ def test_of_each_task_two_former_states_stay_and_the_releases_that_they_need(sou
 def rollback(host: Place, name: str, release: str = "old") -> list[str]:
     former = {"name": name, "task": about(host, name)["task"], "release": release}
     change = rolling_back(SETTINGS, deployed(release="new"), former)[-1]
-    return host.machine.change(change.script)
+    return host.machine.change(change.script, **change.files)
 
 
 def test_a_rollback_serves_the_former_state_and_keeps_what_it_replaced(host):
@@ -409,7 +410,7 @@ def test_a_rollback_to_what_is_gone_stops_before_the_server_does(host):
     change = rolling_back(
         SETTINGS, deployed(), {"name": "before", "task": "upgrade", "release": "old"}
     )
-    said = host.machine.change(change[-1].script)
+    said = host.machine.change(change[-1].script, **change[-1].files)
     assert failure(said) == "@fail The former state before is gone. Type rollback again."
     assert "stop" not in (host.machine.folder / "systemctl").read_text()
 

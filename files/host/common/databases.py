@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import sqlite3
+import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -55,8 +56,7 @@ def rows(root, name, query):
 
         with postgres.connected(uri) as base:
             return [tuple(row) for row in base.exec_driver_sql(query)]
-    file = uri[len("sqlite:///") :]
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
+    with closing(opened(path(root, name))) as base:
         return base.execute(query).fetchall()
 
 
@@ -66,6 +66,28 @@ def has_table(root, name, table):
     if addresses(root)[name].startswith("postgres"):
         known = f"select 1 where to_regclass('{table}') is not null"
     return bool(rows(root, name, known))
+
+
+def path(folder, name):
+    """Return the file of a state's database: below data/ where it is linked to that.
+
+    The server's process can write there: no other link is followed, and what is no file is none.
+    """
+    place = os.path.join(folder, name)
+    return os.path.join(folder, "data", name) if os.path.islink(place) else place
+
+
+def opened(path, mode="ro", **options):
+    """Open a database, which is data of anybody's making; raises sqlite3.Error.
+
+    It is never made where it is missing: an empty one would pass for a good one.
+    """
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise sqlite3.OperationalError(f"{os.path.basename(path)} is no file")
+    database = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, **options)
+    # Nothing that stands in its schema runs more than SQL's own functions.
+    database.execute("pragma trusted_schema=off")
+    return database
 
 
 def write_whole(path, text):
@@ -84,11 +106,8 @@ def on_postgres(folder):
 
 def size(root, name):
     """Return the bytes that a database takes, what is only in its log included."""
-    return sum(
-        os.path.getsize(os.path.join(root, name + end))
-        for end in COMPANIONS
-        if os.path.exists(os.path.join(root, name + end))
-    )
+    files = [path(root, name) + end for end in COMPANIONS]
+    return sum(os.path.getsize(file) for file in files if os.path.exists(file))
 
 
 def copy(root, names, folder, niceness=0):
@@ -98,10 +117,11 @@ def copy(root, names, folder, niceness=0):
     it sees is copied by the online backup API. The process is nicer by `niceness` from then on: not
     before, for writers would wait for it.
     """
-    paths = [os.path.join(root, name) for name in names]
-    gates = [_opened(path) for path in paths]
-    sources = [_opened(path) for path in paths]
+    databases = []
     try:
+        for name in [*names, *names]:
+            databases.append(_opened(path(root, name)))
+        gates, sources = databases[: len(names)], databases[len(names) :]
         for gate in gates:
             gate.execute("begin immediate")
         for source in sources:
@@ -113,13 +133,12 @@ def copy(root, names, folder, niceness=0):
         for source, name in zip(sources, names, strict=True):
             _copy(source, os.path.join(folder, name))
     finally:
-        for database in gates + sources:
+        for database in databases:
             database.close()
 
 
 def _opened(path):
-    # Never made where it is missing: an empty database would pass for a good one.
-    return sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=60, isolation_level=None)
+    return opened(path, "rw", timeout=60, isolation_level=None)
 
 
 def _copy(source, path):
@@ -150,7 +169,7 @@ def examine(path):
     """
     name = os.path.basename(path)
     try:
-        with closing(_read_only(path)) as database:
+        with closing(opened(path)) as database:
             seen = {
                 "kind": "sqlite",
                 "revision": revision(database, name),
@@ -184,11 +203,16 @@ def _checked(path, counts):
 
 
 def _integrity(table):
-    return f'integrity_check("{table}")'
+    return f"integrity_check({quoted(table)})"
+
+
+def quoted(name):
+    """Spell a name that stands in a database, whatever it is, for a statement."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _asked(path, pragma):
-    with closing(_read_only(path)) as database:
+    with closing(opened(path)) as database:
         return database.execute("pragma " + pragma).fetchall()
 
 
@@ -197,10 +221,6 @@ def _aside(path, pragma):
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST)
     return _asked(path, pragma)
-
-
-def _read_only(path):
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 def revision(database, name):
@@ -222,7 +242,7 @@ def counts(database):
         "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
     ).fetchall()
     return {
-        table: database.execute(f'select count(*) from "{table}"').fetchone()[0]
+        table: database.execute(f"select count(*) from {quoted(table)}").fetchone()[0]
         for (table,) in tables
     }
 
@@ -241,8 +261,7 @@ def present(root, since=None):
     began after `since` (the same), where that is given.
     """
     try:
-        path = os.path.join(root, TRACKING)
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as base:
+        with closing(opened(path(root, TRACKING), timeout=10)) as base:
             found = {"runs": _count(base), "newest_run": newest_run(base)}
             if since is not None:
                 found["younger"] = _count(base, f" where start_time > {int(since)}")

@@ -1,6 +1,6 @@
 # Put the files in place, start what changed, and wait until the server is usable.
 # Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, drain.sh or alone.sh, restart (yes where the server must see
-# new files), first (yes where the database that other hosts have too lacks its tables), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
+# new files), stream (yes where it must), what stream.sh defines, first (yes where the database that other hosts have too lacks its tables), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
 # A failure puts the former files back and the former server on its feet again.
 mkdir -p "$here/former"
 
@@ -41,7 +41,7 @@ listens_right() {
 }
 # One of the hosts that start on a new database makes its tables and its first user; the others wait.
 await_turn() {
-  coproc turn { set -a; . "$root/server.env"; exec "$root/venv/bin/python" "$here/first_start.py"; }
+  coproc turn { read_variables "$root/server.env"; exec "$root/venv/bin/python" "$here/first_start.py"; }
   local said
   turn_held=${turn[1]}
   while read -r said; do
@@ -57,7 +57,17 @@ new=yes
 if as_root test -e "/etc/systemd/system/$unit.service"; then new=no; fi
 was_active=no
 if systemctl is-active --quiet "$unit.service"; then was_active=yes; fi
+apart=yes
+if [ ! -d "$root/data" ]; then apart=no; fi
+# Databases that have been moved to data/ were where the former files look for them.
+undo_apart() {
+  if [ $apart = yes ] || [ ! -d "$root/data" ]; then return 0; fi
+  as_root systemctl stop "$unit.service" || true
+  stream_pause || true
+  (exec 8>> "$root/.hold"; flock 8; keep_together)
+}
 undo() {
+  undo_apart
   if [ "$new" = yes ]; then
     as_root systemctl disable --quiet --now "$unit.socket" "$unit.service" || true
     as_root rm -f "/etc/nginx/sites-enabled/$unit"
@@ -66,6 +76,7 @@ undo() {
   as_root systemctl daemon-reload
   if [ "$was_active" = yes ]; then
     as_root systemctl restart "$unit.service" || true
+    stream_resume || true
     say "the former files are back, and the former server is being started"
   elif [ "$new" = no ]; then
     as_root systemctl stop "$unit.socket" "$unit.service" || true
@@ -100,12 +111,21 @@ if [ "$first" = yes ]; then await_turn; fi
 if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
   drain all_back
   say "restart the server (requests wait, none is lost)"
-  as_root systemctl restart "$unit.service"
+  if [ $apart = no ] || [ "$stream" = yes ]; then
+    as_root systemctl stop "$unit.service"
+    stream_pause
+  else
+    as_root systemctl restart "$unit.service"
+  fi
 else
   say "start the server"
-  as_root systemctl start "$unit.service"
+  if [ "$stream" = yes ]; then stream_pause; fi
 fi
+if [ $apart = no ]; then "$root/ready_mlflow_server.sh" data 9>&-; fi
+# Why it does not start says the next.
+as_root systemctl start "$unit.service" || true
 await_health
+if [ "$stream" = yes ]; then stream_resume; fi
 if [ "$first" = yes ]; then exec {turn_held}>&-; fi
 say "check login, database and bucket"
 "$root/venv/bin/python" "$here/deep_check.py" || exit 1

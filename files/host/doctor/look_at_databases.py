@@ -46,7 +46,7 @@ def strangers(path):
 
 
 def opened(path):
-    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)
+    database = databases.opened(path, timeout=1)
     database.set_progress_handler(lambda: time.monotonic() > deadline, 10000)
     return database
 
@@ -126,7 +126,7 @@ def lasting_writers(paths):
 
 def direct_experiments():
     """Tell of experiments whose artifacts clients fetch from S3 themselves."""
-    rows = opened(os.path.join(root, "mlflow.db")).execute(
+    rows = opened(databases.path(root, databases.TRACKING)).execute(
         "select name, artifact_location from experiments where lifecycle_stage = 'active' "
         "and artifact_location like 's3://%' order by experiment_id"
     )
@@ -136,8 +136,8 @@ def direct_experiments():
     report({"count": len(found), "names": names, "places": places}, key="direct")
 
 
-there = [name for name in databases.NAMES if os.path.exists(os.path.join(root, name))]
-paths = [os.path.join(root, name) for name in there]
+files = [databases.path(root, name) for name in databases.NAMES]
+paths = [file for file in files if os.path.exists(file)]
 held = lasting_writers(paths)
 unseen = []
 for path in paths:
@@ -152,7 +152,7 @@ for path in paths:
     # Who holds its lock is a finding; that it is held is no damage.
     if seen["damage"] == "unknown" and not held[path]:
         unseen.append(f"{seen['name']} could not be read to its end within {asked.patience:g} s")
-if databases.TRACKING in there:
+if os.path.exists(databases.path(root, databases.TRACKING)):
     try:
         direct_experiments()
     except sqlite3.Error as error:

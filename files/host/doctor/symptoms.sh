@@ -28,7 +28,7 @@ look_at_system() {
     report mount "$(df -Pi "$at" | awk 'NR == 2 {print $2, $4}') $mode $(df -Pk "$at" | awk 'NR == 2 {print $2, $4}') $at"
   done
   for file in "$root" "$root/server.env" "$root/.mlflow_auth_config" "$root"/*.db "$HOME"/.aws/credentials; do
-    [ -e "$file" ] && report mode "$(stat -c '%a %n' "$file")"
+    [ -e "$file" ] && report mode "$(stat -Lc '%a %n' "$file")"
   done
   if [ -n "$profile" ] && ! grep -qs "^\[\(profile \)\?$profile\]" ~/.aws/credentials ~/.aws/config; then
     report profile absent
@@ -64,7 +64,7 @@ look_at_service() {
   fi
   if active "$unit-stream.service"; then
     # As start_stream.sh noted them.
-    files=$(cd "$root" && stat -c '%i %W' mlflow.db basic_auth.db | xargs)
+    files=$(cd "$root" && stat -Lc '%i %W' mlflow.db basic_auth.db | xargs)
     [ "$(sed -n 2p "$root/.stream")" = "$files" ] || report stream_astray yes
     stream_holds || report stream_loose yes
   fi
@@ -143,9 +143,7 @@ look_at_databases() {
 
 # With what names the databases, and where their password lies.
 as_mlflow() (
-  set -a
-  # shellcheck source=/dev/null
-  . "$root/server.env"
+  read_variables "$root/server.env"
   exec "$@"
 )
 

@@ -157,8 +157,6 @@ if command -v python3 >/dev/null; then
   python3 -c "$look_at_sqlite" "$root" "${store:-}" "${auth_store:-}"
 fi
 if [[ ${store:-} = postgres* ]] && [ -x "$root/venv/bin/python" ]; then
-  # Its variables are for this one program: a secret key is among them.
-  # shellcheck source=/dev/null
-  (set -a; . "$root/server.env"; exec "$root/venv/bin/python" -c "$look_at_postgres" "$root")
+  "$root/venv/bin/python" -c "$look_at_postgres" "$root"
 fi
 fact end yes

@@ -1,6 +1,7 @@
 """Print what PostgreSQL holds, as facts.sh does, which runs this in the server's environment."""
 
 import os
+import re
 import sys
 
 QUESTIONS = {
@@ -12,6 +13,13 @@ QUESTIONS = {
     },
     "AUTH_STORE_URI": {"users": "select count(*) from users"},
 }
+
+
+def read_variables(root):
+    # Data: nothing of it is run.
+    with open(os.path.join(root, "server.env")) as stream:
+        for name, _, value in re.findall(r"""^(\w+)=(['"]?)(.*)\2\s*$""", stream.read(), re.M):
+            os.environ[name] = value
 
 
 def as_shared(base, root):
@@ -43,7 +51,12 @@ def ask(base, variable, root):
     for key, question in QUESTIONS[variable].items():
         cursor = base.cursor()
         cursor.execute(question)
-        print(f"{key}\t{cursor.fetchone()[0]}")
+        print(f"{key}\t{line(cursor.fetchone()[0])}")
+
+
+def line(value):
+    # What a database says is one value, whatever it is.
+    return re.sub(r"[^ -~]", " ", str(value))[:300]
 
 
 def reason(error, root):
@@ -56,6 +69,7 @@ def reason(error, root):
 
 
 def main(root):
+    read_variables(root)
     try:
         import psycopg2
     except ImportError as error:
@@ -73,7 +87,7 @@ def main(root):
         except psycopg2.errors.UndefinedTable:
             pass
         except psycopg2.Error as error:
-            print(f"{next(iter(questions))}_error\t{reason(error, root)}")
+            print(f"{next(iter(questions))}_error\t{line(reason(error, root))}")
         finally:
             if base:
                 base.close()

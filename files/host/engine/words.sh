@@ -4,6 +4,8 @@ umask 077
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive PATH="$PATH:/usr/sbin:/sbin"
 cd "$HOME"
 
+# shellcheck source=files/host/engine/variables.sh
+. "$here/variables.sh"
 say() { printf '@say %s\n' "$*"; }
 warn() { printf '@warn %s\n' "$*"; }
 fail() { printf '@fail %s\n' "$*"; exit 1; }

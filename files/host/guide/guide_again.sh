@@ -1,5 +1,5 @@
 # Take our units and site away, and have the server that the guide made run as it ran.
-# Needs: root, unit, port, guide and ours (from guide.sh).
+# Needs: root, unit, port, guide and ours (from guide.sh), settle.sh.
 as_root systemctl stop "$unit.socket" "$unit.service" 2> /dev/null || true
 as_root rm -f "/etc/nginx/sites-enabled/$unit" "/run/$unit.sock" "${ours[@]}"
 as_root systemctl daemon-reload
@@ -8,6 +8,7 @@ for _ in $(seq 100); do
   if ! as_root ss -Hltnp "sport = :$port" | grep -q nginx; then break; fi
   sleep 0.1
 done
+(exec 8>> "$root/.hold"; flock 8; keep_together)
 guide start
 on_failure() { :; }
 rm -f "$root/.well"

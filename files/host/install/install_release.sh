@@ -7,7 +7,8 @@ uv=$root/tools/bin/uv
 if "$uv" --version > /dev/null 2>&1; then
   UV_PYTHON_DOWNLOADS=never "$uv" venv --quiet --python "$(command -v python3)" "$folder"
   install_release() {
-    "$uv" pip install --quiet --python "$folder/bin/python" --no-deps --require-hashes -r "$here/release.txt" 2>&1
+    # Compiled here: the server's unit cannot write beside what it imports. pip does so by itself.
+    "$uv" pip install --quiet --compile-bytecode --python "$folder/bin/python" --no-deps --require-hashes -r "$here/release.txt" 2>&1
   }
 else
   warn "uv does not run on this host; installing with pip, which takes longer"

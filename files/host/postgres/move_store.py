@@ -45,7 +45,7 @@ class Store:
     """One database: where it comes from and where it goes."""
 
     def __init__(self, folder, name, uri):
-        self.name, self.path = name, os.path.join(folder, name)
+        self.name, self.path = name, databases.path(folder, name)
         self.target = Target(uri)
         self.counts = {}
 

@@ -10,6 +10,8 @@ import re
 import sqlite3
 from contextlib import closing
 
+import databases
+
 AT_ONCE = 1000  # rows
 BLOCK = 1 << 20  # characters or bytes of a batch in what has no limit of its own
 NULL = r"\N"
@@ -284,4 +286,4 @@ def of_postgres(cursor, table, columns):
 
 def read_only(path):
     """Open a database of SQLite's that is not to be changed."""
-    return closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True))
+    return closing(databases.opened(path))

@@ -15,7 +15,7 @@ stream_holds() {
   local pid name inode try
   pid=$(systemctl show "$unit-stream.service" -p MainPID --value)
   for name in mlflow.db basic_auth.db; do
-    inode=$(stat -c %i "$root/$name-shm") || return
+    inode=$(stat -c %i "$(readlink -f "$root/$name")-shm") || return
     for try in 1 2 3 4 5; do
       awk -v pid="$pid" -v inode=":$inode$" '$5 == pid && $6 ~ inode && $7 >= 123 && $7 <= 127 {held = 1}
         END {exit !held}' /proc/locks && break
@@ -30,5 +30,5 @@ stream_off() {
   as_root rm -f "/etc/systemd/system/$unit-stream.service"
   as_root systemctl daemon-reload
   as_root systemctl reset-failed "$unit-stream.service" 2> /dev/null || true
-  rm -rf "$root"/{start_stream.sh,stream.yml,.stream,.mlflow.db-litestream,.basic_auth.db-litestream}
+  rm -rf "$root"/{start_stream.sh,stream.yml,.stream} "$root"/{,data/}.{mlflow,basic_auth}.db-litestream
 }

@@ -76,10 +76,10 @@ def run_ids(state):
             return postgres.run_ids(uri)
         except postgres.Refused as error:
             raise Unreadable(error) from None
-    path = os.path.join(state, databases.TRACKING)
+    path = databases.path(state, databases.TRACKING)
     try:
         # Not read-only: a log that was never folded into the file belongs to it.
-        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10)) as base:
+        with closing(databases.opened(path, "rw", timeout=10)) as base:
             return {run for (run,) in base.execute("select run_uuid from runs")}
     except sqlite3.Error as error:
         raise Unreadable(error) from None

@@ -119,6 +119,9 @@ give_back() {
   rm -rf "$root/next.part"
   cp -al "$root/former/$2" "$root/next.part" || return
   rm -f "$root/next.part/about.json"
+  if [ -n "${start:-}" ] && [ -e "$root/next.part/start_mlflow_server.sh" ]; then
+    install -m 0700 "$start" "$root/next.part/start_mlflow_server.sh" || return
+  fi
   if [ -n "${4:-}" ] && [ ! -L "$root/next.part/venv" ]; then
     ln -s "releases/$4" "$root/next.part/venv" || return
   fi
