@@ -355,9 +355,12 @@ echo "venv=$(basename "$(readlink -f venv)")"
 echo "server.env=$WHICH"
 script=start_mlflow_server.sh
 echo "$script=$(sed -n 's/.*with release \\([a-z]*\\).*/\\1/p' $script)"
-for file in mlflow.db mlflow.db-wal basic_auth.db .server-id .mlflow_auth_config; do
+for file in mlflow.db basic_auth.db .server-id .mlflow_auth_config; do
   if [ -e $file ]; then echo "$file=$(cat $file)"; fi
 done
+# SQLite follows a link, and looks for the log beside what it leads to.
+log=$(readlink -f mlflow.db)-wal
+if [ -e mlflow.db ] && [ -e "$log" ]; then echo "mlflow.db-wal=$(cat "$log")"; fi
 """
 
 
@@ -381,6 +384,18 @@ class Place:
         machine.stub("systemctl", "exit 3")
         (machine.folder / "steps").write_text(STEPS)
         return self
+
+    @property
+    def databases(self) -> Path:
+        """Where the server's databases lie."""
+        data = self.root / "data"
+        return data if data.exists() else self.root
+
+    def ready(self, *words: str, left: int = MANY) -> bool:
+        """Run what is run before a start; tells whether it came to its end."""
+        done = self.bash(str(self.root / READY), *words, left=left)
+        assert done.returncode in (0, -9), done.stderr
+        return done.returncode == 0
 
     def copies(self) -> Iterator[tuple[int, Place]]:
         """Count, and make as many places that are just like this one."""

@@ -33,6 +33,7 @@ from tasks.rehearsal import Rehearsal, processes
 from tasks.rehearsal.trees import clear
 
 ROOT = "/home/ubuntu/mlflow-server"
+DATA = f"{ROOT}/data"  # with the databases
 UNIT = "mlflow-server"
 CHAIN = ("install", "configure", "deploy")
 # One folder a checkout: what a killed run left is found by the next.

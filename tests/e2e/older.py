@@ -123,7 +123,7 @@ class Older:
         host.run(
             f"systemctl stop {UNIT}.socket {UNIT}.service; cd {ROOT}; "
             f"install -d -m 0700 -o ubuntu -g ubuntu {KEPT}; "
-            "cp -a mlflow.db* basic_auth.db* venv server.env .server-id .mlflow_auth_config "
+            "cp -a data mlflow.db basic_auth.db venv server.env .server-id .mlflow_auth_config "
             f"start_mlflow_server.sh {KEPT}/"
         )
         self.disk(PROGRAMS).mkdir()
@@ -135,7 +135,7 @@ class Older:
         self.boot()
         self.host.run(
             f"systemctl stop {UNIT}.socket {UNIT}.service; cd {ROOT}; "
-            "rm -rf former next next.part mlflow.db* basic_auth.db* backups/*; "
+            "rm -rf former next next.part data/*.db* mlflow.db* basic_auth.db* backups/*; "
             f"cp -a --remove-destination {KEPT}/. .; systemctl start {UNIT}.socket {UNIT}.service"
         )
         self.serves()

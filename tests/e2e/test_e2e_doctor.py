@@ -21,7 +21,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from lab import ROOT, SEARCH, UNIT, Done, Host, until
+from lab import DATA, ROOT, SEARCH, UNIT, Done, Host, until
 
 pytestmark = pytest.mark.sampled
 SITE = f"/etc/nginx/sites-available/{UNIT}"
@@ -347,12 +347,12 @@ def test_a_damaged_database_is_named_and_restored(host: Host) -> None:
 def former_databases(host: Host) -> Iterator[None]:
     """Have both databases back where a test fails that breaks them."""
     host.run(f"rm -rf /root/former; mkdir /root/former; systemctl stop {UNIT}.socket {UNIT}; "
-             f"cp -a {ROOT}/*.db* /root/former; systemctl start {UNIT}.socket {UNIT}")  # fmt: skip
+             f"cp -a {DATA}/*.db* /root/former; systemctl start {UNIT}.socket {UNIT}")  # fmt: skip
     try:
         yield
     except BaseException:
-        host.run(f"systemctl stop {UNIT}.socket {UNIT}; rm -f {ROOT}/*.db*; "
-                 f"cp -a /root/former/*.db* {ROOT}; "
+        host.run(f"systemctl stop {UNIT}.socket {UNIT}; rm -f {DATA}/*.db*; "
+                 f"cp -a /root/former/*.db* {DATA}; "
                  f"rm -rf {ROOT}/former {ROOT}/restored")  # fmt: skip
         raise
 
@@ -371,7 +371,7 @@ with open("{ROOT}/mlflow.db", "r+b") as file:
     file.seek(size * (pages // 2))
     file.write(b"\\x55" * size * 20)
 """)
-    host.run(f"chown ubuntu: {ROOT}/mlflow.db*; systemctl start {UNIT}.socket")
+    host.run(f"chown ubuntu: {DATA}/mlflow.db*; systemctl start {UNIT}.socket")
 
 
 def test_a_schema_that_is_newer_than_the_installed_mlflow_is_named(host: Host) -> None:
@@ -382,13 +382,13 @@ import sqlite3
 with sqlite3.connect("{ROOT}/mlflow.db") as database:
     database.execute("update alembic_version set version_num = 'ffffffffffff'")
 """)
-        host.run(f"chown ubuntu: {ROOT}/mlflow.db*")
+        host.run(f"chown ubuntu: {DATA}/mlflow.db*")
         follow(host, found(host, "schema-newer", "ffffffffffff", "3.17.2"))
         mended(host)
 
 
 def test_a_database_that_belongs_to_root_is_named(host: Host) -> None:
-    host.run(f"chown root: {ROOT}/mlflow.db*")
+    host.run(f"chown root: {DATA}/mlflow.db*")
     row = found(host, "database-owner", "belongs to root, not to ubuntu", alone=False)
     follow(host, row)
     mended(host)
@@ -396,7 +396,7 @@ def test_a_database_that_belongs_to_root_is_named(host: Host) -> None:
 
 def test_a_database_of_users_that_is_gone_is_named(host: Host) -> None:
     backed_up(host)
-    host.run(f"rm {ROOT}/basic_auth.db*")
+    host.run(f"rm {DATA}/basic_auth.db*")
     row = found(host, "auth-missing", "basic_auth.db", alone=False)
     follow(host, row)
     mended(host)

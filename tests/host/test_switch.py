@@ -14,6 +14,14 @@ from host_side import NAME, PARTS, wholly
 from tasks.engine.templates import source
 
 
+@pytest.fixture(params=["databases in root", "databases in data"])
+def place(place, request):
+    if request.param == "databases in data":
+        assert place.ready("data")
+        assert place.start() == wholly("old")
+    return place
+
+
 def test_a_switch_makes_the_new_state_the_one_that_is_served(place):
     place.build()
     assert place.start() == wholly("old")
@@ -61,10 +69,11 @@ def test_a_switch_that_is_cut_off_again_and_again_comes_to_its_end(place, budget
 def test_a_log_is_never_left_beside_a_database_that_did_not_write_it(place):
     for end in ("-wal", "-shm", "-journal"):
         for name in ("mlflow.db", "basic_auth.db"):
-            (place.root / f"{name}{end}").write_text("old")
+            (place.databases / f"{name}{end}").write_text("old")
     place.build(parts=("mlflow.db", "basic_auth.db"))
     assert place.switch()
-    left = {path.name for path in place.root.glob("*.db*")}
+    left = {path.name for path in place.databases.glob("*.db*")}
+    assert {path.name for path in place.root.glob("*.db*")} == left
     assert left == {"mlflow.db", "basic_auth.db"}
     assert {"mlflow.db-wal", "mlflow.db-shm", "basic_auth.db-journal"} <= place.former()
 
