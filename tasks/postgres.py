@@ -12,7 +12,7 @@ from tasks.changes.postgres import addresses, installing, moving, placed, refuse
 from tasks.changes.presence import absent, refuse_absent
 from tasks.engine import credentials, paths, stores
 from tasks.engine.console import console, interactive
-from tasks.engine.facts import refuse_without_sudo
+from tasks.engine.facts import PASS_FILE, refuse_without_sudo
 from tasks.engine.shell import sh
 from tasks.engine.task import remote
 
@@ -81,10 +81,12 @@ def psql(c: Host, command: str = "", users: bool = False) -> None:
     if not stores.is_postgres(facts.store):
         raise Exit("This server's runs are in SQLite. To PostgreSQL: ./fab postgres.migrate")
     variable = "AUTH_STORE_URI" if users else "MLFLOW_BACKEND_STORE_URI"
-    # libpq reads such an address itself, but knows no driver's name.
-    script = (
-        f'. {sh(facts.root)}/server.env; export PGPASSFILE; exec psql "${{{variable}/+psycopg2/}}"'
-    )
+    # libpq reads such an address itself, but knows no driver's name. server.env is data: nothing of
+    # it is run.
+    value = f"s/^{variable}=['\"]*\\([^'\"]*\\).*/\\1/p"
+    address = sh("sed", "-n", value, f"{facts.root}/server.env")
+    passwords = sh(f"{facts.root}/{PASS_FILE}")
+    script = f'uri=$({address}); PGPASSFILE={passwords} exec psql "${{uri/+psycopg2/}}"'
     if command:
         asked = sh("bash", "-c", f"{script} -v ON_ERROR_STOP=1")
         said = server.run(asked, input=command.encode(), check=False)

@@ -476,3 +476,23 @@ def test_behind_a_balancer_it_says_whom_to_keep_out(capsys):
     err = capsys.readouterr().err
     assert "let nobody else reach port 5000" in err
     assert "tls.enable" not in err
+
+
+# -- the wall around the process -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("credentials", "denied"), [(None, False), ("a digest", True)])
+def test_only_a_server_without_keys_reaches_the_instance_s_role(credentials, denied):
+    facts = replace(deployed(), credentials=credentials)
+    service = next(file.text for file in files(SETTINGS, facts) if file.path == UNIT)
+    assert ("IPAddressDeny=169.254.169.254 fd00:ec2::254\n" in service) is denied
+
+
+def test_the_unit_writes_nothing_but_the_databases():
+    service = next(file.text for file in files(SETTINGS, deployed()) if file.path == UNIT)
+    words = [line.partition("=") for line in service.splitlines() if "=" in line]
+    assert [value for name, _, value in words if name == "ReadWritePaths"] == [f"-{ROOT}/data"]
+    # A list that began with what is forbidden would forbid nothing else.
+    filters = [value for name, _, value in words if name == "SystemCallFilter"]
+    assert filters[0] == "@system-service"
+    assert {"symlink", "link", "mknod"} <= set(" ".join(filters[1:]).replace("~", "").split())

@@ -11,6 +11,7 @@ import pytest
 from invoke import Exit
 from stand_ins import SETTINGS, blank, context, deployed, sha256
 
+from tasks.changes import deploy as deploy_changes
 from tasks.changes import schedule as schedule_changes
 from tasks.changes import stream as stream_changes
 from tasks.changes.backup import backing_up, pruning
@@ -18,6 +19,7 @@ from tasks.changes.schedule import Plan, calendar, changes, stamp, units
 from tasks.engine.change import bundle
 from tasks.engine.facts import Facts, Managed, Unit
 from tasks.engine.settings import Keep, Settings
+from tasks.engine.shell import sh
 from tasks.schedule import refuse_nonsense, schedule
 
 PLAN = Plan()
@@ -199,3 +201,17 @@ def test_an_environment_has_timers_of_its_own():
     settings = Settings(bucket="my-bucket", environment="staging", port=5005)
     paths = {file.path for file in units(settings, deployed(settings), Plan()).values()}
     assert "/etc/systemd/system/mlflow-server-staging-backup-verify.timer" in paths
+
+
+def test_deploy_brings_the_schedule_s_programs_along_and_keeps_its_plan():
+    plan = Plan("6h", "daily")
+    assert deploy_changes.changes(SETTINGS, scheduled(plan), None) == []
+    older = scheduled(plan, schedule="6h daily 0123456789abcdef")
+    (change,) = deploy_changes.changes(SETTINGS, older, None)
+    assert change.what == "lay down what the timers run, and switch them on"
+    assert f"stamp={sh(stamp(SETTINGS, older, plan))}" in change.script
+
+
+def test_deploy_makes_no_schedule():
+    facts = deployed(schedule="6h daily 0123456789abcdef")
+    assert deploy_changes.changes(SETTINGS, facts, None) == []

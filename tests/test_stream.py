@@ -10,10 +10,12 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, SETTINGS, Reply, Task, blank, context, deployed, request, sha256
 
+from tasks.changes import deploy as deploy_changes
+from tasks.changes.proofs import CHECK
 from tasks.changes.stream import changes, files, lag, place, restoring, state, trouble
 from tasks.engine import probe
 from tasks.engine.change import digest
-from tasks.engine.facts import Facts, Managed, Unit
+from tasks.engine.facts import READY, Facts, Managed, Unit
 from tasks.engine.settings import Settings
 from tasks.engine.templates import read
 from tasks.findings.case import Case
@@ -294,3 +296,29 @@ def keys(facts: Facts, **symptoms: Any) -> list[str]:
 )
 def test_each_fault_of_the_stream_is_found(facts, symptoms, found):
     assert keys(facts, **symptoms) == found
+
+
+# -- deploy ------------------------------------------------------------------------------------
+
+
+def test_deploy_brings_a_stream_along_before_the_server(capsys):
+    path = f"{ROOT}/stream.yml"
+    facts = streaming(every=5)
+    facts = replace(facts, files={**facts.files, path: Managed("other", "600")})
+    (change,) = deploy_changes.changes(SETTINGS, facts, None)
+    assert change.sentences == [f"put {path}", CHECK]
+    assert "restart=no\n" in change.script
+    assert "first=no stream=yes\n" in change.script
+    assert "sync-interval: 5s" in str(change.files["file0"])
+
+
+def test_deploy_leaves_a_stream_that_is_as_it_should_be():
+    assert deploy_changes.changes(SETTINGS, streaming(), None) == []
+    assert deploy_changes.changes(SETTINGS, deployed(), None) == []
+
+
+def test_a_server_of_an_older_version_is_deployed_before_it_streams():
+    facts = deployed()
+    facts = replace(facts, files={p: f for p, f in facts.files.items() if not p.endswith(READY)})
+    with pytest.raises(Exit, match=r"Type: \./fab deploy"):
+        stream(context(facts), "on")
