@@ -60,9 +60,8 @@ def test_a_restart_never_stops_at_a_start_limit():
 def test_the_unit_sees_its_root_and_the_aws_folder_although_home_is_hidden():
     unit = rendered()["/etc/systemd/system/mlflow-server.service"]
     assert "ProtectHome=tmpfs" in unit
-    assert (
-        "\nBindPaths=/home/ubuntu/mlflow-server\nReadOnlyPaths=/home/ubuntu/mlflow-server " in unit
-    )
+    root = "/home/ubuntu/mlflow-server"
+    assert f"\nBindPaths={root}\nReadOnlyPaths={root} -/run\n" in unit
     assert "BindReadOnlyPaths=-/home/ubuntu/.aws\n" in unit
 
 

@@ -12,6 +12,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
+from fenced import fenced
+
 TRACKING, AUTH = "mlflow.db", "basic_auth.db"
 NAMES = (TRACKING, AUTH)
 REVISIONS = {TRACKING: "alembic_version", AUTH: "alembic_version_auth"}
@@ -117,6 +119,12 @@ def copy(root, names, folder, niceness=0):
     it sees is copied by the online backup API. The process is nicer by `niceness` from then on: not
     before, for writers would wait for it.
     """
+    beside = {os.path.dirname(path(root, name)) for name in names}
+    fenced([*beside, folder], lambda: _copied(root, names, folder, niceness))
+    os.nice(niceness)
+
+
+def _copied(root, names, folder, niceness):
     databases = []
     try:
         for name in [*names, *names]:

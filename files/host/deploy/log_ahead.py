@@ -6,9 +6,11 @@ Runs on the host's own Python.
 import dataclasses
 import os
 import sqlite3
+from contextlib import closing
 
 import databases
 import talk
+from fenced import fenced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +22,15 @@ def main(root):
     for name, uri in databases.addresses(root).items():
         if uri.startswith("sqlite:"):
             try:
-                base = sqlite3.connect(os.path.join(root, name), timeout=20)
-                base.execute("pragma journal_mode=wal")
+                path = databases.path(root, name)
+                fenced([os.path.dirname(path)], lambda path=path: log_ahead(path))
             except sqlite3.Error as error:
                 talk.fail(f"{name} cannot be used: {error}. What to do about it says: ./fab doctor")
+
+
+def log_ahead(path):
+    with closing(databases.opened(path, "rwc", timeout=20)) as base:
+        base.execute("pragma journal_mode=wal")
 
 
 main(talk.request(Request).root)

@@ -12,6 +12,7 @@ from contextlib import closing
 
 import databases
 import talk
+from fenced import fenced
 
 LEFT = ("rollback", "return")  # tasks that a state was put aside by, as it was not wanted
 
@@ -78,11 +79,15 @@ def run_ids(state):
             raise Unreadable(error) from None
     path = databases.path(state, databases.TRACKING)
     try:
-        # Not read-only: a log that was never folded into the file belongs to it.
-        with closing(databases.opened(path, "rw", timeout=10)) as base:
-            return {run for (run,) in base.execute("select run_uuid from runs")}
+        return fenced([os.path.dirname(path)], lambda: known_runs(path))
     except sqlite3.Error as error:
         raise Unreadable(error) from None
+
+
+def known_runs(path):
+    # Not read-only: a log that was never folded into the file belongs to it.
+    with closing(databases.opened(path, "rw", timeout=10)) as base:
+        return {run for (run,) in base.execute("select run_uuid from runs")}
 
 
 def main(request):

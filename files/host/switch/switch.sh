@@ -17,7 +17,8 @@ import os, sqlite3, sys
 for name in ("mlflow.db", "basic_auth.db"):
     path = os.path.join(sys.argv[1], name)
     try:
-        if os.path.exists(path):
+        # A journal is played back by the server's start alone: it may name other files.
+        if os.path.exists(path) and not os.path.lexists(os.path.realpath(path) + "-journal"):
             base = sqlite3.connect(path, timeout=2)
             base.execute("pragma wal_checkpoint(truncate)").fetchall()
             base.close()
