@@ -20,8 +20,7 @@ from tasks.findings.diagnosis import verdict
 LOOKED = "".join(
     f"@report looked\t{part}\n"
     for part in (
-        "system machine names service nginx requests databases admins webhooks environment "
-        "bucket"
+        "system machine names service nginx requests databases admins webhooks environment bucket"
     ).split()
 )
 BASE = {"strangers": {}, "damage": None, "revision": None, "writers": {}}
