@@ -207,6 +207,7 @@ class Attack:
         self.read, self.broken, self.slow, self.accepted = [], [], [], []
         self.statuses, self.made = Counter(), []
         self.places = set(job["places"])
+        self.second = user.name == job["stranger"][0]
 
     # -- values ------------------------------------------------------------------------------
 
@@ -307,14 +308,19 @@ class Attack:
                 chosen = [next(others)]
                 if self.is_place(route, names[at]):
                     chosen = paths if "path" in names[at] else [*targets, *paths[::7]]
-                    if not self.job["whole"]:  # half of it at /api, the other at /ajax-api
-                        chosen = chosen[path.startswith("/ajax") :: 2]
+                    chosen = self.share(chosen, path)
                 for poison in chosen:
                     yield method, path, self.filled(takes, path, self.user.own, at, poison)
             if "/experiments/" in path or "traces" in path or "logged-models" in path:
                 for tag in ("mlflow.artifactLocation", "mlflow.trace.archiveLocation"):
                     fields = self.filled(takes, path, self.user.own, None, None)
                     yield method, path, retagged(fields, tag, targets[0])
+
+    def share(self, values, path):
+        """Return all, or a quarter: one for each user at /api, and one at /ajax-api."""
+        if self.job["whole"]:
+            return values
+        return values[2 * self.second + path.startswith("/ajax") :: 4]
 
     def is_place(self, route, name):
         spelt = (f"{route['name']}.{name}", f"{route['name']} {name}")
@@ -460,9 +466,7 @@ class Attack:
                 for path in (own["artifact_path"], ".", "..", ""):
                     body = {"path": f"x/{FILE}", "num_parts": 1, "upload_id": "x", "parts": []}
                     yield "POST", f"{proxy}/mpu/{kind}/{path}", body
-            for path in itertools.islice(
-                self.paths(), prefix == "/ajax-api", None, 1 if self.job["whole"] else 2
-            ):
+            for path in self.share(list(self.paths()), prefix):
                 for start in ("", f"{self.user.own['artifact_path']}/"):
                     spelt = rough(start + path)
                     yield "GET", f"{proxy}/artifacts/{spelt}", None
