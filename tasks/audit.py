@@ -15,6 +15,7 @@ from tasks.engine.task import remote
 from tasks.findings import safety
 from tasks.findings.advisories import advisories
 from tasks.findings.audit.access import access
+from tasks.findings.audit.places import places
 from tasks.findings.audit.secrets import secrets
 from tasks.findings.audit.tls import tls
 from tasks.findings.audit.units import units
@@ -43,6 +44,7 @@ AREAS = {
     "secrets": Area(secrets, "secrets", "system"),
     "versions": Area(versions, "packages"),
     "users": Area(users, "passwords", "users", "admins"),
+    "places": Area(places, "places"),
     "backup": Area(backup, "bucket"),
 }
 
@@ -70,8 +72,9 @@ def audit(c: Host, json: bool = False, timeout: int = PATIENCE) -> Any:
 
     Listeners, SSH, firewall and updates; nginx's encryption; how the units are confined; modes of
     files, and secrets in wrong places; releases with known vulnerabilities; guessable passwords,
-    users without use; the backups' age. Reads only. Exit code 1 where a problem was found, 2 where
-    none was and not all was looked at; notes do not count.
+    users without use; experiments and models at places that no login may name; the backups' age.
+    Reads only. Exit code 1 where a problem was found, 2 where none was and not all was looked at;
+    notes do not count.
 
     Example: fab -H ec2 audit
     """

@@ -12,6 +12,7 @@ from tasks.findings.reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from tasks.engine.settings import Settings
 
@@ -25,7 +26,8 @@ class Audited:
     `sshd` is what `sshd -T` says, `passworded` the accounts that have a password, `site` the lines
     of nginx's site that matter, `keys` private keys of certificates (mode, owner, path),
     `exposures` systemd's own figure for each unit, `packages` what is installed for MLflow, by
-    name, and `unseen` the users that nginx's logs of so many `days` do not know.
+    name, `unseen` the users that nginx's logs of so many `days` do not know, and `places` what lies
+    where no login may put it: for each kind a count and the first of them.
     """
 
     sshd: Mapping[str, str] = field(default_factory=dict)
@@ -41,12 +43,16 @@ class Audited:
     weak: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     days: int = 0
+    places: Mapping[str, Any] = field(default_factory=dict)
 
 
 def auditing(settings: Settings, patience: int) -> Change:
     """Build the look that follows that of `doctor` in the same exec, as patient as that one."""
     files = staged("audit_secrets.py", "audit_users.py")
     files |= requested("audit_passwords.py", patience=PASSWORDS * patience)
+    files |= requested(
+        "audit_places.py", bucket=settings.bucket or "", prefix=settings.artifact_prefix
+    )
     return Change("audit", f"unit={settings.unit}\n{source('audit.sh')}", files)
 
 
@@ -69,6 +75,7 @@ def parse(reports: Sequence[str]) -> Audited:
         weak=tuple(passwords.get("weak", ())),
         unseen=tuple(users.get("unseen", ())),
         days=users.get("days", 0),
+        places=found.data("places", {}),
     )
 
 

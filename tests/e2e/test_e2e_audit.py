@@ -129,7 +129,9 @@ def test_a_healthy_host_has_no_problem_with_its_backups_scheduled(host: Host) ->
         assert {row["key"] for row in rows} <= EXPECTED
         assert {row["environment"] for row in rows} == {"default"}
         said = host.fab("audit").out.splitlines()[-1]
-        assert said.startswith("✓ well: tls, units, secrets, versions, users, backup (advisories: ")
+        assert said.startswith(
+            "✓ well: tls, units, secrets, versions, users, places, backup (advisories: "
+        )
         # What a timer runs is confined, and works.
         host.run(f"systemctl start {UNIT}-backup.service")
         assert host.unit(f"{UNIT}-backup.service", "Result") == "success"

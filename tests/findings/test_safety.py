@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from stand_ins import ROOT, SETTINGS, deployed
 from tasks.audit import AREAS
 from tasks.engine.facts import Facts, Listener
 from tasks.engine.settings import Settings
+from tasks.engine.templates import app
 from tasks.findings.advisories import Advisories, Advisory
 from tasks.findings.case import Case, Finding
 from tasks.findings.diagnosis import Diagnosis, diagnose
@@ -29,7 +31,7 @@ SAFE = Audited(
 )
 SEEN = replace(
     WELL,
-    looked=WELL.looked | {"doors", "site", "units", "secrets", "packages", "passwords", "users"},
+    looked=WELL.looked | set("doors site units secrets packages passwords users places".split()),
 )
 NONE_KNOWN = Advisories((), "osv.dev")
 CIPHERED = ("listen 443 ssl;", "ssl_protocols TLSv1.2 TLSv1.3;",
@@ -56,6 +58,31 @@ def findings(given: Case) -> list[Finding]:
 
 def test_a_safe_host_has_no_finding_and_every_area_is_well():
     assert diagnose(case(), AREAS) == Diagnosis([], list(AREAS), [])
+
+
+def lying(kind: str, count: int, *names: list[str]) -> dict[str, Any]:
+    """Return how the host tells of so many that lie elsewhere."""
+    return {kind: {"count": count, "first": [{"name": name, "place": "/x"} for name in names]}}
+
+
+def test_what_lies_elsewhere_is_deleted_by_what_can_be_pasted():
+    (found,) = findings(case(places=lying("versions", 1, ["it's", "3"])))
+    login, delete = found.type
+    assert login == 'eval "$(./fab -H ec2 client --export)"'
+    program, option, script = shlex.split(delete)
+    assert [program, option] == ["python3", "-c"]
+    assert script == """import mlflow; mlflow.MlflowClient().delete_model_version("it's", '3')"""
+
+
+def test_a_deleted_experiment_that_gc_leaves_is_removed_on_the_host():
+    settings = Settings(bucket="my-bucket", endpoint_url="http://minio:9000", profile="work")
+    (found,) = findings(case(settings, deployed(settings), places=lying("deleted", 1, ["7", "e"])))
+    ssh, host, script = shlex.split(found.type[0])
+    assert [ssh, host] == ["ssh", "ec2"]
+    assert script.startswith(f"cd {ROOT} && ")
+    assert "MLFLOW_S3_ENDPOINT_URL=http://minio:9000 AWS_PROFILE=work venv/bin/mlflow gc" in script
+    assert script.endswith("--experiment-ids 7")
+    assert not found.safe
 
 
 OPEN = (Listener("0.0.0.0:5432", "postgres", 9), Listener("*:9100", "node_exporter", 10))
@@ -99,6 +126,21 @@ OPEN = (Listener("0.0.0.0:5432", "postgres", 9), Listener("*:9100", "node_export
         ),
         ({"weak": ("ann",)}, "password-weak", "problem", "The password of ann"),
         ({"unseen": ("bob",), "days": 14}, "users-unused", "note", "bob for 14 days"),
+        (
+            {"places": lying("experiments", 4, ["7", "e7"], ["8", "e8"])},
+            "experiments-elsewhere", "problem",
+            "4 of the experiments lie where no login may put one: 7 (e7) at /x; 8 (e8) at /x; "
+            "and 2 more.",
+        ),
+        (
+            {"places": lying("deleted", 1, ["7", "e7"])},
+            "deleted-elsewhere", "problem", "1 of the deleted experiments lies where",
+        ),
+        (
+            {"places": lying("versions", 1, ["it's", "3"])},
+            "versions-elsewhere", "problem", "it's 3 at /x",
+        ),
+        ({"places": lying("traces", 1, ["7", "tr-1"])}, "traces-elsewhere", "problem", "tr-1 at"),
     ],
 )  # fmt: skip
 def test_what_is_unsafe_is_one_finding_with_a_remedy(audited, key, severity, saying):
@@ -202,6 +244,7 @@ package\tmlflow-3.17.2
 package\tMarkup_Safe-2.0
 passwords\t{"weak": ["ann"]}
 users\t{"days": 20, "unseen": ["bob"]}
+places\t{"traces": {"count": 0}}
 mode\t600 /x
 """
 
@@ -222,6 +265,7 @@ def test_what_the_host_reports_is_read():
         weak=("ann",),
         unseen=("bob",),
         days=20,
+        places={"traces": {"count": 0}},
     )
 
 
@@ -234,4 +278,6 @@ def test_the_look_brings_its_programs():
     change = auditing(SETTINGS, 20)
     assert json.loads(change.files["audit_passwords.json"]) == {"patience": 8}
     assert {"audit_secrets.py", "audit_passwords.py", "audit_users.py"} < set(change.files)
+    # The rule is the wall's own.
+    assert change.files["places.py"] == app()["remote_mlflow_app/places.py"]
     assert change.script.startswith("unit=mlflow-server\n")

@@ -71,4 +71,8 @@ look_at_users() {
     as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_users.py" root="$root"
 }
 
-look_at_parts doors site units secrets packages passwords users
+look_at_places() {
+  as_mlflow timeout "$patience" "$root/venv/bin/python" "$here/audit_places.py" root="$root"
+}
+
+look_at_parts doors site units secrets packages passwords users places
