@@ -17,6 +17,7 @@ from tasks.engine import paths, templates
 from tasks.engine.environments import refuse_shared
 from tasks.engine.settings import Settings, settle
 from tasks.engine.task import LocalTask, RemoteTask
+from tasks.findings.audit import places
 
 README = paths.PROJECT / "README.md"
 YAML = paths.PROJECT / "fabric.yaml"
@@ -223,6 +224,7 @@ def test_every_finding_of_the_audit_stands_in_its_page_and_no_other():
     folder = paths.PROJECT / "tasks/findings/audit"
     code = "\n".join(file.read_text() for file in folder.glob("*.py"))
     found = set(re.findall(r'case\.finding\(\s*"([a-z-]+)"', code))
+    found |= {f"{kind}-elsewhere" for kind in places.KINDS}
     # Those that doctor's own functions find.
     shared = {"listening-everywhere", "certificate", "readable-secrets", "secret-key-missing",
               "password-well-known", "no-admin"}  # fmt: skip
