@@ -6,6 +6,7 @@ is disabled until it has another. Reports {"webhooks": [{"id", "name"}]}.
 """
 
 import dataclasses
+import os
 import sqlite3
 from contextlib import closing
 
@@ -13,6 +14,7 @@ import databases
 import postgres
 import talk
 import webhooks
+from fenced import fenced
 
 # Only what was looked at: a new secret may have come in between.
 TAKE = (
@@ -33,8 +35,13 @@ def take(root, id, secret):
     if uri.startswith("postgres"):
         postgres.change(uri, TAKE, (id, secret))
         return
-    with closing(sqlite3.connect(uri[len("sqlite:///") :], timeout=20)) as base, base:
-        base.execute(TAKE.replace("%s", "?"), (id, secret))
+    file = databases.path(root, databases.TRACKING)
+    fenced([os.path.dirname(file)], lambda: update(file, (id, secret)))
+
+
+def update(file, values):
+    with closing(databases.opened(file, "rw", timeout=20)) as base, base:
+        base.execute(TAKE.replace("%s", "?"), values)
 
 
 def main(root, ids):
