@@ -130,10 +130,10 @@ def role(host: Host) -> Iterator[None]:
 
 
 ASK = """
-import urllib.request
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+import socket
 try:
-    print(opener.open("http://169.254.169.254/latest/meta-data/", timeout=5).status)
+    socket.create_connection(("169.254.169.254", 80), timeout=5)
+    print("answered")
 except OSError as error:
     print("refused")
 """
@@ -141,7 +141,10 @@ except OSError as error:
 
 def test_a_server_with_keys_of_its_own_reaches_no_role(host: Host, role: None) -> None:
     assert "IPAddressDeny=169.254.169.254" in host.run(f"systemctl cat {UNIT}")
-    assert host.python(ASK) == "200"
+    assert host.python(ASK) == "answered"
+    alone = f"systemd-run --quiet --pipe --wait -p IPAddressDeny=any python3 -c {shlex.quote(ASK)}"
+    if host.run(alone) == "answered":
+        pytest.skip("systemd has no way to filter by address in this container")
     assert confined(host, ASK) == "refused"
 
 
