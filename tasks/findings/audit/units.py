@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.engine.shell import sh
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def units(case: Case) -> Iterator[Finding]:
             else f"Others than root may change {path}, which root's programs go by.",
             "owner and mode of the file",
             Remedy(
-                script=f"chmod go-w {path}"
+                script=f"chmod go-w {sh(path)}"
                 if mine
-                else f"sudo chown root: {path}; sudo chmod 644 {path}"
+                else f"sudo chown root: {sh(path)}; sudo chmod 644 {sh(path)}"
             ),
         )
