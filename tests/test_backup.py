@@ -65,3 +65,9 @@ def test_a_failed_backup_is_never_called_complete(capsys):
     with pytest.raises(Exit, match=r"mlflow\.db is damaged"):
         backup(c)
     assert "complete" not in capsys.readouterr().out
+
+
+def test_a_database_that_cannot_be_read_is_no_server_that_is_missing():
+    c = context(deployed(schema=None, schema_error="unable to open database file"))
+    with pytest.raises(Exit, match=r"cannot be read: unable to open database file\. .*ec2 doctor"):
+        backup(c)

@@ -21,6 +21,12 @@ GUIDES = (
 )
 
 
+UNREADABLE = (
+    "The server's database cannot be read: {error}. What to do about it says: "
+    "./fab -H {host} doctor"
+)
+
+
 def refuse_nothing(server: Server) -> Facts:
     """Return the facts; raises Exit where there is no server to look at."""
     facts = server.facts
@@ -38,6 +44,8 @@ def refuse_absent(server: Server) -> None:
 
 def absent(server: Server) -> str:
     """Say that there is no server of ours, and what makes one."""
+    if server.facts.schema_error:
+        return UNREADABLE.format(host=server.name, error=server.facts.schema_error)
     return (GUIDES if server.facts.guide else ABSENT).format(host=server.name)
 
 
