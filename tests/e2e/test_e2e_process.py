@@ -277,16 +277,17 @@ def as_before(host: Host) -> None:
     """Have the server as it was before its databases lay apart, and its unit wrote all of root."""
     script = source("settle.sh")
     unit, start = f"/etc/systemd/system/{UNIT}.service", f"{ROOT}/start_mlflow_server.sh"
+    host.run("cat > /opt/settle.sh", stdin=script)
     host.run(
         f"systemctl stop {UNIT}.socket {UNIT}.service {UNIT}-stream; "
-        f"runuser -u ubuntu -- bash -c 'root={ROOT}; . /dev/stdin; keep_together'; "
+        f"runuser -u ubuntu -- bash -c 'root={ROOT}; . /opt/settle.sh; keep_together'; "
         f"rm {ROOT}/ready_mlflow_server.sh; "
         "sed -i '/^ExecStartPre/d; /^InaccessiblePaths/d; /^ReadOnlyPaths/d;"
         f" s#^ReadWritePaths=.*#ReadWritePaths={ROOT}#' {unit}; "
         f"sed -i '/^if . -w . /,/^fi/d' {start}; "
         f"sed -i 's#/data/#/#' {ROOT}/stream.yml; systemctl daemon-reload; "
-        f"systemctl start {UNIT}.socket {UNIT}.service; test ! -L {ROOT}/mlflow.db",
-        stdin=script,
+        f"systemctl start {UNIT}.socket {UNIT}.service; "
+        f"test ! -L {ROOT}/mlflow.db; rm /opt/settle.sh"
     )
     until(lambda: host.status("/health") == 200, "the server of before serves", 120)
 
