@@ -222,7 +222,7 @@ def test_a_changed_list_makes_the_environment_anew(ready: Checkout) -> None:
     with (ready.place / "requirements.txt").open("a") as file:
         file.write("# another line\n")
     result = ready.fab()
-    assert "anew" in result.stderr
+    assert "anew (requirements.txt has changed)" in result.stderr
     assert ready.installs() == 2
     assert not (ready.place / ".venv/left over").exists()
     assert ready.fab().stderr == ""
@@ -232,7 +232,7 @@ def test_a_moved_or_copied_checkout_gets_its_own_environment(ready: Checkout) ->
     copy = ready.place.with_name("a copy")
     shutil.copytree(ready.place, copy, symlinks=True)
     result = ready.fab(command=copy / "fab")
-    assert "anew" in result.stderr
+    assert "anew (this folder was moved or copied)" in result.stderr
     assert words(result.stdout) == ["--search-root", str(copy)]
 
 
@@ -240,7 +240,8 @@ def test_an_environment_whose_python_has_gone_is_made_anew(ready: Checkout) -> N
     python = ready.place / ".venv/bin/python"
     python.unlink()
     python.symlink_to("/nowhere/python3.11")
-    assert ready.fab().returncode == 0
+    result = ready.fab()
+    assert (result.returncode, "anew (its Python is gone)" in result.stderr) == (0, True)
     assert ready.installs() == 2
 
 

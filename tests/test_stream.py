@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from stand_ins import ROOT, SETTINGS, Reply, Task, blank, context, deployed, req
 
 from tasks.changes import deploy as deploy_changes
 from tasks.changes.proofs import CHECK
-from tasks.changes.stream import changes, files, lag, place, restoring, state, trouble
+from tasks.changes.stream import changes, files, lag, moment, place, restoring, state, trouble
 from tasks.engine import probe
 from tasks.engine.change import digest
 from tasks.engine.facts import READY, Facts, Managed, Unit
@@ -167,7 +168,7 @@ def test_off_takes_away_all_but_what_lies_in_the_bucket(capsys):
         ({"what": "on", "every": -1}, "from 1 to 3600"),
         ({"what": "on", "every": 3601}, "from 1 to 3600"),
         ({"what": "on", "at": "latest"}, "./fab restore --at"),
-        ({"what": "verify", "at": "noon"}, "noon is no moment"),
+        ({"what": "verify", "at": "noon"}, "'noon' does not say when"),
         ({"what": "on", "json": True}, "--json goes with backup.stream status"),
     ],
 )
@@ -322,3 +323,19 @@ def test_a_server_of_an_older_version_is_deployed_before_it_streams():
     facts = replace(facts, files={p: f for p, f in facts.files.items() if not p.endswith(READY)})
     with pytest.raises(Exit, match=r"Type: \./fab deploy"):
         stream(context(facts), "on")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2 hours ago", 7200), ("1 day ago", 86400), (" 30 Minutes ago", 1800)]
+)
+def test_a_moment_may_be_said_by_how_long_ago_it_was(text, seconds):
+    when = datetime.fromisoformat(moment(text).replace("Z", "+00:00"))
+    assert abs((datetime.now(timezone.utc) - when).total_seconds() - seconds) < 5
+
+
+@pytest.mark.parametrize("text", ["yesterday", "two hours ago", "-2 hours ago", "2 years ago", ""])
+def test_what_does_not_say_when_is_answered_with_what_does(text):
+    with pytest.raises(
+        Exit, match=r"does not say when\. Give it as 2026.*`2 hours ago`, or latest"
+    ):
+        moment(text)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as serialised
+import re
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -159,16 +160,30 @@ def moment(text: str) -> str:
     """Read the moment that an operator names; raises Exit where it is none, or still to come."""
     if text == "latest":
         return text
-    example = "Give it as 2026-11-24T15:30:00Z, or latest."
+    example = "Give it as 2026-11-24T15:30:00Z (UTC), `2 hours ago`, or latest."
     try:
-        when = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        when = ago(text) or datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError:
-        raise Exit(f"{text} is no moment. {example}") from None
+        raise Exit(f"{text!r} does not say when. {example}") from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=timezone.utc)
     if when > datetime.now(timezone.utc):
         raise Exit(f"{text} is still to come. {example}")
     return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+UNITS = ("minute", "hour", "day")
+
+
+def ago(text: str) -> datetime | None:
+    """Read how long ago a moment was, such as `2 hours ago`; None where that is not said.
+
+    `yesterday` is none: a day has many moments, and a restore wants one.
+    """
+    said = re.fullmatch(rf"(\d{{1,4}}) ({'|'.join(UNITS)})s? ago", text.strip().lower())
+    if not said:
+        return None
+    return datetime.now(timezone.utc) - timedelta(**{f"{said[2]}s": int(said[1])})
 
 
 SCRATCH = "$root/backups/stream"

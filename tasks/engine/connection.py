@@ -286,7 +286,10 @@ def explained(error: Exception, target: Target) -> str:
             f"Unknown host {host}: it is no alias in the ssh configuration and the name does not "
             "resolve. Mend -H or add a Host block to ~/.ssh/config."
         )
-    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionError):
+    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+        # One of each address of the name's, in the order of their being tried.
+        error = list(error.errors.values())[-1]
+    if isinstance(error, ConnectionRefusedError):
         return f"{host} refuses connections at {place}. Is it running, and is that sshd's port?"
     if isinstance(error, TimeoutError | socket.timeout) or "timed out" in str(error).lower():
         return (

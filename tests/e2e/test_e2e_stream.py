@@ -66,7 +66,7 @@ def test_a_destroyed_host_costs_five_seconds_of_runs_at_most(lab: Lab, full: boo
         second.refused("restore", "--at", "2020-01-01T00:00:00Z", "--yes", because=early)
         late = datetime.now(timezone.utc).strftime(SPELT)
         second.refused("restore", "--at", late, "--yes", because=(f"No stream reaches to {late}",))
-        second.refused("restore", "--at", "noon", because=("noon is no moment",))
+        second.refused("restore", "--at", "noon", because=("'noon' does not say when",))
         assert runs(second) == newest
 
         second.fab("restore", "--at", moment.strftime(SPELT), "--yes", timeout=600)

@@ -287,6 +287,16 @@ KEY = paramiko.ECDSAKey.generate()
             ),
             "refuses connections",
         ),
+        (
+            paramiko.ssh_exception.NoValidConnectionsError({("192.0.2.1", 22): _no_route()}),
+            "Cannot reach ec2 at 192.0.2.1 port 22: No route to host",
+        ),
+        (
+            paramiko.ssh_exception.NoValidConnectionsError(
+                {("192.0.2.1", 22): ConnectionRefusedError(), ("2001:db8::1", 22): _no_route()}
+            ),
+            "No route to host",
+        ),
         (TimeoutError(), "does not answer at 192.0.2.1 port 22"),
         (paramiko.SSHException("Authentication timed out"), "does not answer"),
         (_no_route(), "Cannot reach ec2 at 192.0.2.1 port 22: No route to host"),

@@ -229,6 +229,13 @@ def test_only_the_stream_that_is_named_is_restored(run, stream, root, litestream
     assert (code, said.startswith("No stream reaches to latest.")) == (1, True)
 
 
+def test_a_stream_that_did_not_come_is_not_to_be_begun_again(run, root, litestream):
+    """`backup.stream on` looks for it, and must not advise itself."""
+    code, said = restored(run, root, "latest", "present")
+    assert (code, said.startswith("What this host streams has not come to s3://")) == (1, True)
+    assert said.endswith("./fab backup.stream status")
+
+
 def test_what_litestream_cannot_restore_is_one_line(run, stream, root, litestream, monkeypatch):
     mine = stream(MINE, 0)
     monkeypatch.setenv("FAULT", "transaction not available")

@@ -137,6 +137,11 @@ def main(request):
             break
     else:
         # One without a run was begun by a new host, and must not hide those that have some.
+        if first is None and request.stream == "present":
+            talk.fail(
+                f"What this host streams has not come to s3://{place.bucket}/{place.folder} whole. "
+                "See what it ran into: ./fab backup.stream status"
+            )
         if first is None:
             place.refuse(request.at)
         brought = bring(request, place, *first)
