@@ -48,7 +48,7 @@ if [ -S /dev/stdin ]; then
   listen="--fd 0"
 else
   listen="--uds /run/{{ unit }}/by-hand.sock"
-  site=/etc/nginx/sites-available/{{ unit }}
+  site={{ site }}
   address=$(sed -n 's/^ *listen \([0-9.]*:[0-9]*\);$/\1/p' "$site" 2> /dev/null | tail -n 1) || true
   echo "Serving http://$address (Ctrl-C ends it)"
 fi

@@ -119,7 +119,9 @@ def rollback(c: Host, id: str = "", yes: bool = False) -> None:
     """
     server = c.server
     if server.facts.guide and server.facts.guide.cut_off:
-        server.apply("rollback", [adopt.starting_again(server.settings)], decided=False)
+        server.apply(
+            "rollback", [adopt.starting_again(server.settings, server.facts)], decided=False
+        )
         say_given_back(server, server.facts.guide.version)
         return
     refuse_absent(server)

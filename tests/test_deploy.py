@@ -31,7 +31,7 @@ from tasks.changes.site import allowed_hosts, listeners, pair
 from tasks.changes.surroundings import aws_variables
 from tasks.deploy import deploy, serves
 from tasks.engine import credentials
-from tasks.engine.facts import READY, WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit
+from tasks.engine.facts import READY, WEBHOOK_KEY, Facts, Listener, Managed, Tls, Unit, sites
 from tasks.engine.login import Login
 from tasks.engine.probe import managed_files
 from tasks.engine.settings import Settings
@@ -304,6 +304,8 @@ def test_a_login_can_be_checked_alone():
 
 def test_every_file_that_is_shipped_is_looked_at_by_the_probe():
     shipped = {file.path for file in files(SETTINGS, blank())} | {AUTH}
+    # Where nginx.org's package would have the site.
+    shipped |= {site.file for site in sites(SETTINGS.unit)}
     # What backup.schedule ships is looked at too.
     shipped |= {file.path for file in units(SETTINGS, blank(), Plan()).values()}
     # So is what backup.stream ships.

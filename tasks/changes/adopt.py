@@ -13,11 +13,12 @@ from tasks.changes.backup import backing_up
 from tasks.changes.configure import env_changes
 from tasks.changes.guide import refuse_unlike_guide
 from tasks.changes.releases import python_of, release_of
+from tasks.changes.site import site_words
 from tasks.changes.switch import switching
 from tasks.changes.upgrade import rehearsing
 from tasks.engine import credentials
 from tasks.engine.change import Change
-from tasks.engine.facts import refuse_without_sudo
+from tasks.engine.facts import refuse_closed_nginx, refuse_without_sudo
 from tasks.engine.shell import sh
 from tasks.engine.templates import source, staged
 
@@ -116,6 +117,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     if not facts.server_env:
         raise Exit("server.env is not there yet. Type: ./fab configure deploy")
     deploy.refuse_taken_port(settings, facts)
+    refuse_closed_nginx(settings, facts)
     after = replace(facts, release=release, guide=None)
     login_file = files.auth_file(settings, after)
     wanted = [*files.files(settings, after), login_file]
@@ -123,6 +125,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     words = "\n".join(
         (
             f"unit={settings.unit} release={release} version={sh(guide.version)}",
+            site_words(settings, after),
             switching(),
             source("guide.sh"),
         )
@@ -154,7 +157,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
             announce=False,
         ),
         wall.putting(settings),
-        deploy.deploying(settings, shipment, login),
+        deploy.deploying(settings, after, shipment, login),
         Change(
             "look for a password that everybody knows",
             'say "nobody was served for $((SECONDS - paused)) s"\n'
@@ -170,20 +173,21 @@ def giving_back(settings: Settings, facts: Facts, former: Any) -> list[Change]:
         (
             f"unit={settings.unit} current={facts.release}",
             f"former={sh(former['name'])} release={sh(former['release'])}",
+            site_words(settings, facts),
             switching(),
             source("guide.sh"),
             source("give_up.sh"),
         )
     )
     what = f"give the guide's server back, as of {former['name']}"
-    return [Change(what, script, guide_program()), starting_again(settings)]
+    return [Change(what, script, guide_program()), starting_again(settings, facts)]
 
 
-def starting_again(settings: Settings) -> Change:
+def starting_again(settings: Settings, facts: Facts) -> Change:
     """Build the end of that, which is all that is left to do where it was cut off."""
     script = "\n".join(
         (
-            f"unit={settings.unit} port={settings.port}",
+            f"unit={settings.unit} port={settings.port} {site_words(settings, facts)}",
             source("guide.sh"),
             source("guide_again.sh"),
         )

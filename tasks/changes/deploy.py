@@ -12,10 +12,10 @@ from tasks.changes import stream as streams
 from tasks.changes.configure import env_changes, has_outdated_env, share_changes
 from tasks.changes.files import auth_file, deploy_digest, differs, files, must_restart
 from tasks.changes.proofs import CHECK, deep_check
-from tasks.changes.site import listeners, pair
+from tasks.changes.site import listeners, pair, site_words
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.facts import is_deployed, refuse_without_sudo
+from tasks.engine.facts import is_deployed, refuse_closed_nginx, refuse_without_sudo
 from tasks.engine.shell import sh
 from tasks.engine.templates import source, staged
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.changes.files import File
-    from tasks.engine.facts import Facts, Tls
+    from tasks.engine.facts import Facts
     from tasks.engine.login import Login
     from tasks.engine.settings import Settings
 
@@ -41,6 +41,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
         raise Exit("The server has no first login yet. Type: ./fab configure deploy")
     stores.refuse_other(settings, facts)
     refuse_taken_port(settings, facts)
+    refuse_closed_nginx(settings, facts)
 
     marking = [] if owner.is_marked(settings, facts) else [owner.marking(settings, over)]
     # What goes on by itself beside the server goes by the same layout, settings and programs.
@@ -79,7 +80,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     what = "; ".join(sentences)
     first = stores.in_common(settings) is not None and not facts.has_users
     shipment = Shipment(what, shipped, after, stamp, restart, first, bool(streamed))
-    return [*marking, *behind, deploying(settings, shipment, login, facts.tls), *renewed]
+    return [*marking, *behind, deploying(settings, facts, shipment, login), *renewed]
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,9 @@ class Shipment:
     stream: bool = False  # the stream must see new files
 
 
-def deploying(
-    settings: Settings, shipment: Shipment, login: Login | None, tls: Tls | None = None
-) -> Change:
+def deploying(settings: Settings, facts: Facts, shipment: Shipment, login: Login | None) -> Change:
     """Build the one change that ships the files and sees the server well."""
+    tls = facts.tls
     places = [f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(shipment.files)]
     files = deep_check(settings, login) | staged("log_ahead.py")
     files |= {"after": shipment.after.text, "places": "".join(places)}
@@ -112,7 +112,7 @@ def deploying(
         (
             f"unit={settings.unit} port={settings.port} restart={restart}",
             f"listen={sh(' '.join(sorted(listeners(settings))))} first={first} stream={stream}",
-            f"well={shipment.well}",
+            f"well={shipment.well} group={sh(facts.nginx.group)} {site_words(settings, facts)}",
             f"tls_name={sh(tls.name)} certificate={sh(pair(settings, tls).certificate)}"
             if tls
             else "tls_name= certificate=",

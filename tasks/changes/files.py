@@ -15,7 +15,7 @@ from tasks.changes.site import allowed_hosts, allowed_origins, site
 from tasks.changes.surroundings import aws_variables
 from tasks.engine import stores
 from tasks.engine.change import Change
-from tasks.engine.facts import READY, is_there
+from tasks.engine.facts import READY, is_there, site_of, sites
 from tasks.engine.templates import app_folder, render, source, walled
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def files(settings: Settings, facts: Facts) -> list[File]:
     """Return every file of ours but the login's, as the host should have it."""
     unit, root = settings.unit, facts.root
     common = {"unit": unit, "user": facts.user}
+    socket = {**common, "group": facts.nginx.group}
     return [
         File(
             f"/etc/systemd/system/{unit}.service",
@@ -85,11 +86,11 @@ def files(settings: Settings, facts: Facts) -> list[File]:
         File(
             f"/etc/systemd/system/{unit}.socket",
             "644",
-            render("units/server.socket", **common),
+            render("units/server.socket", **socket),
         ),
-        File(f"/etc/tmpfiles.d/{unit}.conf", "644", render("units/tmpfiles.conf", **common)),
+        File(f"/etc/tmpfiles.d/{unit}.conf", "644", render("units/tmpfiles.conf", **socket)),
         File(
-            f"/etc/nginx/sites-available/{unit}",
+            site_of(settings, facts).file,
             "644",
             site(settings, facts),
         ),
@@ -119,6 +120,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
         render(
             "start_mlflow_server.sh",
             unit=settings.unit,
+            site=site_of(settings, facts).file,
             app=app_folder(settings.unit),
             # A new environment must change this file, for only then the server restarts.
             release=facts.release or release_of(settings),
@@ -164,7 +166,7 @@ def auth_file(settings: Settings, facts: Facts) -> File:
 def must_restart(settings: Settings, differing: Sequence[File]) -> bool:
     """Tell whether the server itself must see one of the files; the others are nginx's."""
     only_nginx = (
-        f"/etc/nginx/sites-available/{settings.unit}",
+        *(site.file for site in sites(settings.unit)),
         f"/etc/tmpfiles.d/{settings.unit}.conf",
     )
     return any(file.path not in only_nginx for file in differing)

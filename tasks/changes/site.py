@@ -5,9 +5,11 @@ The site itself, with its conditions, is files/nginx/site.conf; nothing here rai
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.engine.facts import site_of
 from tasks.engine.templates import render
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "localhost")
+
+LONGEST = 46  # characters: 64 bytes without two pointers and the length (nginx's ngx_hash.h)
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,42 @@ def site(settings: Settings, facts: Facts) -> str:
         balancers=settings.balancers,
         ipv6=has_ipv6(facts),
         tls=facts.tls,
+        named=named(facts.tls.name) if facts.tls else "",
         pair=pair(settings, facts.tls) if facts.tls else None,
     )
 
 
+def site_words(settings: Settings, facts: Facts) -> str:
+    """Spell for a script where the site's file lies, and the link that nginx includes it by."""
+    place = site_of(settings, facts)
+    return f"site={place.file} link={place.link}"
+
+
+def challenge_file(settings: Settings, facts: Facts) -> str:
+    """Name the file that answers an authority, where nginx includes it."""
+    included = site_of(settings, facts).included
+    return f"{included.removesuffix('.conf')}-challenge{'.conf' * included.endswith('.conf')}"
+
+
+def named(name: str) -> str:
+    """Spell a name for nginx's server_name, a long one as a pattern.
+
+    Names stand in a table of nginx's whose rows hold 64 bytes, as much as the processor reads at
+    once, and take no longer ones; wider rows can be asked for once in all of nginx's files, which
+    is not ours to do. Patterns stand in none.
+    """
+    return name if len(name) <= LONGEST else f'"~^{re.escape(name.lower())}$"'
+
+
 def challenge(settings: Settings, facts: Facts, name: str) -> str:
     """Render the site that answers an authority while there is no certificate yet."""
-    return render("nginx/challenge.conf", unit=settings.unit, tls_name=name, ipv6=has_ipv6(facts))
+    return render(
+        "nginx/challenge.conf",
+        unit=settings.unit,
+        tls_name=name,
+        named=named(name),
+        ipv6=has_ipv6(facts),
+    )
 
 
 def has_ipv6(facts: Facts) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes import deploy, proofs
 from tasks.changes.files import File, auth_file, deploy_digest, files, must_restart
-from tasks.changes.site import challenge, pair
+from tasks.changes.site import challenge, challenge_file, pair
 from tasks.engine.change import Change
 from tasks.engine.facts import is_there
 from tasks.engine.shell import sh
@@ -74,6 +74,7 @@ def certifying(settings: Settings, facts: Facts, wanted: Certified) -> Change:
     script = "\n".join(
         (
             f"unit={settings.unit} name={sh(tls.name)} email={sh(wanted.email)}",
+            f"challenge={challenge_file(settings, facts)}",
             f"authority={sh(tls.authority)} addresses={sh(' '.join(facts.addresses))}",
             f"install_packages() {{\n{source('install_packages.sh')}}}",
             source("certbot.sh"),
@@ -101,7 +102,7 @@ def shipping(
     restart = must_restart(settings, differing)
     what = "; ".join([*(f"put {file.path}" for file in (*differing, *more)), proofs.CHECK])
     shipment = deploy.Shipment(what, [*differing, *more], auth, stamp, restart)
-    return deploy.deploying(settings, shipment, login, after.tls)
+    return deploy.deploying(settings, after, shipment, login)
 
 
 def forgetting(settings: Settings, facts: Facts, now: Tls | None) -> list[Change]:

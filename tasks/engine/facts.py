@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -99,6 +100,30 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Nginx:
+    """What the host's nginx.conf says: the group of its workers, and what files it includes.
+
+    The defaults are Debian's package; nginx.org's is otherwise.
+    """
+
+    group: str = "www-data"
+    includes: tuple[str, ...] = ("/etc/nginx/sites-enabled/*",)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a server's site lies: its file, and the link by which nginx includes it, or ''."""
+
+    file: str
+    link: str
+
+    @property
+    def included(self) -> str:
+        """Return the path that nginx reads it by."""
+        return self.link or self.file
+
+
+@dataclass(frozen=True)
 class Guide:
     """A server that the guide made, as files/host/guide/guide.py sees it.
 
@@ -184,6 +209,7 @@ class Facts:
     workers: int | None = None
     service_kb: int | None = None  # proportional set size of the service's processes
     certificate_until: int | None = None
+    nginx: Nginx = Nginx()
     tls: Tls | None = None
 
     @property
@@ -203,9 +229,37 @@ def is_there(facts: Facts, path: str, text: str, mode: str) -> bool:
     return found is not None and found.digest == digest and found.mode == mode
 
 
+def sites(unit: str) -> tuple[Site, Site]:
+    """Return the places that nginx may include a server's site from, Debian's own first."""
+    return (
+        Site(f"/etc/nginx/sites-available/{unit}", f"/etc/nginx/sites-enabled/{unit}"),
+        Site(f"/etc/nginx/conf.d/{unit}.conf", ""),
+    )
+
+
+def site_of(settings: Settings, facts: Facts) -> Site:
+    """Return where this host's nginx includes the server's site from; Debian's where nowhere."""
+    includes = facts.nginx.includes
+    places = sites(settings.unit)
+    fitting = [site for site in places if any(fnmatch(site.included, each) for each in includes)]
+    # Where it is included already it stays: twice would be one too many.
+    there = [site for site in fitting if site.file in facts.files]
+    return (*there, *fitting, *places)[0]
+
+
+def refuse_closed_nginx(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where the host's nginx includes none of the places for a server's site."""
+    site = site_of(settings, facts)
+    if not any(fnmatch(site.included, each) for each in facts.nginx.includes):
+        raise Exit(
+            "The host's /etc/nginx/nginx.conf includes neither sites-enabled/* nor conf.d/*.conf. "
+            "Add `include /etc/nginx/conf.d/*.conf;` to its http block, then type deploy again."
+        )
+
+
 def is_deployed(settings: Settings, facts: Facts) -> bool:
     """Tell whether our nginx site is on the host."""
-    return f"/etc/nginx/sites-available/{settings.unit}" in facts.files
+    return any(site.file in facts.files for site in sites(settings.unit))
 
 
 def is_scheduled(settings: Settings, facts: Facts) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -16,9 +17,11 @@ from tasks.engine.facts import (
     Facts,
     Guide,
     Managed,
+    Nginx,
     Tls,
     Unit,
     listeners,
+    sites,
 )
 from tasks.engine.shell import sh
 from tasks.engine.templates import APP_MARK, app_folder, source
@@ -63,7 +66,7 @@ def managed_files(settings: Settings) -> list[str]:
         f"/etc/systemd/system/{unit}.service",
         f"/etc/systemd/system/{unit}.socket",
         f"/etc/tmpfiles.d/{unit}.conf",
-        f"/etc/nginx/sites-available/{unit}",
+        *(site.file for site in sites(unit)),
         f"{app_folder(unit)}/{APP_MARK}",
         f"/etc/ssl/certs/{unit}.pem",
         f"{root}/{READY}",
@@ -129,6 +132,7 @@ def parse(text: str) -> Facts:
         now=number("now") or 0,
         sudo="sudo" in found,
         sudo_error=one("sudo_error") or "",
+        nginx=_nginx(found.get("nginx", [])),
         os=one("os") or "",
         machine=one("machine") or "",
         systemd="systemd" in found,
@@ -198,6 +202,18 @@ def _lag(answer: str | None, now: int) -> float | None:
 def _tls(line: str | None) -> Tls | None:
     name, _, authority = (line or "").partition(" ")
     return Tls(name, authority) if authority else None
+
+
+def _nginx(lines: Sequence[str]) -> Nginx:
+    """Read the words `user` and `include` of an nginx.conf; none is a host without nginx."""
+    words = [line.split() for line in lines]
+    users = [found for word, *found in words if word == "user" and found]
+    includes = [place for word, *found in words if word == "include" for place in found]
+    if not includes:
+        return Nginx()
+    # The group is called as its user where none is named (nginx's documentation of `user`).
+    group = users[-1][-1] if users else Nginx.group
+    return Nginx(group, tuple(os.path.join("/etc/nginx", place) for place in includes))
 
 
 def _installed(lines: list[str]) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.changes.site import pair
+from tasks.engine.facts import site_of
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ SERVERS = ("mlflow", "uvicorn", "gunicorn")
 def nginx(case: Case) -> Iterator[Finding]:
     facts, settings, symptoms = case.facts, case.settings, case.symptoms
     down = facts.unit("nginx.service").active != "active"
-    site = f"/etc/nginx/sites-available/{case.unit}"
+    site = site_of(settings, facts).file
     others = [one for one in facts.listeners if one.program not in ("nginx", "")]
     if symptoms.nginx != "ok":
         yield _broken(case, "; nginx is down" if down else "; it runs on with the former one")

@@ -7,10 +7,20 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from stand_ins import SETTINGS, blank
+from invoke import Exit
+from stand_ins import ROOT, SETTINGS, blank
 
-from tasks.changes.site import allowed_hosts, allowed_origins, challenge, pair, site
-from tasks.engine.facts import Facts, Tls
+from tasks.changes.files import files
+from tasks.changes.site import (
+    allowed_hosts,
+    allowed_origins,
+    challenge,
+    challenge_file,
+    named,
+    pair,
+    site,
+)
+from tasks.engine.facts import Facts, Managed, Nginx, Tls, refuse_closed_nginx, site_of
 from tasks.engine.settings import Settings
 
 NAME = "mlflow.example.org"
@@ -53,6 +63,62 @@ def test_what_lands_is_what_a_reviewer_saw(situation: str, request: pytest.Fixtu
     if request.config.getoption("golden"):
         seen.write_text(SITUATIONS[situation])
     assert SITUATIONS[situation] == seen.read_text()
+
+
+NGINX_ORG = Nginx("nginx", ("/etc/nginx/mime.types", "/etc/nginx/conf.d/*.conf"))
+DEBIAN = "/etc/nginx/sites-available/mlflow-server"
+FLAT = "/etc/nginx/conf.d/mlflow-server.conf"
+
+
+@pytest.mark.parametrize(
+    ("includes", "there", "file"),
+    [
+        (("/etc/nginx/sites-enabled/*",), (), DEBIAN),
+        (("/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"), (), DEBIAN),
+        (("/etc/nginx/conf.d/*.conf",), (), FLAT),
+        # What is not included is of a former nginx.
+        (("/etc/nginx/conf.d/*.conf",), (DEBIAN,), FLAT),
+        # What has its place already keeps it.
+        (("/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"), (FLAT,), FLAT),
+        (("/etc/nginx/sites-enabled/*.conf", "/etc/nginx/conf.d/*.conf"), (), FLAT),
+        ((), (), DEBIAN),
+    ],
+)
+def test_the_site_lies_where_the_host_s_nginx_includes_it(includes, there, file):
+    found = blank(
+        nginx=Nginx("www-data", includes), files=dict.fromkeys(there, Managed("x", "644"))
+    )
+    assert site_of(SETTINGS, found).file == file
+
+
+def test_an_nginx_that_includes_none_is_refused():
+    with pytest.raises(Exit, match=r"Add `include /etc/nginx/conf\.d/\*\.conf;`"):
+        refuse_closed_nginx(SETTINGS, blank(nginx=Nginx("nginx", ("/etc/nginx/mime.types",))))
+
+
+def test_files_go_by_the_group_of_the_host_s_nginx():
+    found = {file.path: file.text for file in files(SETTINGS, blank(nginx=NGINX_ORG))}
+    assert FLAT in found
+    assert "SocketGroup=nginx\n" in found["/etc/systemd/system/mlflow-server.socket"]
+    assert found["/etc/tmpfiles.d/mlflow-server.conf"].endswith(" 2750 ubuntu nginx\n")
+    assert f"site={FLAT}\n" in found[f"{ROOT}/start_mlflow_server.sh"]
+
+
+def test_the_answer_to_an_authority_lies_where_the_site_is_included():
+    assert challenge_file(SETTINGS, blank()) == "/etc/nginx/sites-enabled/mlflow-server-challenge"
+    assert challenge_file(SETTINGS, blank(nginx=NGINX_ORG)) == (
+        "/etc/nginx/conf.d/mlflow-server-challenge.conf"
+    )
+
+
+def test_a_name_that_nginx_s_table_of_names_cannot_hold_is_a_pattern():
+    assert named("a" * 46) == "a" * 46
+    assert named("a-b." + "c" * 43) == '"~^a\\-b\\.' + "c" * 43 + '$"'
+    name = "ec2-203-0-113-25.ap-southeast-2.compute.amazonaws.com"
+    shown = site(SETTINGS, facts(tls=Tls(name, "own")))
+    assert re.findall("server_name (.*);", shown) == ["_", named(name), named(name)]
+    assert re.fullmatch(named(name)[2:-1], name)
+    assert named(name) in challenge(SETTINGS, facts(), name)
 
 
 def test_every_golden_file_is_a_situation():

@@ -23,6 +23,7 @@ from tasks.engine.facts import (
     Guide,
     Listener,
     Managed,
+    Nginx,
     Tls,
     Unit,
 )
@@ -38,6 +39,22 @@ def read(*lines: str) -> Facts:
 
 def test_nothing_told_is_nothing_known():
     assert read() == Facts(home="", user="", root="", now=0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "nginx"),
+    [
+        ((), Nginx()),
+        (("user www-data", "include /etc/nginx/conf.d/*.conf", "include sites-enabled/*"),
+         Nginx("www-data", ("/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"))),
+        (("user  nginx", "include       /etc/nginx/mime.types"),
+         Nginx("nginx", ("/etc/nginx/mime.types",))),
+        (("user web staff", "include x"), Nginx("staff", ("/etc/nginx/x",))),
+        (("include x",), Nginx("www-data", ("/etc/nginx/x",))),
+    ],
+)  # fmt: skip
+def test_how_the_host_s_nginx_is_laid_out(lines, nginx):
+    assert read(*(f"nginx\t{line}" for line in lines)).nginx == nginx
 
 
 @pytest.mark.parametrize(

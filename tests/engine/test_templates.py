@@ -28,11 +28,11 @@ def test_a_missing_value_is_an_error():
 
 def test_a_value_that_the_template_does_not_use_is_an_error():
     with pytest.raises(ValueError, match=r"files/units/server\.socket does not use colour"):
-        render("units/server.socket", colour="red", **UNIT)
+        render("units/server.socket", colour="red", group="www-data", **UNIT)
 
 
 def test_a_template_keeps_its_last_newline():
-    assert render("units/tmpfiles.conf", **UNIT).endswith("root root\n")
+    assert render("units/tmpfiles.conf", group="www-data", **UNIT).endswith("root root\n")
 
 
 def test_only_nginx_s_sites_have_conditions():

@@ -21,6 +21,7 @@ look_at_doors() {
 look_at_site() {
   need_root || return
   local site=/etc/nginx/sites-enabled/$unit
+  [ -e "$site" ] || site=/etc/nginx/conf.d/$unit.conf
   as_root cat "$site" 2> /dev/null > "$here/site" || return
   sed 's/#.*//; s/^[[:space:]]*//' "$here/site" | grep -E '^(listen|ssl_protocols|ssl_certificate_key|add_header Strict-Transport-Security)' |
     while read -r line; do report site "$line"; done
@@ -39,7 +40,7 @@ look_at_units() {
       report exposure "$(systemd-analyze security --no-pager "$name" 2> /dev/null |
         sed -n 's/.*Overall exposure level for .*: \([0-9.]*\) .*/\1/p') $name"
     done
-  for file in "/etc/systemd/system/$unit"*.service "/etc/systemd/system/$unit.socket" "/etc/nginx/sites-available/$unit"; do
+  for file in "/etc/systemd/system/$unit"*.service "/etc/systemd/system/$unit.socket" "/etc/nginx/sites-available/$unit" "/etc/nginx/conf.d/$unit.conf"; do
     [ -e "$file" ] && [ -n "$(find "$file" \( ! -user root -o -perm /022 \) 2> /dev/null)" ] && report loose "$file"
   done
   # Not in data/, which is closed to others: what is called what there, the server's process may choose.

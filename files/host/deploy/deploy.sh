@@ -1,5 +1,5 @@
 # Put the files in place, start what changed, and wait until the server is usable.
-# Needs: unit, port, listen (nginx's addresses), tls_name (or empty) and what check_https.sh needs, drain.sh or alone.sh, restart (yes where the server must see
+# Needs: unit, port, site and link (nginx's file, and the link that it includes it by, or ''), group (nginx's), listen (its addresses), tls_name (or empty) and what check_https.sh needs, drain.sh or alone.sh, restart (yes where the server must see
 # new files), stream (yes where it must), what stream.sh defines, first (yes where the database that other hosts have too lacks its tables), well (what to write down when all is), and "$here"/places: <staged name> <mode> <path>.
 # A failure puts the former files back and the former server on its feet again.
 mkdir -p "$here/former"
@@ -70,7 +70,7 @@ undo() {
   undo_apart
   if [ "$new" = yes ]; then
     as_root systemctl disable --quiet --now "$unit.socket" "$unit.service" || true
-    as_root rm -f "/etc/nginx/sites-enabled/$unit"
+    as_root rm -f "${link:-$site}"
   fi
   each_place put_back
   as_root systemctl daemon-reload
@@ -97,13 +97,15 @@ as_root systemd-tmpfiles --create "/etc/tmpfiles.d/$unit.conf"
 as_root systemctl daemon-reload
 as_root systemctl enable --quiet "$unit.socket" "$unit.service"
 
-as_root ln -sfn "/etc/nginx/sites-available/$unit" "/etc/nginx/sites-enabled/$unit"
+if [ -n "$link" ]; then as_root ln -sfn "$site" "$link"; fi
 if ! output=$(as_root nginx -t 2>&1); then
   printf '%s\n' "$output"
   fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Mend that file, then type deploy again."
 fi
 as_root systemctl enable --quiet nginx
 as_root systemctl start "$unit.socket"
+# One that listens already keeps the group of its own time.
+as_root chgrp "$group" "/run/$unit.sock"
 reload_nginx || fail "nginx does not start. See why: journalctl -u nginx -n 20"
 listens_right || as_root systemctl restart nginx
 

@@ -95,7 +95,7 @@ look_at_nginx() {
     printf '%s\n' "$output" >&2
     return 1
   fi
-  as_root grep -hsE '^ *ssl_certificate ' "/etc/nginx/sites-enabled/$unit" |
+  as_root grep -hsE '^ *ssl_certificate ' "/etc/nginx/sites-enabled/$unit" "/etc/nginx/conf.d/$unit.conf" |
     sed 's/.*ssl_certificate  *//; s/;.*//' | sort -u | while read -r file; do
       ends=$(as_root openssl x509 -enddate -noout -in "$file" 2>/dev/null) &&
         report certificate "$(date -d "${ends#*=}" +%s) $file"

@@ -115,8 +115,8 @@ for list in /sys/fs/cgroup/{,unified/,systemd/}system.slice/"$unit.service"/cgro
     break
   fi
 done
-site=/etc/nginx/sites-available/$unit
-certificate=$(sed -n 's/^ *ssl_certificate *\([^ ;]*\);.*/\1/p' "$site" 2>/dev/null | head -n 1)
+sed -n 's/^[\t ]*\(user\|include\)[\t ]*\([^;#]*\);.*/nginx\t\1 \2/p' /etc/nginx/nginx.conf 2>/dev/null
+certificate=$(sed -n 's/^ *ssl_certificate *\([^ ;]*\);.*/\1/p' /etc/nginx/{sites-available/$unit,conf.d/$unit.conf} 2>/dev/null | head -n 1)
 if [ -n "$certificate" ]; then
   until=$(as_root openssl x509 -noout -enddate -in "$certificate" 2>/dev/null)
   if [ -n "$until" ]; then fact certificate_until "$(date -d "${until#notAfter=}" +%s)"; fi

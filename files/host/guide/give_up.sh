@@ -12,7 +12,7 @@ ours_again() {
     give_back adopt "$aside" "$former" "$current"
   fi
   for path in "${ours[@]}"; do as_root cp -p "$here/ours/${path//\//_}" "$path"; done
-  as_root ln -sfn "/etc/nginx/sites-available/$unit" "/etc/nginx/sites-enabled/$unit"
+  if [ -n "$link" ]; then as_root ln -sfn "$site" "$link"; fi
   as_root systemctl daemon-reload
   as_root systemctl enable --quiet "$unit.socket" "$unit.service"
   as_root systemctl reload-or-restart nginx

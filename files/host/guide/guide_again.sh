@@ -1,7 +1,7 @@
 # Take our units and site away, and have the server that the guide made run as it ran.
 # Needs: root, unit, port, guide and ours (from guide.sh), settle.sh.
 as_root systemctl stop "$unit.socket" "$unit.service" 2> /dev/null || true
-as_root rm -f "/etc/nginx/sites-enabled/$unit" "/run/$unit.sock" "${ours[@]}"
+as_root rm -f ${link:+"$link"} "/run/$unit.sock" "${ours[@]}"
 as_root systemctl daemon-reload
 if systemctl is-active --quiet nginx; then as_root systemctl reload nginx; fi
 for _ in $(seq 100); do

@@ -49,5 +49,8 @@ if [ "$fresh_nginx" = yes ]; then
   if [ -L "$default" ] && ! dpkg --verify nginx-common | grep -q sites-available/default; then
     as_root rm -f "$default"
   fi
+  # As nginx.org's own package has it.
+  default=/etc/nginx/conf.d/default.conf
+  if [ -f "$default" ] && ! dpkg --verify nginx | grep -q "$default"; then as_root rm -f "$default"; fi
   as_root systemctl unmask --runtime --quiet nginx.service
 fi

@@ -1,9 +1,8 @@
 # Have an ACME authority certify a name, and nobody served otherwise meanwhile. Needs: unit, name,
-# email, authority (its address), addresses (the host's own), and in "$here" challenge.conf (nginx's
+# challenge (where nginx includes its answer from), email, authority (its address), addresses (the host's own), and in "$here" challenge.conf (nginx's
 # site for the proof) and perhaps authority.pem (whom to trust for the authority's own TLS).
 webroot=/var/www/$unit
 ours=no # whether the name points to an address that the host knows as its own
-challenge=/etc/nginx/sites-enabled/$unit-challenge
 
 own_port() { # port
   local who
@@ -15,7 +14,7 @@ own_port() { # port
 nobody_elses() {
   local others
   others=$(as_root grep -lsE "^[[:space:]]*server_name([[:space:]].*)?[[:space:]]$name[[:space:];]" /etc/nginx/sites-enabled/* /etc/nginx/conf.d/*.conf |
-    grep -vE "/($unit|$unit-challenge)$" | head -n 1) || true
+    grep -vE "/($unit|$unit-challenge)(\.conf)?$" | head -n 1) || true
   if [ -n "$others" ]; then
     fail "$name is served by $others already. Give this server another name, or take it away there."
   fi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tasks.engine.facts import site_of
 from tasks.findings.case import Remedy
 from tasks.findings.proxy import certificate
 
@@ -24,7 +25,7 @@ def tls(case: Case) -> Iterator[Finding]:
     listens = [line for line in case.audited.site if line.startswith("listen")]
     ciphered = [line for line in listens if re.search(r"\bssl\b", line)]
     wide = [line for line in listens if not LOOPBACK.match(line)]
-    site = f"/etc/nginx/sites-enabled/{case.unit}"
+    site = site_of(case.settings, case.facts).included
     # A port 80 beside a 443 sends clients there, and takes no password.
     plain = [line for line in wide if line not in ciphered and not (ciphered and _port(line) == 80)]
     if plain:
