@@ -46,9 +46,10 @@ def verify(c: Host) -> None:
     with forwarded(server, port), console.waiting(f"verify on {server.name}", server.name):
         failure = _trial(server, login, url(port), made)
     # Whatever others did meanwhile, what was made has to go.
-    steps = [proof_again(server), _cleaning(server, made)]
+    # First, for a bucket that fails its proof is no reason to leave it there.
+    steps = [_cleaning(server, made), proof_again(server)]
     reports = server.apply("verify from the host", steps, decided=False)
-    counts = json.loads(reports[-1]) if reports else {}
+    counts = json.loads(reports[0]) if reports else {}
     if failure:
         raise Exit(f"{server.name} fails the trial: {failure}. See its side: ./fab logs")
     if not counts.get("found"):

@@ -118,9 +118,10 @@ def test_a_good_trial_is_verified_and_cleaned_up_in_one_exec(c, trial, capsys):
     module.verify(c)
     (run,) = c.recorder.runs
     request = json.loads(run.files["clean_trial.json"])
-    assert (request["experiment"], request["model"]) == ("7", "m-1")
+    assert request["experiment"] == "7"
     assert request["place"]["prefix"] == "mlflow-artifacts"
-    assert "prove_bucket.py" in run.steps
+    # Whatever becomes of the proof, what was made is gone before.
+    assert run.steps.index("clean_trial.py") < run.steps.index("prove_bucket.py")
     out = capsys.readouterr().out
     assert "trained" in out
     assert "5 objects were in the bucket" in out
@@ -148,7 +149,7 @@ def test_a_failed_trial_is_cleaned_up_all_the_same(c, trial):
         "See its side: ./fab logs"
     )
     request = json.loads(c.recorder.changes[0].files["clean_trial.json"])
-    assert (request["experiment"], request["model"]) == ("7", "m-1")
+    assert request["experiment"] == "7"
 
 
 @pytest.mark.parametrize(

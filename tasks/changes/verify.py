@@ -29,7 +29,6 @@ def _cleaning(server: Server, made: dict[str, str]) -> Change:
         )
     )
     files = requested(
-        "clean_trial.py", place=place(settings),
-        experiment=made.get("experiment", ""), model=made.get("model", ""),
-    )  # fmt: skip
+        "clean_trial.py", place=place(settings), experiment=made.get("experiment", "")
+    )
     return Change("look for the objects in the bucket, and remove what was made", script, files)

@@ -44,6 +44,8 @@ DRAWN = 1 << 20  # bytes that are read from the network at once
 
 CHANGE_TIMEOUT = 1800  # seconds; a first apt upgrade of a fresh instance can hold its lock long
 
+TURN = 900  # seconds that a later step waits for another operator's task
+
 GOES_ON = "What had begun goes on there to its end; type the same again to see it through."
 
 
@@ -80,6 +82,8 @@ class Server:
         self._lock = threading.Lock()
         self.execs = 0
         self.changed = False
+        # Whether a step of this command was done here before: what follows waits its turn.
+        self.under_way = False
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
 
@@ -242,7 +246,8 @@ class Server:
         """
         facts = self.facts
         generation = str(facts.generation) if decided else "-"
-        arguments = (facts.root, operator(), task, generation)
+        patience = str(TURN if self.under_way else 0)
+        arguments = (facts.root, operator(), task, generation, patience)
         with console.waiting(f"{task} on {self.name}", self.name):
             try:
                 said = self._deliver("change.sh", changes, *arguments, timeout=CHANGE_TIMEOUT)
@@ -251,7 +256,7 @@ class Server:
                 raise
         self.forget()
         if said.exit == 0:
-            self.changed = True
+            self.changed = self.under_way = True
             return said.reports
         if said.exit == OUTDATED:
             raise Outdated(

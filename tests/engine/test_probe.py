@@ -290,7 +290,10 @@ def server(home: Path) -> Path:
     with sqlite3.connect(root / "mlflow.db") as store:
         store.executescript(
             "create table alembic_version (version_num); insert into alembic_version values ('r1');"
-            "create table runs (a); create table experiments (a); insert into runs values (1)"
+            "create table runs (a, lifecycle_stage);"
+            "create table experiments (a, lifecycle_stage);"
+            # What lies in the bin does not count.
+            "insert into runs values (1, 'active'), (9, 'deleted')"
         )
     return root
 
@@ -344,7 +347,7 @@ def test_the_database_of_a_server_that_was_killed_is_read_and_not_repaired(home,
         "import os, sqlite3, sys\n"
         "store = sqlite3.connect(sys.argv[1])\n"
         "store.execute('pragma journal_mode=wal')\n"
-        "store.execute('insert into runs values (2)')\n"
+        "store.execute('insert into runs values (2, \"active\")')\n"
         "store.commit()\n"
         "os._exit(0)\n"  # without closing: the row is in the log beside the database
     )

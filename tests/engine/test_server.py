@@ -203,7 +203,7 @@ def test_a_change_is_one_exec_with_the_lock_s_arguments(c, anybody):
     (run,) = c.recorder.runs
     script = source("receive.sh")
     assert shlex.split(run.command) == [
-        "bash", "-c", script, "remote-mlflow", "change.sh", ROOT, "me@laptop", "deploy", "0",
+        "bash", "-c", script, "remote-mlflow", "change.sh", ROOT, "me@laptop", "deploy", "0", "0",
     ]  # fmt: skip
     assert run.options["timeout"] == module.CHANGE_TIMEOUT
     assert operator() == "me@laptop"
@@ -212,7 +212,17 @@ def test_a_change_is_one_exec_with_the_lock_s_arguments(c, anybody):
 def test_the_decision_s_generation_goes_along():
     c = context(blank(generation=42))
     c.server.apply("deploy", [Change("a", "true")])
-    assert c.recorder.commands[0].endswith(" deploy 42")
+    assert c.recorder.commands[0].endswith(" deploy 42 0")
+
+
+def test_only_the_first_step_of_a_command_fails_at_a_held_lock():
+    c = context(blank(generation=42))
+    c.recorder.replies = [Reply("@exit 0\n"), Reply("@exit 0\n")]
+    for _ in range(2):
+        c.server.apply("deploy", [Change("a", "true")])
+    first, later = c.recorder.commands
+    assert first.endswith(" deploy 42 0")
+    assert later.endswith(f" deploy 42 {module.TURN}")
 
 
 def test_the_bundle_holds_the_steps_and_their_files_closed_to_others(c):

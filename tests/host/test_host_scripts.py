@@ -141,6 +141,25 @@ def test_timer_and_operator_wait_for_each_other(machine, holder, patience, said)
     process.wait()
 
 
+def test_a_later_step_of_a_chain_waits_its_turn_and_says_for_whom(machine):
+    with held(machine, os.getpid()):
+        process = subprocess.Popen(
+            [*machine.command(0), "20"], env=machine.environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(bundle([Change("what", "true")]))
+        process.stdin.close()
+        assert process.stdout.readline().decode() == (
+            "@say install by you@desk is at work since 2026-11-22T10:00:00Z; waiting for it to "
+            "finish\n"
+        )
+        assert not machine.audit.exists()
+    assert b"@exit 0" in process.stdout.read()
+    process.wait()
+
+
 def test_work_whose_connection_was_lost_is_waited_for(machine):
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -526,7 +545,9 @@ def test_a_store_that_gives_back_something_else_is_found_out(prove, store):
 class Tracking:
     """Plays MLflow's store: one experiment, and what was removed."""
 
-    name = "remote-mlflow-verify-1"
+    name = "remote-mlflow-verify-0123456789ab"
+    lifecycle = "deleted"
+    others: tuple[tuple[str, str, float], ...] = ()  # number, name, made (milliseconds)
     removed: list[str]
 
     def __init__(self, uri: str, root: str) -> None:
@@ -538,7 +559,21 @@ class Tracking:
             rows.execute(text("create table inputs (source_id)"))
 
     def get_experiment(self, number: str) -> Any:
-        return types.SimpleNamespace(name=self.name, lifecycle_stage="deleted")
+        return types.SimpleNamespace(
+            name=self.name, lifecycle_stage=self.lifecycle, experiment_id=number,
+            creation_time=time.time() * 1000,
+        )  # fmt: skip
+
+    def search_experiments(self, **options: Any) -> list[Any]:
+        return [
+            types.SimpleNamespace(
+                name=name, lifecycle_stage="deleted", experiment_id=number, creation_time=made
+            )
+            for number, name, made in self.others
+        ]
+
+    def delete_experiment(self, number: str) -> None:
+        Tracking.removed.append(f"to the bin: {number}")
 
     def search_runs(self, *given: Any, **options: Any) -> list[Any]:
         return [types.SimpleNamespace(info=types.SimpleNamespace(run_id="run-1"))]
@@ -556,6 +591,19 @@ class Tracking:
         Tracking.removed.append(number)
 
 
+class Registry:
+    """Plays the registry, which has the trial's model."""
+
+    def __init__(self, uri: str) -> None:
+        pass
+
+    def search_registered_models(self, wanted: str) -> list[str]:
+        return [wanted]
+
+    def delete_registered_model(self, name: str) -> None:
+        Tracking.removed.append(name)
+
+
 @pytest.fixture
 def clean(
     store: Store, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -567,20 +615,24 @@ def clean(
         "mlflow.store.tracking": {},
         "mlflow.store.tracking.sqlalchemy_store": {"SqlAlchemyStore": Tracking},
         "mlflow.store.model_registry": {},
-        "mlflow.store.model_registry.sqlalchemy_store": {"SqlAlchemyStore": None},
+        "mlflow.store.model_registry.sqlalchemy_store": {"SqlAlchemyStore": Registry},
     }
     for name, content in modules.items():
         module = types.ModuleType(name)
         module.__dict__.update(content)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(Tracking, "name", "remote-mlflow-verify-1")
     Tracking.removed = []
     grants = root / "grants.db"
     with contextlib.closing(sqlite3.connect(grants)) as database, database:
         database.execute("create table role_permissions (resource_type, resource_pattern)")
         database.executemany(
             "insert into role_permissions values (?, ?)",
-            [("experiment", "7"), ("experiment", "8"), ("registered_model", "7")],
+            [
+                ("experiment", "7"),
+                ("experiment", "8"),
+                ("registered_model", "7"),
+                ("registered_model", Tracking.name),
+            ],
         )
     (root / ".mlflow_auth_config").write_text(f"[mlflow]\ndatabase_uri = sqlite:///{grants}\n")
     for key in OURS + OTHERS:
@@ -589,7 +641,7 @@ def clean(
     def run(experiment: str = "7") -> tuple[int, str]:
         return program(
             capsys, "clean_trial.py", f"root={root}",
-            place=place_in(store), experiment=experiment, model="model",
+            place=place_in(store), experiment=experiment,
         )  # fmt: skip
 
     return run
@@ -625,6 +677,32 @@ def test_objects_that_cannot_be_deleted_are_counted(clean, store):
         "place": "s3://my-bucket/mlflow-artifacts/7/",
     }
     assert len(store.listing()) == len(OURS + OTHERS)
+
+
+def test_a_trial_that_failed_midway_leaves_nothing(clean, monkeypatch):
+    monkeypatch.setattr(Tracking, "lifecycle", "active")
+    assert clean()[0] == 0
+    assert Tracking.removed == ["to the bin: 7", Tracking.name, "m-1", "run-1", "7"]
+
+
+def test_a_bucket_that_fails_keeps_no_rows(clean, store):
+    store.refuse("GET")
+    code, out = clean()
+    assert (code, report(out)["found"]) == (0, None)
+    assert Tracking.removed == ["m-1", "run-1", "7"]
+
+
+def test_trials_that_were_cut_off_go_as_well(clean, monkeypatch):
+    now = time.time() * 1000
+    name = "remote-mlflow-verify-aaaaaaaaaaa"
+    monkeypatch.setattr(Tracking, "others", (
+        ("3", name + "1", now - 7200e3), ("4", name + "2", now - 60e3),
+        ("5", name + "1-of-mine", now - 7200e3), ("6", "my " + name + "1", now - 7200e3),
+        ("7", Tracking.name, now - 7200e3),
+    ))  # fmt: skip
+    code, out = clean()
+    assert (code, report(out)["place"]) == (0, "s3://my-bucket/mlflow-artifacts/7/")
+    assert [each for each in Tracking.removed if each.isdigit()] == ["7", "3"]
 
 
 def test_an_experiment_that_is_somebody_s_own_is_never_touched(clean, store, monkeypatch):

@@ -1,10 +1,11 @@
 # Take this server's lock, run the steps beside this file, and leave an audit line.
-# Arguments: <root> <who> <task> <generation that the decision was made on, - for any>
+# Arguments: <root> <who> <task> <generation that the decision was made on, - for any> <how many
+# seconds to wait for whoever holds the lock: 0 for the first step of a command>
 # Exits 75 when somebody else holds the lock, 76 when the host changed since it was looked at.
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=files/host/engine/words.sh
 . "$here/words.sh"
-root=${1/#\~/$HOME} who=$2 task=$3 generation=$4
+root=${1/#\~/$HOME} who=$2 task=$3 generation=$4 patience=${5:-0}
 audit() { printf '%s\t%s\t%s\t%s\n' "$(date -u +%FT%TZ)" "$who" "$task" "$1" >> "$root/audit.log"; }
 
 mkdir -p "$root"
@@ -16,6 +17,8 @@ if ! flock -w "${REMOTE_MLFLOW_PATIENCE:-0}" 9; then
   IFS=$'\t' read -r holder since doing pid session < "$lock" || true
   if [ "$holder" = timer ]; then
     say "the scheduled $doing is at work; waiting for it to finish"
+  elif [ "$patience" -gt 0 ]; then
+    say "$doing by $holder is at work since $since; waiting for it to finish"
   elif [ -e "/proc/$session" ]; then
     printf '@held %s\t%s\t%s\t%s\n' "$holder" "$since" "$doing" "$pid"
     exit 75

@@ -7,8 +7,8 @@ import sys
 QUESTIONS = {
     "MLFLOW_BACKEND_STORE_URI": {
         "schema": "select version_num from alembic_version",
-        "runs": "select count(*) from runs",
-        "experiments": "select count(*) from experiments",
+        "runs": "select count(*) from runs where lifecycle_stage = 'active'",
+        "experiments": "select count(*) from experiments where lifecycle_stage = 'active'",
         "database_bytes": "select pg_database_size(current_database())",
     },
     "AUTH_STORE_URI": {"users": "select count(*) from users"},

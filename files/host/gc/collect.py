@@ -83,7 +83,7 @@ def forget(root, store, entry):
         store._hard_delete_logged_model(entry["id"])
     else:
         store._hard_delete_experiment(str(entry["id"]))
-        grants.take_back(root, entry["id"])
+        grants.take_back(root, "experiment", entry["id"])
 
 
 def told(entry):
