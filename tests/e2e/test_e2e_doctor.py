@@ -300,6 +300,72 @@ def test_secrets_that_others_may_read_are_named(host: Host) -> None:
     mended(host)
 
 
+# -- the host ----------------------------------------------------------------------------------
+
+
+def test_a_dead_resolver_is_named_although_the_store_is_reached(host: Host) -> None:
+    with host.kept("/etc/resolv.conf"):
+        host.run("echo nameserver 192.0.2.1 > /etc/resolv.conf")
+        found(host, "names-unresolved", "apt, uv, certbot", "pypi.org")
+    mended(host)
+
+
+def test_a_host_without_a_way_out_is_named(host: Host) -> None:
+    route = host.run("ip route show default").replace("proto static", "")
+    host.run("ip route del default")
+    try:
+        found(host, "route-none", "no default route", alone=False)
+    finally:
+        host.run(f"ip route add {route}")
+    mended(host)
+
+
+def test_an_installation_that_was_cut_off_is_finished(host: Host) -> None:
+    host.run("sed -i '/^Package: htop$/,/^$/s/^Status: .*/Status: install ok half-configured/' "
+             "/var/lib/dpkg/status")  # fmt: skip
+    follow(host, found(host, "dpkg-broken", "cut off: htop"))
+    mended(host)
+
+
+def test_a_masked_nginx_is_named_and_unmasked(host: Host) -> None:
+    host.run("systemctl mask --runtime -q nginx; systemctl stop nginx")
+    follow(host, found(host, "unit-masked", "nginx.service"))
+    mended(host)
+
+
+def test_sudo_that_wants_a_terminal_is_named_and_nothing_is_found_of_what_was_not_seen(
+    host: Host,
+) -> None:
+    file = "/etc/sudoers.d/zz-e2e"
+    host.run(f"echo 'Defaults requiretty' > {file}")
+    try:
+        row = found(host, "sudo", "wants a terminal", "requiretty")
+        (command,) = row["type"]
+        assert command.startswith(f"ssh -t {host.alias} ")
+        host.run(shlex.split(command)[3])  # as root, who has no need of the terminal
+        assert keys(doctor(host)) == set()
+    finally:
+        host.run(f"rm -f {file} /etc/sudoers.d/zzz-ubuntu-tty")
+    mended(host)
+
+
+def test_a_server_that_is_silent_is_not_called_well(host: Host) -> None:
+    """Within the usual seconds it may only be slow; a longer look knows."""
+    group = f"system.slice/{UNIT}.service/cgroup.procs"
+    pids = host.run(f"cat /sys/fs/cgroup/{{,*/}}{group} 2> /dev/null | sort -u").split()
+    host.run(f"kill -STOP {' '.join(pids)}")
+    try:
+        rows = doctor(host, code=2)
+        blind = [row for row in rows if row["severity"] == "blind"]
+        assert "server" in {row["area"] for row in blind}
+        assert blind[0]["type"] == [f"./fab -H {host.alias} doctor --timeout 30"]
+        done = host.fab("doctor", "--json", "--timeout", "15", code=1)
+        assert "not-answering" in {row["key"] for row in json.loads(done.out)}
+    finally:
+        host.run(f"kill -CONT {' '.join(pids)}")
+    mended(host)
+
+
 # -- the environment ---------------------------------------------------------------------------
 
 

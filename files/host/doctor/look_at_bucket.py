@@ -118,20 +118,19 @@ def damage(files, manifest):
     return None
 
 
-def passing(action):
-    """Do what a failure of the store's that passes by itself must not stop.
+def passing(action, deadline):
+    """Do what a failure of the store's that passes by itself must not stop; again until a moment.
 
     Botocore would try what nobody answers again as well, and there is no time for that: a network
     that swallows everything is a finding.
     """
-    for pause in (0.1, 0.4):
+    while True:
         try:
             return action()
         except Trouble as trouble:
-            if trouble.kind != "bucket-failing":
+            if trouble.kind != "bucket-failing" or time.monotonic() > deadline:
                 raise
-        time.sleep(pause)
-    return action()
+        time.sleep(0.1)
 
 
 def told_backup(bucket, place):
@@ -143,12 +142,12 @@ def told_backup(bucket, place):
 
 
 def main(place, patience):
-    bucket = None
+    bucket, deadline = None, time.monotonic() + 1.5 * patience
     try:
         bucket = troubled(lambda: Bucket(place, patience, 1))
-        passing(lambda: troubled(lambda: look(bucket)))
+        passing(lambda: troubled(lambda: look(bucket)), deadline)
         report(None, key="bucket")
-        report(passing(lambda: told_backup(bucket, place)), key="backup")
+        report(passing(lambda: told_backup(bucket, place), deadline), key="backup")
     except Denied as error:
         where = f"s3://{place.bucket}/{place.prefix}/*"
         what = f"{error} on {where} is denied to the host's credentials."
