@@ -292,6 +292,54 @@ def test_a_secret_key_that_is_gone_is_named(host: Host) -> None:
     mended(host)
 
 
+WEBHOOKS = "/api/2.0/mlflow/webhooks"
+EVENT = {"entity": "REGISTERED_MODEL", "action": "CREATED"}
+
+
+FORGET = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as base:
+    base.execute("delete from webhook_events")
+    base.execute("delete from webhooks")
+"""
+
+
+def webhooks(host: Host, **new: Any) -> list[dict[str, Any]]:
+    """List the webhooks, as an admin; first make a `new` one where any is given."""
+    url = f"http://127.0.0.1:5000{WEBHOOKS}"
+    options = (
+        "-sf --retry 20 --retry-all-errors --retry-delay 1 -H 'Content-Type: application/json'"
+    )
+    user = f'user = "{":".join(host.login())}"\n'
+    if new:
+        body = {"url": "https://1.1.1.1/hook", "events": [EVENT], **new}
+        host.run(f"curl {options} -K - -d {shlex.quote(json.dumps(body))} {url}", user)
+    found: list[dict[str, Any]] = json.loads(host.run(f"curl {options} -K - {url}", user)).get(
+        "webhooks", []
+    )
+    return found
+
+
+def test_a_webhook_s_secret_outlives_a_restart_and_one_whose_key_is_lost_is_named(
+    host: Host,
+) -> None:
+    webhooks(host, name="e2e-signed", secret="a-word-of-ours")
+    host.fab("restart")
+    (signed,) = webhooks(host)
+    # A server of a former project: it has no key of its own, and gets one by its next deploy.
+    host.run(f"sed -i /WEBHOOK_SECRET/d {ROOT}/server.env")
+    row = found(host, "unreadable-webhooks", "e2e-signed", signed["webhook_id"], alone=False)
+    assert keys(doctor(host)) == {"webhook-key-missing", "unreadable-webhooks"}
+    deploy, reset = row["type"]
+    assert "restart the server" in follow(host, row | {"type": [deploy]})
+    assert host.status(WEBHOOKS, host.login()) == 500
+    assert "e2e-signed" in follow(host, row | {"type": [reset + " --yes"]})
+    (taken,) = webhooks(host)
+    assert taken["status"] == "DISABLED"
+    host.python(FORGET, f"{ROOT}/mlflow.db")
+    mended(host)
+
+
 def test_secrets_that_others_may_read_are_named(host: Host) -> None:
     host.run(f"chmod 644 {ROOT}/server.env {ROOT}/basic_auth.db")
     row = found(host, "readable-secrets", "server.env", "basic_auth.db", "644")

@@ -36,6 +36,19 @@ def test_with_neither_keys_nor_a_role_configure_says_so(host: Host) -> None:
         host.refused("configure", because=because, **NO_KEYS)
 
 
+def test_keys_for_a_host_that_has_a_role_are_asked_about(host: Host) -> None:
+    with without_keys(host, host.lab.endpoint):
+        host.run(f"echo AWS_ENDPOINT_URL={host.lab.endpoint} >> /etc/environment")
+        aws = {"FABRIC_MLFLOW_ENDPOINT_URL": ""}
+        because = ("Give", "the AWS keys of arn:aws:", "needs a confirmation", "--yes")
+        refused = host.refused("configure", because=because, **aws)
+        assert "The instance has a role" in refused.err
+        assert "AWS answered: s3:ListAllMyBuckets" in refused.err
+        assert host.run("ls /home/ubuntu/.aws 2> /dev/null || true") == ""
+        host.fab("configure", "--yes", **aws)
+        assert "credentials" in host.run("ls /home/ubuntu/.aws")
+
+
 def test_with_an_instance_role_no_key_is_on_the_host(host: Host) -> None:
     with without_keys(host, host.lab.endpoint):
         assert "instance role" in host.fab("configure", **NO_KEYS).out
