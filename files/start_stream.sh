@@ -24,9 +24,10 @@ if [ "${1:-}" = begin ]; then
 fi
 read -r STREAM < .stream
 
+{{ keys }}
 AWS_PROFILE={{ profile }}
 # A profile that is named but stands in no file hides the instance role.
-if grep -qs "^\[\(profile \)\?$AWS_PROFILE\]" ~/.aws/credentials ~/.aws/config; then
+if grep -qs "^\[\(profile \)\?$AWS_PROFILE\]" "${AWS_SHARED_CREDENTIALS_FILE:-$HOME/.aws/credentials}" ~/.aws/config; then
   export AWS_PROFILE
 else
   unset AWS_PROFILE

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes import backup_key
 from tasks.changes.backup import backing_up, listing, pruning, sending, verifying
 from tasks.changes.presence import ABSENT, absent
+from tasks.engine import backup_keys
 from tasks.engine.backups import refuse_other_id
 from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.shell import sh
 from tasks.engine.tables import age, plain, size
 from tasks.engine.task import remote
-from tasks.laptop.downloads import already, put, unpack
+from tasks.laptop.downloads import already, doubt, put, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +40,7 @@ def backup(c: Host) -> None:
 
     Both databases by SQLite's online backup or pg_dump, while the server runs and writes; checked
     before they leave the host, read back after. A set without its manifest.json is not a backup.
+    It is signed with the server's backup key, and its secrets are encrypted with that.
 
     Example: fab -H ec2 backup
     """
@@ -46,13 +49,14 @@ def backup(c: Host) -> None:
         raise Exit(absent(server))
     if not (server.settings.backend_store_uri or server.facts.schema):
         raise Exit(absent(server))
-    reports = server.apply("backup", [backing_up(server.settings)], decided=False)
+    steps = [*backup_key.agreeing(server), backing_up(server.settings)]
+    reports = server.apply("backup", steps, decided=False)
     done = json.loads(reports[-1])
     server.say(f"  {done['runs']} runs, {done['users']} users, {done['bytes'] / 1e6:.1f} MB sent")
     server.say(f"Backup complete: {done['place']}", "green")
 
 
-def called(id: str = "", to: str = ".") -> None:
+def called(id: str = "", to: str = ".", unsigned: bool = False) -> None:
     """Refuse an id that no backup has."""
     refuse_other_id(id)
 
@@ -60,9 +64,12 @@ def called(id: str = "", to: str = ".") -> None:
 @remote(
     options=called,
     once=True,
-    help={"id": "which backup, as backup.list names it (default: the newest)"},
+    help={
+        "id": "which backup, as backup.list names it (default: the newest that is signed)",
+        "unsigned": "also one that nobody vouches for",
+    },
 )
-def verify(c: Host, id: str = "") -> None:
+def verify(c: Host, id: str = "", unsigned: bool = False) -> None:
     """Prove that a backup can be restored and served.
 
     Fetches it to the host, checks it, starts the same MLflow version on it on the side, logs in
@@ -73,7 +80,8 @@ def verify(c: Host, id: str = "") -> None:
     server = c.server
     if not server.facts.release:
         raise Exit(absent(server))
-    reports = server.apply("backup.verify", [verifying(server.settings, id)], decided=False)
+    step = verifying(server.settings, id, unsigned=unsigned)
+    reports = server.apply("backup.verify", [step], decided=False)
     done = json.loads(reports[-1])
     server.say(f"  {done['runs']} runs, {done['users']} users, made {done['made'][:19]} UTC")
     server.say(f"✓ {done['id']} was restored and served in {done['seconds']} s", "green")
@@ -88,14 +96,25 @@ def show(answers: Mapping[str, Any]) -> None:
     """Print one table for all hosts, the newest backup of each first."""
     from rich.table import Table
 
-    headings = ("host", "backup", "age", "size", "MLflow", "runs", "users", "made on", "verified")
+    headings = (
+        "host",
+        "backup",
+        "age",
+        "size",
+        "MLflow",
+        "runs",
+        "users",
+        "made on",
+        "verified",
+        "signed",
+    )
     table = Table(*headings, box=None)
     for host, rows in answers.items():
         for row in rows:
             table.add_row(
                 host, row["id"], age("age_seconds")(row), size("bytes")(row), row["version"],
                 plain("runs")(row), plain("users")(row), row["made_on"],
-                (row["verified"] or "never")[:16].replace("T", " "),
+                (row["verified"] or "never")[:16].replace("T", " "), row["signed"],
             )  # fmt: skip
         if not rows:
             table.add_row(host, "none yet")
@@ -106,8 +125,8 @@ def show(answers: Mapping[str, Any]) -> None:
 def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
     """List the backups in the bucket, the newest first.
 
-    Age, size, what it holds, which host made it, and when backup.verify last served it. What a
-    backup that was cut off has left is named on a line of its own.
+    Age, size, what it holds, which host made it, when backup.verify last served it, and whether the
+    server's backup key vouches for it. What a cut-off backup has left is named on its own line.
 
     Example: fab -H ec2 backup.list
     """
@@ -134,12 +153,18 @@ def refusing_absent(server: Server, step: Change) -> Change:
     return replace(step, script=f"{refusal}\n{step.script}")
 
 
-@remote(help={"yes": "do it; without, only say what would go"})
-def prune(c: Host, yes: bool = False) -> None:
+@remote(
+    help={
+        "yes": "do it; without, only say what would go",
+        "unsigned": "those too that nobody vouches for",
+    }
+)
+def prune(c: Host, yes: bool = False, unsigned: bool = False) -> None:
     """Delete the backups that `keep` no longer asks for.
 
     It stands in the settings. Only says which, without --yes. The newest one, the newest that has
     runs and the newest that was verified always stay. What a cut-off backup left goes after a day.
+    What the server's backup key does not vouch for is left alone without --unsigned.
 
     Example: fab -H ec2 backup.prune
     """
@@ -147,10 +172,12 @@ def prune(c: Host, yes: bool = False) -> None:
     if yes:
         if not server.confirm(f"Delete backups of {server.place}?", yes):
             raise Exit("Nothing was deleted.")
-        change = pruning(server.settings, "delete")
+        change = pruning(server.settings, "delete", unsigned)
         seen = serialised.loads(server.apply("backup.prune", [change], decided=False)[-1])
     else:
-        seen = ask(server, "backup.prune", pruning(server.settings, "look"))
+        seen = ask(server, "backup.prune", pruning(server.settings, "look", unsigned))
+    if alone := seen["unsigned"]:
+        server.say(f"  {alone} that nobody here vouches for are left alone (--unsigned)")
     if damaged := seen["damaged"]:
         server.warn(f"not what was sent, and left alone: {', '.join(damaged)}")
     gone = [*seen["pruned"], *(f"{id} (never finished)" for id in seen["incomplete"])]
@@ -163,7 +190,7 @@ def prune(c: Host, yes: bool = False) -> None:
     if yes:
         server.say(f"✓ deleted {what}", "green")
     else:
-        again = server.fab("backup.prune --yes")
+        again = server.fab("backup.prune --yes" + (" --unsigned" if unsigned else ""))
         server.say(f"would delete {what}; nothing was deleted. Do it: {again}")
 
 
@@ -178,8 +205,8 @@ def download(c: Host, id: str = "", to: str = ".") -> None:
     """Download a backup to this machine, whole and compared.
 
     Through the host, so that nothing here needs access to the bucket. Every file is compared with
-    the manifest; the folder is there whole or not at all. It holds secrets, and only you may
-    read it.
+    the manifest, and that with its signature where you have the key; the folder is there whole or
+    not at all. It holds secrets, and only you may read it.
 
     Example: fab -H ec2 backup.download --to /mnt/offsite
     """
@@ -196,6 +223,7 @@ def download(c: Host, id: str = "", to: str = ".") -> None:
             with console.waiting(f"backup.download from {server.name}", server.name):
                 server.draw("backup.download", [step], lambda stream: unpack(stream, Path(part)))
             (whole,) = Path(part).iterdir()
+            unvouched = doubt(whole, lambda id: backup_keys.of(server, [id]))
             size = sum(file.stat().st_size for file in whole.iterdir())
             place = put(whole, folder)
     except OSError as error:
@@ -203,6 +231,6 @@ def download(c: Host, id: str = "", to: str = ".") -> None:
             f"{folder} does not take it: {error.strerror}. Nothing is kept; give another --to."
         ) from None
     server.say(f"✓ {size / 1e6:.1f} MB, every file as it was sent: {place}", "green")
-    server.warn(
-        "it holds secrets: the server's key, the hashes of all passwords, and all that was logged"
-    )
+    if unvouched:
+        server.warn(unvouched)
+    server.warn("it holds secrets: the hashes of all passwords, and all that was logged")

@@ -74,7 +74,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
                 *first,
                 "",
                 "# 2. In the shell of the client (the login is kept in "
-                f"{paths.shown(credentials.copy_of(server))}):",
+                f"{paths.shown(credentials.copy_of(server))}, the backup key beside it):",
                 f'eval "$({server.fab("client --export")})"',
                 "# which sets:",
                 f"export MLFLOW_TRACKING_URI={uri}",

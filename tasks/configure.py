@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes.bucket import aws_changes
+from tasks.changes.bucket import aws_changes, backup_changes
 from tasks.changes.configure import (
     auth_changes,
     has_outdated_env,
@@ -38,6 +38,7 @@ def check(servers: list[Server]) -> None:
     for server in servers:
         server.settings.require_bucket()
         credentials.supplied_keys(server.variables)
+        credentials.backup_keys(server)
         credentials.supplied_login(server.settings, server.variables)
 
 
@@ -52,7 +53,8 @@ def configure(c: Host, yes: bool = False) -> None:
     prompt, else the instance role; the bucket is proved by one object. Whose they are is said
     before the host gets them, and asked where they are too good for that. The login comes from
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, else your copy, else a prompt, else it
-    is generated. A server that has users keeps them as they are.
+    is generated. A server that has users keeps them as they are. With `backup_profile` the backups
+    get keys of their own, from your ~/.aws/credentials.
 
     Example: fab -H ec2 configure
     """
@@ -94,6 +96,8 @@ def _configure(c: Host, task: str, *halves: Half, yes: bool = False) -> None:
     if auth_changes in halves and joining:
         facts = _join(server, task)
     needed = [change for half in halves for change in half(server.settings, facts, keys, login)]
+    if aws_changes in halves:
+        needed += backup_changes(server.settings, facts, credentials.backup_keys(server))
     if auth_changes in halves:
         if not joining:
             password = credentials.database_password(server)

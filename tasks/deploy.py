@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.changes import owner
+from tasks.changes import backup_key, owner
 from tasks.changes.deploy import changes
 from tasks.changes.site import LOOPBACK
 from tasks.engine import credentials
@@ -53,9 +53,11 @@ def deploy(c: Host, yes: bool = False) -> None:
     login = credentials.known(server)
     settings, scheduled = server.settings, is_scheduled(server.settings, server.facts)
     needed = changes(settings, server.facts, login)
-    if needed:
+    first = backup_key.agreeing(server)
+    if first or needed:
         if not owner.is_marked(settings, server.facts):
             needed = changes(settings, server.facts, login, owner.confirm_takeover(server, yes))
+        needed = [*first, *needed]
         server.apply("deploy", needed)
         also = f", and https://{tls.name}" if (tls := server.facts.tls) else ""
         server.say(

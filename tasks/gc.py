@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes import backup_key
 from tasks.changes.backup import backing_up
 from tasks.changes.gc import AGE, age, collecting, on_orphans
 from tasks.engine.console import console
@@ -209,6 +210,7 @@ def looked(task: str, server: Server, step: Change) -> Any:
 
 def after_backup(task: str, server: Server, check: Change, work: Change) -> Any:
     """Do what cannot be taken back, once it is seen to be possible and a backup is made."""
-    reports = server.apply(task, [check, backing_up(server.settings), work], decided=False)
+    steps = [check, *backup_key.agreeing(server), backing_up(server.settings), work]
+    reports = server.apply(task, steps, decided=False)
     backup, done = map(serialised.loads, (reports[0], reports[-1]))
     return done | {"backup": backup["place"]}

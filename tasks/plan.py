@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.changes import adopt, bucket, configure, deploy, files, install, owner, proofs
+from tasks.changes import (
+    adopt,
+    backup_key,
+    bucket,
+    configure,
+    deploy,
+    files,
+    install,
+    owner,
+    proofs,
+)
 from tasks.changes.releases import release_of
 from tasks.engine import credentials
 from tasks.engine import login as login_engine
@@ -53,13 +63,14 @@ def steps(server: Server) -> list[tuple[str, list[str]]]:
     login = credentials.known(server) or login_engine.Login(settings.username, "")
     halves = (bucket.aws_changes, configure.auth_changes)
     configuring = [change for half in halves for change in half(settings, facts, keys, login)]
+    configuring += bucket.backup_changes(settings, facts, credentials.backup_keys(server))
     password = credentials.database_password(server)
     configuring += configure.store_changes(settings, facts, password)
     configuring += configure.share_changes(settings, facts)
     return [
         ("install", _sentences(install.changes(settings, facts))),
         ("configure", _sentences(configuring)),
-        ("deploy", _deploying(server, login)),
+        ("deploy", [*backup_key.missing(facts), *_deploying(server, login)]),
     ]
 
 

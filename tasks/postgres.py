@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes import backup_key
 from tasks.changes.postgres import addresses, installing, moving, placed, refuse_unfit, served
 from tasks.changes.presence import absent, refuse_absent
 from tasks.engine import credentials, paths, stores
@@ -133,7 +134,9 @@ def migrate(c: Host, yes: bool = False) -> None:
         raise Exit("Nothing was moved.")
     moving_ = moving(settings, facts, credentials.database_password(server),
                      credentials.known(server))  # fmt: skip
-    done = json.loads(server.apply("postgres.migrate", moving_)[-1])
+    done = json.loads(
+        server.apply("postgres.migrate", [*backup_key.agreeing(server), *moving_])[-1]
+    )
     server.say(f"  {done['runs']} runs, {done['users']} users; every table's rows and values agree")
     server.say(f"✓ MLflow serves from PostgreSQL; copied and compared in {done['seconds']} s",
                "green")  # fmt: skip

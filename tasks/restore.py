@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes import stream
+from tasks.changes import backup_key, stream
 from tasks.changes.backup import choosing
 from tasks.changes.follow import follow
 from tasks.changes.presence import refuse_absent
 from tasks.changes.restore import fetching, fetching_moment, restoring
 from tasks.changes.service import is_one_of_several
+from tasks.engine import backup_keys, paths
 from tasks.engine.backups import refuse_other_id
+from tasks.engine.console import interactive, refuse_nobody
 from tasks.engine.stores import refuse_other_store
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from tasks.engine.change import Change
     from tasks.engine.server import Server
     from tasks.engine.task import Host
 
@@ -33,7 +36,7 @@ HINT = (
 )
 
 
-def options(id: str = "", at: str = "", yes: bool = False) -> None:
+def options(id: str = "", at: str = "", yes: bool = False, unsigned: bool = False) -> None:
     """Refuse what makes no sense together, a moment that is none, and an id that no backup has."""
     if id and at:
         raise Exit("--id names a backup and --at a moment of the stream: give one of them.")
@@ -49,15 +52,17 @@ def options(id: str = "", at: str = "", yes: bool = False) -> None:
         "id": "which backup, as backup.list names it (default: the newest that has runs)",
         "at": "a moment that was streamed, such as 2026-11-24T15:30:00Z, or latest",
         "yes": "do not ask",
+        "unsigned": "also what nobody vouches for; asked about where somebody can answer",
     },
 )
-def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
+def restore(c: Host, id: str = "", at: str = "", yes: bool = False, unsigned: bool = False) -> None:
     """Go back to a backup or a moment, on this host or a new one.
 
     Databases, users, passwords and registry. Shows what would be replaced and asks. What comes is
     checked and served on the side before the server stops for a moment; the former databases stay
     on the host, for `rollback`, and come back by themselves where something fails. `--at` takes
-    any moment that `backup.stream` sent, whichever host did.
+    any moment that `backup.stream` sent, whichever host did. Without --id it is the newest backup
+    that the server's backup key vouches for; a new host gets that key from your copy.
 
     Example: fab -H ec2 restore
     """
@@ -73,47 +78,98 @@ def restore(c: Host, id: str = "", at: str = "", yes: bool = False) -> None:
             "PostgreSQL. A managed one has its own point-in-time recovery; a backup: --id ID"
         )
     if at:
-        restore_moment(server, stream.moment(at), yes)
+        restore_moment(server, stream.moment(at), yes, unsigned)
     else:
-        restore_set(c, id, yes)
+        restore_set(c, id, yes, unsigned)
     server.say(HINT)
 
 
-def restore_set(c: Host, id: str, yes: bool) -> None:
+def restore_set(c: Host, id: str, yes: bool, unsigned: bool) -> None:
     """Go back to a backup."""
     server = c.server
-    chosen = choose(server, id)
-    id = chosen["set"]["id"]
-    ask(server, f"the backup {id}", replaced(chosen["set"], chosen["present"]), yes)
-    fetch = fetching(server.settings, id)
+    chosen, key = with_key(server, lambda key: choose(server, id, key))
+    id, doubt = chosen["set"]["id"], chosen["doubt"]
+    consequence = replaced(chosen["set"], chosen["present"])
+    ask(server, f"the backup {id}", consequence, [doubt] if doubt else [], yes, unsigned)
+    fetch = fetching(server.settings, id, key, unsigned=bool(doubt))
     steps = restoring(server.settings, server.facts, fetch, is_one_of_several(c))
-    server.apply("restore", steps, False)
+    server.apply("restore", [*steps, *taking_along(server, key)], False)
     server.say(f"✓ restored {id}: {holdings(chosen['set'])}", "green")
 
 
-def restore_moment(server: Server, at: str, yes: bool) -> None:
+def restore_moment(server: Server, at: str, yes: bool, unsigned: bool) -> None:
     """Go back to a moment that was streamed."""
-    settings, facts = server.settings, server.facts
-    look = [stream.choosing(settings, facts, at)]
+    settings = server.settings
+    look = [stream.choosing(settings, server.facts, at)]
     chosen = json.loads(server.look("restore", look, LOOK_TIMEOUT)[-1])
-    ask(server, f"what was streamed until {chosen['at']}", overwritten(chosen), yes)
-    steps = restoring(settings, facts, fetching_moment(settings, at, chosen["stream"]))
-    reports = server.apply("restore", [*stream.installing(facts), *steps], False)
-    done = stream.proven(reports)
+    what = f"what was streamed until {chosen['at']}"
+    if lacking := stream.installing(server.facts):
+        if not yes:
+            refuse_nobody(f"Restore {what} on {server.place}?")
+        # What would be brought is looked at before anybody is asked.
+        server.apply("restore", lacking, False)
+    compared, key = with_key(server, lambda key: compare(server, at, chosen["stream"], key))
+    doubts = [printable(line) for line in compared["doubts"]]
+    ask(server, what, overwritten(chosen), doubts, yes, unsigned)
+    agreed = {"key": key, "agreed": compared["doubts"], "checked": not unsigned}
+    fetch = fetching_moment(settings, at, chosen["stream"], **agreed)
+    steps = restoring(settings, server.facts, fetch)
+    done = stream.proven(server.apply("restore", [*steps, *taking_along(server, key)], False))
     server.say(f"✓ restored what was streamed until {done['at']}: {holdings(done)}", "green")
-    if stream.state(settings, facts) is None:
+    if stream.state(settings, server.facts) is None:
         server.say("This host streams nothing itself yet: ./fab backup.stream on")
 
 
-def ask(server: Server, what: str, consequence: str, yes: bool) -> None:
-    """Raise Exit where that is not wanted."""
-    if not server.confirm(f"Restore {what} on {server.place}?", yes, consequence):
+def ask(
+    server: Server, what: str, consequence: str, doubts: Sequence[str], yes: bool, unsigned: bool
+) -> None:
+    """Raise Exit where that is not wanted.
+
+    What speaks against it, --yes does not answer: a person does, or --unsigned.
+    """
+    if doubts and not unsigned and (yes or not interactive()):
+        raise Exit(
+            f"Nothing was restored: {'; '.join(doubts).rstrip('.')}. To restore it all the same, "
+            "add --unsigned."
+        )
+    lines = [consequence, *(f"Mind: {doubt}" for doubt in doubts)]
+    if not server.confirm(f"Restore {what} on {server.place}?", yes, "\n".join(lines)):
         raise Exit("Nothing was restored.")
 
 
-def choose(server: Server, id: str) -> Any:
+def with_key(server: Server, look: Callable[[str], Any]) -> tuple[Any, str]:
+    """Look, and again with the operator's copy of a key where the host has not the one that signed.
+
+    Returns what was seen, and that key; "" where the host's own is the one, or nobody here has it.
+    """
+    seen = look("")
+    key = backup_keys.of(server, seen["keys"]) if seen.get("doubt", seen.get("doubts")) else None
+    return (look(key), key) if key else (seen, "")
+
+
+def taking_along(server: Server, key: str) -> list[Change]:
+    """Build what makes the key of another host's backups this host's own, as their id is then."""
+    if not key:
+        return []
+    copy = paths.shown(backup_keys.keep(server, key))
+    server.say(f"the host gets the backup key {backup_keys.id_of(key)} of those backups ({copy})")
+    return [backup_key.putting(server.settings, key, server.facts.backup_key)]
+
+
+def compare(server: Server, at: str, which: str, key: str) -> Any:
+    """Ask the host how a stream's users differ from those of the newest vouched backup."""
+    step = stream.comparing(server.settings, at, which, key)
+    return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
+
+
+def printable(text: str) -> str:
+    """Return a line that the host tells of somebody else's data, as a terminal only shows it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:500]
+
+
+def choose(server: Server, id: str, key: str = "") -> Any:
     """Ask the host which backup it would be and what is there now; raises Exit where none fits."""
-    step = choosing(server.settings, id)
+    step = choosing(server.settings, id, key)
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes import backup_key
 from tasks.changes.presence import absent
 from tasks.changes.schedule import VERIFIED, calendar, changes, chosen, loaded, unscheduling
 from tasks.engine.facts import is_deployed, refuse_without_sudo
@@ -64,6 +65,6 @@ def schedule(c: Host, every: str = "", verify: str = "", off: bool = False) -> N
     if not needed:
         server.say(f"backup.schedule: nothing to change ({what})")
         return
-    server.apply("backup.schedule", needed)
+    server.apply("backup.schedule", [*backup_key.agreeing(server), *needed])
     now = server.fab("backup")
     server.say(f"✓ {what}; the first within {plan.every}, or now: {now}", "green")

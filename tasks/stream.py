@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes import backup_key
 from tasks.changes.backup import proving_aside
 from tasks.changes.presence import absent
 from tasks.changes.stream import (
@@ -132,6 +133,7 @@ def turn_on(server: Server, every: int) -> None:
     if not needed:
         server.say(f"backup.stream on: nothing to change, it looks every {every} s")
         return
+    needed = [*backup_key.agreeing(server), *needed]
     proof = proven(server.apply("backup.stream on", needed))
     server.say(f"  restored from it on the side: {held(proof)}")
     server.say(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes import adopt
+from tasks.changes import adopt, backup_key
 from tasks.changes.follow import follow
 from tasks.changes.install import NEEDED_KB
 from tasks.changes.presence import refuse_absent
@@ -62,7 +62,7 @@ def upgrade(c: Host, to: str = "", check: bool = False) -> None:
         tell(server, release)
         return
     steps = upgrading(server.settings, server.facts, release, lock, is_one_of_several(c))
-    server.apply("upgrade", steps)
+    server.apply("upgrade", [*backup_key.agreeing(server), *steps])
     server.say(f"✓ MLflow {version} serves; back goes: ./fab rollback", "green")
     say_version(server, version)
 

@@ -164,6 +164,17 @@ def root(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def backup_key(homes: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give the host a backup key, as a script lays it for its programs; return its text."""
+    from host_side import KEY
+
+    file = homes / "backup.key"
+    file.write_text(KEY)
+    monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_KEY_FILE", str(file))
+    return KEY
+
+
+@pytest.fixture
 def run_program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Run one of the host's programs in this process; returns its exit code and output."""
     from host_side import program
@@ -175,7 +186,7 @@ def run_program(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, 
 
 @pytest.fixture
 def back_up(
-    store: Store, root: Path, run_program: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, root: Path, run_program: Any, backup_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], tuple[int, str]]:
     """Make a backup of that folder in that bucket."""
     from host_side import place_in

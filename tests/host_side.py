@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -252,6 +253,24 @@ def _session(*variables: tuple[str, str]) -> Session:
 
 
 TOY = {"aws_access_key_id": "toy", "aws_secret_access_key": "toy"}
+
+
+# -- who vouches for a backup ------------------------------------------------------------------
+
+KEY, OTHER_KEY = "ab" * 32, "cd" * 32
+
+
+def vouching() -> Any:
+    """Return the host's module, which is found while one of its programs is."""
+    if str(HOST) not in sys.path:
+        sys.path.append(str(HOST))
+    return importlib.import_module("vouching")
+
+
+def signed(manifest: dict[str, Any], id: str, key: str = KEY) -> bytes:
+    """Spell a manifest of the set of this id, signed as its server would."""
+    told = manifest | {"id": id, "environment": "default"}
+    return json.dumps(vouching().Key(key).signed("manifest", told)).encode()
 
 
 # -- a server's folder -------------------------------------------------------------------------

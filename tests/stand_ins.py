@@ -21,7 +21,7 @@ from tasks.changes import files as files_changes
 from tasks.changes import owner, releases
 from tasks.changes.bucket import proof
 from tasks.changes.files import auth_config
-from tasks.engine import change, stores
+from tasks.engine import backup_keys, change, stores
 from tasks.engine.facts import KEYS, PACKAGES, Facts, Managed, Unit
 from tasks.engine.server import Server
 from tasks.engine.settings import Settings
@@ -31,6 +31,7 @@ from tasks.engine.templates import APP_MARK, FILES, app, app_folder
 
 SETTINGS = Settings(bucket="my-bucket")
 ROOT = "/home/ubuntu/mlflow-server"
+BACKUP_KEY = "ab" * 32  # of every host, and of everybody who works on one
 # What every bundle of changes holds beside the changes' own files.
 RUNNER = {"change.sh", "settle.sh", "words.sh", "variables.sh", "steps.sh"}
 
@@ -166,7 +167,8 @@ def context(
     **variables: str,
 ) -> Task:
     """A task's context on a recorder, with the facts already looked at."""
-    server = Server(Recorder(alias), settings, Client(), variables, rehearsal, named)
+    given = {backup_keys.VARIABLE: BACKUP_KEY} | variables
+    server = Server(Recorder(alias), settings, Client(), given, rehearsal, named)
     server._facts = facts
     # Facts stay what they are: the recorder has no host to look at again.
     if facts is not None:
@@ -233,6 +235,7 @@ def deployed(settings: Settings = SETTINGS, **values: Any) -> Facts:
     given: dict[str, Any] = {
         "bootstrap": False,
         "server_id": "1a2b3c4d",
+        "backup_key": backup_keys.id_of(BACKUP_KEY),
         "owned": owner.mark_text(settings, replace(before, server_id="1a2b3c4d")),
         "users": 1,
         "schema": "abc",

@@ -24,7 +24,7 @@ from stand_ins import (
     sha256,
 )
 
-from tasks.changes.bucket import aws_changes, proof
+from tasks.changes.bucket import aws_changes, backup_changes, proof
 from tasks.changes.configure import auth_changes, share_changes, store_changes
 from tasks.changes.files import auth_config
 from tasks.changes.surroundings import aws_profile_script
@@ -101,6 +101,76 @@ MINIO = Settings(bucket="my-bucket", endpoint_url="http://minio:9000")
 )
 def test_the_host_s_aws_files_get_what_differs_and_no_more(facts, keys, settings, wanted):
     assert sentences(facts, keys, settings) == wanted
+
+
+# -- backups with keys or a bucket of their own ---------------------------------------------------
+
+OWN = Settings(bucket="my-bucket", backup_profile="vault", backup_bucket="my-backups")
+PROVE_BACKUPS = "prove access to s3://my-backups/mlflow-backups/default/"
+WRITE = "write the backups' own AWS keys (profile vault)"
+
+
+def digest_of(keys: Keys) -> str:
+    return sha256(keys.file().replace("\n", ""))[:8]
+
+
+@pytest.mark.parametrize(
+    ("values", "keys", "settings", "wanted"),
+    [
+        ({}, KEYS, SETTINGS, []),
+        ({}, None, Settings(bucket="b", backup_bucket="b"), []),
+        ({}, KEYS, OWN, [WRITE, PROVE_BACKUPS]),
+        ({"backup_aws": digest_of(KEYS)}, KEYS, OWN, [PROVE_BACKUPS]),
+        ({"backup_aws": "older"}, KEYS, OWN, [WRITE, PROVE_BACKUPS]),
+        ({"backup_aws": "older"}, None, OWN, [PROVE_BACKUPS]),
+        ({}, None, Settings(bucket="my-bucket", backup_bucket="my-backups"), [PROVE_BACKUPS]),
+    ],
+)
+def test_backups_get_what_is_their_own(values, keys, settings, wanted):
+    needed = backup_changes(settings, configured(settings, **values), keys)
+    assert [change.what for change in needed] == wanted
+    for change in needed:
+        assert "hidden" not in change.script + change.what
+    if needed:
+        place = request(needed[-1].files, "prove_backups.py")["place"]
+        assert (place["bucket"], place["prefix"]) == ("my-backups", "mlflow-backups/default")
+        stamp = re.search("echo (.*) > ", needed[-1].script)
+        assert stamp
+        after = {"backup_aws": digest_of(keys) if keys else "older", "proved_backups": stamp[1]}
+        assert backup_changes(settings, configured(settings, **after), keys) == []
+
+
+def test_a_profile_that_nobody_has_is_one_line():
+    with pytest.raises(Exit, match="`backup_profile: vault` stands neither in your"):
+        backup_changes(OWN, configured(OWN), None)
+
+
+def test_the_keys_of_a_profile_come_from_the_operator_s_own_file(home, monkeypatch):
+    c = context(configured(OWN), OWN)
+    assert credentials.backup_keys(c.server) is None
+    (home / ".aws").mkdir()
+    (home / ".aws/credentials").write_text(
+        "[default]\naws_access_key_id = D\naws_secret_access_key = d\n"
+        "[vault]\naws_access_key_id = AKIA\naws_secret_access_key = hidden%key\n[half]\n"
+        "aws_access_key_id = H\n"
+    )
+    assert credentials.backup_keys(c.server) == Keys("AKIA", "hidden%key")
+    half = context(configured(), OWN.model_copy(update={"backup_profile": "half"}))
+    with pytest.raises(Exit, match=r"The profile half in .* lacks one of its two keys"):
+        check([half.server])
+    assert credentials.backup_keys(context(configured()).server) is None
+    elsewhere = home / "elsewhere"
+    elsewhere.write_text("[vault]\naws_access_key_id = E\naws_secret_access_key = e\n")
+    c = context(configured(OWN), OWN, AWS_SHARED_CREDENTIALS_FILE=str(elsewhere))
+    assert credentials.backup_keys(c.server) == Keys("E", "e")
+
+
+def test_configure_lays_and_proves_them_where_the_server_cannot_read():
+    c = context(configured(OWN, backup_aws="older"), OWN)
+    configure(c)
+    (run,) = c.recorder.runs
+    assert "profile_of_backups=vault" in run.steps
+    assert 'for_backups "$root/' in run.steps
 
 
 def test_half_a_pair_of_keys_on_the_host_is_an_error_that_names_the_profile():

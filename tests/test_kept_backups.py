@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fabric import Config
+from host_side import KEY, OTHER_KEY, signed
 from invoke import Exit
 from stand_ins import SETTINGS, Client, Network, Reply, Session, Task, context, deployed, request
 
@@ -26,7 +27,7 @@ ID = "20261122T214724Z-926c1729"
 SET = {
     "id": ID, "place": f"s3://b/{ID}/", "made": "2026-11-22T21:47:24.5+00:00",
     "made_on": "old-host", "version": "3.17.2", "bytes": 3_200_000, "runs": 12, "users": 3,
-    "verified": "2026-11-23T01:02:03.4+00:00",
+    "verified": "2026-11-23T01:02:03.4+00:00", "signed": "yes", "key": "1a2b3c4d",
 }  # fmt: skip
 SEEN: dict[str, Any] = {"sets": [SET], "incomplete": [], "now": "2026-11-22T23:47:25+00:00"}
 
@@ -48,8 +49,9 @@ def test_a_list_is_one_look(capsys):
     assert {"look.sh", "list_sets.py", "sets.py"} <= set(run.files)
     show({"ec2": [row]})
     said = capsys.readouterr().out.split()
-    assert said[-12:] == [
+    assert said[-13:] == [
         "ec2", ID, "2", "h", "3.1", "MB", "3.17.2", "12", "3", "old-host", "2026-11-23", "01:02",
+        "yes",
     ]  # fmt: skip
 
 
@@ -74,7 +76,10 @@ def test_a_host_without_a_server_is_told_so_in_the_same_exec():
 
 # -- prune -------------------------------------------------------------------------------------
 
-PRUNED = {"kept": 5, "pruned": [ID], "bytes": 3_000_000, "incomplete": ["x"], "damaged": []}
+PRUNED = {
+    "kept": 5, "pruned": [ID], "bytes": 3_000_000, "incomplete": ["x"], "damaged": [],
+    "unsigned": 0,
+}  # fmt: skip
 
 
 def test_without_yes_pruning_only_says_what_would_go(capsys):
@@ -182,6 +187,47 @@ def test_a_download_is_whole_and_for_its_owner_alone(host, tmp_path, capsys):
     assert f"every file as it was sent: {folder}" in out
     assert "it holds secrets" in err
     assert c.server.execs == 1
+
+
+VOUCHED = signed(json.loads(manifest()), ID)
+
+
+def test_a_download_that_is_vouched_for_says_nothing_more(host, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_KEY", KEY)
+    download(host(sent(**{"manifest.json": VOUCHED})), to=str(tmp_path))
+    assert "vouches" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("", manifest(), "nobody vouches for it"),
+        ("", VOUCHED, "whether it is genuine was not checked here"),
+        (OTHER_KEY, VOUCHED, "whether it is genuine was not checked here"),
+    ],
+)
+def test_a_download_that_nobody_here_vouches_for_says_so(
+    host, tmp_path, capsys, monkeypatch, key, text, said
+):
+    monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_KEY", key)
+    download(host(sent(**{"manifest.json": text})), to=str(tmp_path))
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"made": "later"}, "was not signed by the key that it names"),
+        ({"id": "20261122T214724Z-aaaaaaaa"}, "its manifest.json is that of another"),
+    ],
+)
+def test_a_forged_download_leaves_nothing(host, tmp_path, monkeypatch, changed, said):
+    monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_KEY", KEY)
+    text = json.dumps(json.loads(VOUCHED) | changed).encode()
+    with pytest.raises(Exit, match=said):
+        download(host(sent(**{"manifest.json": text})), to=str(tmp_path))
+    assert not (tmp_path / ID).exists()
+    assert [file for file in tmp_path.iterdir() if file.name.startswith(".backup-")] == []
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,24 @@ from typing import Any
 
 import pytest
 from invoke import Exit
-from stand_ins import RUNNER, SETTINGS, Reply, Task, blank, configured, context, deployed, request
+from stand_ins import (
+    BACKUP_KEY,
+    RUNNER,
+    SETTINGS,
+    Reply,
+    Task,
+    blank,
+    configured,
+    context,
+    deployed,
+    request,
+)
 
 from tasks.backup import verify
 from tasks.changes import stream as stream_changes
 from tasks.changes.backup import verifying
 from tasks.changes.restore import fetching, restoring
+from tasks.engine import backup_keys
 from tasks.engine.change import digest
 from tasks.engine.facts import Unit
 from tasks.engine.settings import Settings
@@ -28,9 +40,12 @@ SET = {
 PRESENT = {"runs": 2, "newest_run": 1_600_000_000_000}
 
 
-def asked(present: Any = PRESENT, settings: Settings = SETTINGS, **values: Any) -> Task:
+def asked(
+    present: Any = PRESENT, settings: Settings = SETTINGS, doubt: str = "", keys: Any = None,
+    **values: Any,
+) -> Task:  # fmt: skip
     c = context(deployed(settings, **values), settings)
-    found = json.dumps({"set": SET, "present": present})
+    found = json.dumps({"set": SET, "present": present, "doubt": doubt, "keys": keys or []})
     c.recorder.replies = [Reply(f"@report {found}\n@exit 0\n")]
     return c
 
@@ -156,6 +171,60 @@ def test_what_is_sent_holds_no_secret():
     assert "aws_secret" not in text.lower()
 
 
+DOUBT = "Nobody vouches for the backup."
+
+
+def test_what_nobody_vouches_for_is_not_answered_by_yes():
+    c = asked(doubt=DOUBT)
+    with pytest.raises(
+        Exit, match=r"Nobody vouches for the backup. To restore it all the same, add "
+    ):
+        restore(c, yes=True)
+    with pytest.raises(Exit, match="add --unsigned"):
+        restore(asked(doubt=DOUBT))
+    assert len(c.recorder.runs) == 1
+    c = asked(doubt=DOUBT)
+    restore(c, yes=True, unsigned=True)
+    assert request(c.recorder.runs[1].files, "fetch_set.py")["unsigned"] is True
+    assert request(asked_and_done().recorder.runs[1].files, "fetch_set.py")["unsigned"] is False
+
+
+def asked_and_done() -> Task:
+    c = asked()
+    restore(c, yes=True, unsigned=True)
+    return c
+
+
+def test_a_person_is_told_that_nobody_vouches_for_it_and_may_agree(terminal, capsys):
+    terminal.append("yes")
+    c = asked(doubt=DOUBT)
+    restore(c)
+    assert f"Mind: {DOUBT}" in capsys.readouterr().out
+    assert request(c.recorder.runs[1].files, "fetch_set.py")["unsigned"] is True
+
+
+def test_a_key_of_the_operator_s_vouches_and_goes_along(capsys):
+    """The host that made them is gone: its key is here."""
+    lost = context(deployed(), alias="lost", REMOTE_MLFLOW_BACKUP_KEY="")
+    lost.server.identity = "lost"
+    backup_keys.keep(lost.server, "cd" * 32)
+    other = backup_keys.id_of("cd" * 32)
+    c = asked(doubt="Another key signed it.", keys=["00000000", other])
+    again = asked().recorder.replies
+    c.recorder.replies += again
+    restore(c, yes=True)
+    first, second, change = c.recorder.runs
+    assert request(first.files, "choose_set.py")["key"] == ""
+    assert request(second.files, "choose_set.py")["key"] == "cd" * 32
+    assert request(change.files, "fetch_set.py")["key"] == "cd" * 32
+    assert change.files["new_backup_key"] == "cd" * 32
+    assert f"former={backup_keys.id_of(BACKUP_KEY)}\n" in change.steps
+    assert "cd" * 32 not in change.steps + change.command
+    assert backup_keys.kept(c.server) == "cd" * 32
+    assert change.steps.index("change_over restore") < change.steps.index("new_backup_key")
+    assert other in capsys.readouterr().out
+
+
 # -- restore --at ------------------------------------------------------------------------------
 
 STREAM = "926c1729/20261124T120000Z"
@@ -181,21 +250,26 @@ def late(monkeypatch):
     monkeypatch.setattr("tasks.changes.stream.datetime", Late)
 
 
-def streamed(chosen: Any = CHOSEN, **values: Any) -> Task:
+def streamed(chosen: Any = CHOSEN, doubts: Any = (), **values: Any) -> Task:
     given: dict[str, Any] = {"stream": digest(read("stream.txt"))}
     c = context(deployed(**(given | values)))
+    compared = {"doubts": list(doubts), "keys": []}
+    lacking = [] if given["stream"] else [Reply("@exit 0\n")]
     c.recorder.replies = [
         Reply(f"@report {json.dumps(chosen)}\n@exit 0\n"),
+        *lacking,
+        Reply(f"@report {json.dumps(compared)}\n@exit 0\n"),
         Reply(f"@report {json.dumps(BROUGHT)}\n@report {{}}\n@exit 0\n"),
     ]
     return c
 
 
-def test_a_moment_is_one_look_and_one_change(late, capsys):
+def test_a_moment_is_two_looks_and_one_change(late, capsys):
     c = streamed()
     restore(c, at=MOMENT, yes=True)
-    look, change = c.recorder.runs
+    look, comparing, change = c.recorder.runs
     assert look.files.keys() >= {"look.sh", "choose_stream.py"}
+    assert comparing.files.keys() >= {"look.sh", "compare_stream.py"}
     assert look.options["timeout"] == LOOK_TIMEOUT
     asks = request(look.files, "choose_stream.py")
     assert (asks["at"], asks["on"]) == (MOMENT, False), "this host streams nothing"
@@ -217,8 +291,9 @@ def test_a_moment_goes_the_way_that_a_backup_goes():
     assert fetch
     _, _, rest = backup.recorder.runs[1].steps.partition('/fetch_set.py"' + into)
     assert after == rest
-    asks = request(moment.recorder.runs[1].files, "restore_stream.py")
+    asks = request(moment.recorder.runs[2].files, "restore_stream.py")
     assert (asks["at"], asks["stream"], asks["own"]) == ("latest", STREAM, True)
+    assert (asks["checked"], asks["agreed"]) == (True, [])
     assert "stream_pause || return" in backup.recorder.runs[1].steps
 
 
@@ -232,12 +307,34 @@ def test_a_host_without_litestream_gets_it_once_somebody_agreed():
     assert "stream.txt" in c.recorder.runs[1].files
 
 
+EVE = "admins that are not in the backup: eve\x1b"
+
+
+def test_users_that_differ_are_named_in_the_question(terminal, capsys):
+    terminal.append("yes")
+    c = streamed(doubts=[EVE])
+    restore(c, at="latest")
+    assert "Mind: admins that are not in the backup: eve?\n" in capsys.readouterr().out
+    asks = request(c.recorder.runs[2].files, "restore_stream.py")
+    assert (asks["checked"], asks["agreed"]) == (True, [EVE])
+
+
+def test_users_that_differ_are_not_answered_by_yes():
+    c = streamed(doubts=[EVE])
+    with pytest.raises(Exit, match=r"eve.*add --unsigned"):
+        restore(c, at="latest", yes=True)
+    assert len(c.recorder.runs) == 2
+    c = streamed(doubts=[EVE])
+    restore(c, at="latest", yes=True, unsigned=True)
+    assert request(c.recorder.runs[2].files, "restore_stream.py")["checked"] is False
+
+
 def test_the_stream_that_somebody_agreed_to_is_the_one_that_is_restored(terminal, capsys):
     terminal.append("yes")
     unit = Unit("loaded", "active", "running", "enabled")
     c = streamed(units={"mlflow-server-stream.service": unit})
     restore(c, at="latest")
-    look, change = c.recorder.runs
+    look, _, change = c.recorder.runs
     assert request(look.files, "choose_stream.py")["on"] is True
     assert request(change.files, "restore_stream.py")["stream"] == STREAM
     out = capsys.readouterr().out
@@ -257,7 +354,7 @@ def test_whoever_says_no_to_a_moment_changes_nothing(terminal):
     c = streamed(CHOSEN | {"present": None})
     with pytest.raises(Exit, match="Nothing was restored"):
         restore(c, at="latest")
-    assert len(c.recorder.runs) == 1
+    assert len(c.recorder.runs) == 2
 
 
 @pytest.mark.parametrize(

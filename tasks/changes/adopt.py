@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.changes import deploy, files, owner, proofs, wall
+from tasks.changes import backup_key, deploy, files, owner, proofs, wall
 from tasks.changes.backup import backing_up
 from tasks.changes.configure import env_changes
 from tasks.changes.guide import refuse_unlike_guide
@@ -46,6 +46,7 @@ def adopt(server: Server, yes: bool) -> None:
     if not owner.is_marked(settings, facts):
         over = owner.confirm_takeover(server, yes, python_of(settings, facts))
         needed = changes(settings, facts, login, over)
+    needed = [*backup_key.agreeing(server), *needed]
     reports = [json.loads(report) for report in server.apply("deploy", needed)]
     server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
     if login is not None:

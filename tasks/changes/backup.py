@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.changes.surroundings import as_the_server, place
+from tasks.changes.surroundings import as_the_server, backup_place, for_backups, place
 from tasks.engine.change import Change
 from tasks.engine.templates import requested, source, staged
 
@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 PYTHON = '"$root/venv/bin/python"'  # of the release that serves
+
+
+def secrets(settings: Settings, key: bool = False) -> str:
+    """Spell what systemd gives a unit of what is root's: keys for the bucket, the backup key."""
+    folder = f"/etc/{settings.unit}"
+    lines = [f"LoadCredential=backup.key:{folder}/backup.key"] if key else []
+    if settings.backup_profile:
+        lines.append(f"LoadCredential=backup-aws:{folder}/backup-aws/credentials")
+    return "\n".join(lines) or "# Nothing of root's: backups use the server's keys, or its role."
+
+
+def others_secrets(settings: Settings) -> str:
+    """Spell where systemd lays what is not the stream's: all, or what the timers' units get."""
+    if not settings.backup_profile:
+        return "/run/credentials"
+    names = (f"{settings.unit}-backup", f"{settings.unit}-backup-verify", settings.unit)
+    return " ".join(f"/run/credentials/{name}.service" for name in names)
+
 
 ROOT = 'root="$root"'  # tells a program where the server is
 
@@ -25,9 +43,9 @@ def running(
 
     `words`, such as ROOT, say what only the host knows; `python` is a word as well.
     """
-    command = " ".join((python, f'"$here/{name}"', *words))
-    files = requested(name, place=place(settings), **request)
-    return Change(what, f"{as_the_server(settings)}\n{command}", files)
+    command = " ".join(("for_backups", python, f'"$here/{name}"', *words))
+    files = requested(name, place=backup_place(settings), **request)
+    return Change(what, f"{for_backups(settings)}\n{command}", files)
 
 
 def backing_up(settings: Settings, python: str = PYTHON) -> Change:
@@ -36,10 +54,14 @@ def backing_up(settings: Settings, python: str = PYTHON) -> Change:
     return running(settings, what, "back_up.py", ROOT, python=python)
 
 
-def verifying(settings: Settings, id: str = "") -> Change:
-    """Build the change that restores a set on the side, serves it, and notes that it did."""
-    words = (as_the_server(settings), source("tidy.sh"), source("verify_set.sh"))
-    files = requested("verify_set.py", place=place(settings), id=id) | trying(settings)
+def verifying(settings: Settings, id: str = "", **request: bool) -> Change:
+    """Build the change that restores a set on the side, serves it, and notes that it did.
+
+    `unsigned` says that it may be one that nobody vouches for, `timer` that nobody watches.
+    """
+    words = (for_backups(settings), source("tidy.sh"), source("verify_set.sh"))
+    files = requested("verify_set.py", place=backup_place(settings), id=id, **request)
+    files |= trying(settings)
     return Change(f"restore {id or 'the newest backup'} on the side", "\n".join(words), files)
 
 
@@ -72,9 +94,12 @@ def listing(settings: Settings) -> Change:
     return running(settings, "look at the backups", "list_sets.py")
 
 
-def choosing(settings: Settings, id: str) -> Change:
-    """Build the look that tells which backup a restore would bring; without id the newest."""
-    return running(settings, "choose a backup", "choose_set.py", ROOT, id=id)
+def choosing(settings: Settings, id: str, key: str = "") -> Change:
+    """Build the look that tells which backup a restore would bring; without id the newest.
+
+    `key` is another backup key than the host's, which vouches for backups as well.
+    """
+    return running(settings, "choose a backup", "choose_set.py", ROOT, id=id, key=key)
 
 
 def sending(settings: Settings, id: str) -> Change:
@@ -82,7 +107,8 @@ def sending(settings: Settings, id: str) -> Change:
     return running(settings, "send a backup", "send_set.py", id=id)
 
 
-def pruning(settings: Settings, how: str) -> Change:
-    """Build the change that deletes what need not stay; for `how` see prune_sets.py."""
+def pruning(settings: Settings, how: str, unsigned: bool = False) -> Change:
+    """Build the change that deletes what need not stay; for both words see prune_sets.py."""
     what = "delete the backups that need not stay"
-    return running(settings, what, "prune_sets.py", keep=settings.keep.model_dump(), how=how)
+    keep = settings.keep.model_dump()
+    return running(settings, what, "prune_sets.py", keep=keep, how=how, unsigned=unsigned)

@@ -13,6 +13,8 @@ from tasks.engine.change import Change
 from tasks.engine.templates import source
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tasks.engine.facts import Facts
     from tasks.engine.settings import Settings
 
@@ -30,13 +32,20 @@ def restoring(
     ]
 
 
-def fetching(settings: Settings, id: str) -> Change:
-    """Build what brings a backup."""
+def fetching(settings: Settings, id: str, key: str = "", unsigned: bool = False) -> Change:
+    """Build what brings a backup.
+
+    `key` is another one than the host's that vouches for it; `unsigned` says that none need.
+    """
     what, folder = f"fetch and check the backup {id}", 'folder="$root/next.part"'
-    fetch = running(settings, what, "fetch_set.py", ROOT, folder, id=id)
+    fetch = running(settings, what, "fetch_set.py", ROOT, folder, id=id, key=key, unsigned=unsigned)
     return replace(fetch, script=f"give_up_next\n{fetch.script}")
 
 
-def fetching_moment(settings: Settings, at: str, which: str) -> Change:
-    """Build what brings a moment from one stream, with its server's key and id."""
-    return stream.restoring(settings, at, "$root/next.part", which, own=True)
+def fetching_moment(settings: Settings, at: str, which: str, **request: Any) -> Change:
+    """Build what brings a moment from one stream, with its server's key and id.
+
+    `request` is which key vouches for backups as well, and what was agreed to of its users.
+    """
+    asked = {"own": True, "checked": True, **request}
+    return stream.restoring(settings, at, "$root/next.part", which, **asked)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import stream
-from tasks.changes.backup import backing_up, pruning, verifying
+from tasks.changes.backup import backing_up, pruning, secrets, verifying
 from tasks.changes.files import File
 from tasks.engine.change import Change, bundle
 from tasks.engine.facts import is_there
@@ -110,7 +110,7 @@ def bundles(settings: Settings, plan: Plan) -> dict[str, bytes]:
     steps = [backing_up(settings), pruning(settings, "timer"), stream.pruning(settings, timer=True)]
     packed = {"backup": bundle(steps)}
     if plan.verify != "off":
-        packed["verify"] = bundle([verifying(settings)])
+        packed["verify"] = bundle([verifying(settings, timer=True)])
     return packed
 
 
@@ -139,6 +139,7 @@ def _pair(
             user=facts.user,
             root=facts.root,
             confined=confined(facts.root, facts.home),
+            secrets=secrets(settings, key=True),
         ),
         "timer": render("units/backup.timer", **about, often=often, calendar=moment, delay=delay),
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import packages
-from tasks.changes.backup import ROOT, backing_up, running
+from tasks.changes.backup import ROOT, backing_up, others_secrets, running, secrets
 from tasks.changes.files import File, differs
 from tasks.engine.change import Change, digest
 from tasks.engine.templates import read, render, source, walled
@@ -69,8 +69,9 @@ def files(settings: Settings, facts: Facts, every: int) -> list[File]:
         "start_stream.sh": render(
             "start_stream.sh",
             unit=unit,
-            bucket=settings.require_bucket(),
-            profile=settings.profile,
+            bucket=settings.require_backup_bucket(),
+            profile="default" if settings.backup_profile else settings.profile,
+            keys=KEYS if settings.backup_profile else "# The server's own keys, or its role.",
             # Another store wants any, and is asked for none.
             region=settings.region or ("us-east-1" if settings.endpoint_url else ""),
         ),
@@ -78,7 +79,7 @@ def files(settings: Settings, facts: Facts, every: int) -> list[File]:
             "stream.yml",
             unit=unit,
             root=root,
-            bucket=settings.require_bucket(),
+            bucket=settings.require_backup_bucket(),
             store=store if settings.endpoint_url else "# endpoint: AWS's own",
             place=place(settings),
             every=every,
@@ -90,13 +91,18 @@ def files(settings: Settings, facts: Facts, every: int) -> list[File]:
         unit=unit,
         user=facts.user,
         root=root,
-        confined=walled(root, facts.home),
+        confined=walled(root, facts.home, hidden=others_secrets(settings)),
+        secrets=secrets(settings),
     )
     return [
         File(f"{root}/start_stream.sh", "700", texts["start_stream.sh"]),
         File(f"{root}/stream.yml", "600", texts["stream.yml"]),
         File(f"/etc/systemd/system/{unit}-stream.service", "644", service),
     ]
+
+
+# Where systemd lays what only this unit may read.
+KEYS = "export AWS_SHARED_CREDENTIALS_FILE=$CREDENTIALS_DIRECTORY/backup-aws"
 
 
 def place(settings: Settings) -> str:
@@ -121,27 +127,33 @@ def words(settings: Settings) -> str:
     return f"unit={settings.unit}\n{source('stream.sh')}"
 
 
-def restoring(
-    settings: Settings, at: str, folder: str, which: str = "", own: bool = False
-) -> Change:
+def restoring(settings: Settings, at: str, folder: str, which: str = "", **request: Any) -> Change:
     """Build the change that brings both databases as they were at a moment into a folder.
 
     `at` is what `moment` returns; `folder` is a path for the host's shell, such as $root/next.part;
     `which` is a stream as <server id>/<begin>, "present" for the one that the host sends now, else
-    the last that fits; `own` says that the key and id of its server shall come too. It reports a
-    JSON object; the host must have Litestream (`installing`).
+    the last that fits; for `request` see restore_stream.py. It reports a JSON object; the host must
+    have Litestream (`installing`).
     """
     what = f"fetch and check the databases as they were at {at}"
     if at == "latest":
         what = "fetch and check the last that was streamed"
     words = (ROOT, f'folder="{folder}"')
-    return running(settings, what, "restore_stream.py", *words, at=at, stream=which, own=own)
+    return running(settings, what, "restore_stream.py", *words, at=at, stream=which, **request)
 
 
 def choosing(settings: Settings, facts: Facts, at: str) -> Change:
     """Build the look that tells which stream brings a moment back, and what it would replace."""
     on = state(settings, facts) == "active"
     return running(settings, "choose a stream", "choose_stream.py", ROOT, at=at, on=on)
+
+
+def comparing(settings: Settings, at: str, which: str, key: str = "") -> Change:
+    """Build the look that tells how its users differ from those of the newest vouched backup."""
+    words = (ROOT, 'folder="$root/backups/users"')
+    asked = {"at": at, "stream": which, "key": key}
+    look = running(settings, "compare the users", "compare_stream.py", *words, **asked)
+    return replace(look, script=f'mkdir -p -m 0700 "$root/backups"\n{look.script}')
 
 
 def looking(settings: Settings) -> Change:

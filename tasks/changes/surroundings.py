@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.engine.shell import sh, when
+from tasks.engine.templates import source
 
 if TYPE_CHECKING:
     from tasks.engine.settings import Settings
@@ -23,6 +24,26 @@ def place(settings: Settings) -> dict[str, str]:
         "region": settings.region or "",
         "endpoint": settings.endpoint_url or "",
     }
+
+
+def backup_place(settings: Settings) -> dict[str, str]:
+    """Say the same of the bucket that has the backups."""
+    return place(settings) | {"bucket": settings.require_backup_bucket()}
+
+
+def for_backups(settings: Settings) -> str:
+    """Spell for a script on the host what programs of backups have: also `for_backups` before each.
+
+    That gives them the key that vouches for backups, and the credentials of `backup_profile`.
+    """
+    return f"{as_the_server(settings)}\n{backup_secrets(settings)}"
+
+
+def backup_secrets(settings: Settings) -> str:
+    """Spell `for_backups` alone, for a script that sees to the server's surroundings itself."""
+    profile = sh(settings.backup_profile or "")
+    words = f"unit={settings.unit} profile_of_backups={profile}"
+    return f"{words}\n{source('backup_secrets.sh').rstrip()}"
 
 
 def aws_profile_script(settings: Settings) -> str:

@@ -150,6 +150,14 @@ def interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def refuse_nobody(question: str) -> None:
+    """Raise Exit where nobody can answer, naming what would."""
+    from invoke import Exit
+
+    if not interactive():
+        raise Exit(f"{question} needs a confirmation. Add --yes to go on without a terminal.")
+
+
 def confirm(question: str, yes: bool, consequence: str = "", name: str = "") -> bool:
     """Ask before something is destroyed, and return the answer; `--yes` is one.
 
@@ -160,10 +168,9 @@ def confirm(question: str, yes: bool, consequence: str = "", name: str = "") -> 
 
     if yes and not name:
         return True
-    if not interactive():
-        if name:
-            raise Exit(f"{question} {name} wants its name typed: use {name} TASK --yes")
-        raise Exit(f"{question} needs a confirmation. Add --yes to go on without a terminal.")
+    if name and not interactive():
+        raise Exit(f"{question} {name} wants its name typed: use {name} TASK --yes")
+    refuse_nobody(question)
     if consequence:
         console.say(consequence)
     if name:

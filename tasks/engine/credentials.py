@@ -56,6 +56,38 @@ def supplied_keys(variables: Mapping[str, str]) -> Keys | None:
     return Keys(key_id, secret, token or None)
 
 
+def backup_keys(server: Server) -> Keys | None:
+    """Return the AWS keys of `backup_profile`, as the operator's own AWS files have them.
+
+    None where backups use the server's, or these files have no such profile. Raises Exit where it
+    lacks one of its two keys.
+    """
+    name = server.settings.backup_profile
+    if name is None:
+        return None
+    file = Path(server.variables.get("AWS_SHARED_CREDENTIALS_FILE") or _aws_path()).expanduser()
+    config = configparser.RawConfigParser()
+    try:
+        config.read(file)
+    except configparser.Error as error:
+        raise Exit(f"{file} cannot be read: {str(error).splitlines()[0]}. Mend it.") from None
+    if not config.has_section(name):
+        return None
+    found = dict(config[name])
+    variables = {key: found.get(key.lower(), "") for key in (KEY_ID, KEY, TOKEN)}
+    try:
+        return supplied_keys(variables)
+    except Exit:
+        raise Exit(
+            f"The profile {name} in {file} lacks one of its two keys. Give it both, then type "
+            "configure again."
+        ) from None
+
+
+def _aws_path() -> Path:
+    return Path.home() / ".aws" / "credentials"
+
+
 def database_password(server: Server) -> str | None:
     """Return PostgreSQL's password: the address's, PGPASSWORD, or the operator's copy.
 

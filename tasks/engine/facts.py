@@ -36,6 +36,9 @@ PASS_FILE = ".pgpass"
 
 READY = "ready_mlflow_server.sh"  # what runs before a server whose databases lie in data/
 
+# What facts.sh calls a file of root's that is not there: eight digits of the digest of nothing.
+NOTHING = hashlib.sha256().hexdigest()[:8]
+
 
 # What sessions are signed with, and what secrets of webhooks are encrypted with: without the second
 # one MLflow takes another at each start, and then lists and calls no webhook any more.
@@ -181,6 +184,9 @@ class Facts:
     server_env_changed: int = 0
     bootstrap: bool = False
     proved: str | None = None
+    proved_backups: str | None = None  # the same of backups with a bucket or keys of their own
+    backup_key: str | None = None  # the id of the key that vouches for backups
+    backup_aws: str | None = None  # a digest of the keys that backups alone have for the bucket
     well: str | None = None
     owned: str | None = None  # as whom it marked which prefix, see files/host/deploy/owner.py
     server_id: str | None = None

@@ -42,6 +42,11 @@ class Keys:
         }
         return values | ({"aws_session_token": self.token} if self.token else {})
 
+    def file(self) -> str:
+        """Spell a credentials file with nothing but them."""
+        lines = (f"{key} = {value}\n" for key, value in self.profile().items())
+        return "[default]\n" + "".join(lines)
+
     @property
     def digest(self) -> str:
         """Digest the profile as files/host/engine/facts.sh does, to compare without revealing."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tasks.engine.facts import (
+    NOTHING,
     PACKAGES,
     PASS_FILE,
     POSTGRES_CLIENT,
@@ -156,6 +157,9 @@ def parse(text: str) -> Facts:
         server_env_changed=number("server_env_changed") or 0,
         bootstrap="bootstrap" in found,
         proved=one("proved"),
+        proved_backups=one("proved_backups"),
+        backup_key=_digest(one("backup.key")),
+        backup_aws=_digest(one("backup-aws/credentials")),
         well=one("well"),
         owned=one("owned"),
         server_id=one("server_id"),
@@ -186,6 +190,11 @@ def parse(text: str) -> Facts:
         certificate_until=number("certificate_until"),
         tls=_tls(one("tls")),
     )
+
+
+def _digest(text: str | None) -> str | None:
+    """Return the digest of something of root's; None where that is not there."""
+    return None if text == NOTHING else text
 
 
 def _lag(answer: str | None, now: int) -> float | None:

@@ -205,6 +205,10 @@ class Settings(BaseModel):
     bucket: Bucket | None = Field(None, description="S3 bucket for artifacts and backups")
     prefix: KeyPrefix | None = Field(None, description="artifacts' key prefix in the bucket")
     backup_prefix: KeyPrefix = Field("mlflow-backups", description="backups' key prefix")
+    backup_bucket: Bucket | None = Field(None, description="another bucket for the backups")
+    backup_profile: Word | None = Field(
+        None, description="profile in your own ~/.aws/credentials that backups alone use"
+    )
     region: Word | None = Field(None, description="AWS region of the bucket")
     profile: Word = Field("default", description="profile in the host's ~/.aws/credentials")
     endpoint_url: Url | None = Field(None, description="S3-compatible store other than AWS")
@@ -254,6 +258,11 @@ class Settings(BaseModel):
         return f"mlflow-artifacts-{self.environment}" if self.environment else "mlflow-artifacts"
 
     @property
+    def has_own_backups(self) -> bool:
+        """Tell whether backups have a bucket or keys of their own."""
+        return bool(self.backup_profile) or self.backup_bucket not in (None, self.bucket)
+
+    @property
     def balancers(self) -> list[str]:
         """List the addresses and networks that requests come from in the name of others."""
         return [word.strip() for word in (self.balancer or "").split(",") if word]
@@ -271,6 +280,10 @@ class Settings(BaseModel):
                 f"{PREFIX}BUCKET, to the S3 bucket for the artifacts."
             )
         return self.bucket
+
+    def require_backup_bucket(self) -> str:
+        """Return the bucket of the backups; raises Exit that says how to name one."""
+        return self.backup_bucket or self.require_bucket()
 
 
 # The unnamed environment's label and folder of backups, and what units of a server end in: those of

@@ -30,9 +30,13 @@ def confined(root: str, home: str) -> str:
     return render("units/confined.conf", folders=folders, home=home).rstrip("\n")
 
 
-def walled(root: str, home: str) -> str:
-    """Spell what confines the server and its stream: all but the databases is read-only to them."""
-    folders = render("units/walled.conf", root=root).rstrip("\n")
+def walled(root: str, home: str, hidden: str = "/run/credentials") -> str:
+    """Spell what confines the server and its stream: all but the databases is read-only to them.
+
+    `hidden` is where secrets of other units lie that the unit must not see.
+    """
+    credentials = " ".join(f"-{path}" for path in hidden.split())
+    folders = render("units/walled.conf", root=root, credentials=credentials).rstrip("\n")
     return render("units/confined.conf", folders=folders, home=home).rstrip("\n")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tasks.changes.surroundings import aws_profile_script, place
+from tasks.changes.surroundings import aws_profile_script, backup_place, backup_secrets, place
 from tasks.engine.change import Change
 from tasks.engine.facts import listeners
 from tasks.engine.shell import sh, then
@@ -149,6 +149,7 @@ def looking(
             f"names={sh(' '.join(names(settings)))}",
             source("parts.sh"),
             source("look_at_host.sh"),
+            backup_secrets(settings),
             source("stream.sh"),
             source("stream_errors.sh"),
             source("certbot.sh"),
@@ -164,7 +165,10 @@ def looking(
     )
     if settings.bucket:
         files |= requested(
-            "look_at_bucket.py", place=place(settings), patience=round(STORE * patience, 2)
+            "look_at_bucket.py",
+            place=place(settings),
+            backups=backup_place(settings),
+            patience=round(STORE * patience, 2),
         )
     return Change("look for what is wrong", script, files)
 

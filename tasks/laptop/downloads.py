@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.engine.backup_keys import vouches
 from tasks.engine.backups import is_backup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import IO, Any
 
@@ -25,7 +26,7 @@ TAKEN = 1 << 20  # bytes that are written at once
 LARGEST = 1 << 20  # bytes of a manifest
 
 # What backup writes, as files/host/backup/shapes.py spells it too.
-FILES = {"configuration.tar.gz"} | {
+FILES = {"configuration.tar.gz", "configuration.tar.gz.enc"} | {
     f"{name}.{kind}" for name in ("mlflow", "basic_auth") for kind in ("db.zst", "db.gz", "dump")
 }
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -74,6 +75,28 @@ def unpack(stream: IO[bytes], folder: Path) -> None:
                     f"The backup {id} is damaged: {wanted['name']} is not what was sent (SHA-256). "
                     "Choose another: ./fab backup.list"
                 )
+
+
+def doubt(folder: Path, key_of: Callable[[str], str | None]) -> str:
+    """Say why nobody here vouches for a set that arrived, or nothing.
+
+    `key_of` returns the key of an id, where the operator has it. Raises Exit where the set was not
+    signed by the key that it names, or as another set.
+    """
+    manifest = serialised.loads((folder / "manifest.json").read_bytes())
+    if manifest.get("id", folder.name) != folder.name:
+        raise Exit(f"The backup {folder.name} is damaged: its manifest.json is that of another.")
+    if "signature" not in manifest:
+        return "nobody vouches for it: it is older than the server's backup key, or was put there"
+    key = key_of(str(manifest.get("key")))
+    if key is None:
+        return "whether it is genuine was not checked here: its backup key is not on this machine"
+    if "id" not in manifest or not vouches(key, manifest):
+        raise Exit(
+            f"The backup {folder.name} is damaged: its manifest.json was not signed by the key "
+            "that it names. Choose another: ./fab backup.list"
+        )
+    return ""
 
 
 def named(id: str, text: bytes) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from host_side import Store, place_in, program
+from host_side import Store, place_in, program, signed, vouching
 
 NOW = datetime.now(timezone.utc)
 PLACE = "mlflow-backups/default/"
@@ -24,7 +24,7 @@ def made(days: float, server: str) -> tuple[str, datetime]:
 
 
 @pytest.fixture
-def keep_set(store: Store) -> Callable[..., str]:
+def keep_set(store: Store, backup_key: str) -> Callable[..., str]:
     """Put a set into the bucket that was made so many days ago."""
 
     def put(
@@ -33,6 +33,7 @@ def keep_set(store: Store) -> Callable[..., str]:
         verified: bool = False,
         whole: bool = True,
         server: str = "926c1729",
+        vouched: bool = True,
     ) -> str:
         id, moment = made(days, server)
         s3, body = store.client(), b"database " * 100
@@ -45,9 +46,13 @@ def keep_set(store: Store) -> Callable[..., str]:
             "files": [{"name": "mlflow.db.zst", "bytes": len(body) + (not whole),
                        "sha256": hashlib.sha256(body).hexdigest()}],
         }  # fmt: skip
-        files["manifest.json"] = json.dumps(manifest).encode()
+        files["manifest.json"] = signed(manifest, id) if vouched else json.dumps(manifest).encode()
         if verified:
-            files["verified.json"] = json.dumps({"at": NOW.isoformat()}).encode()
+            told = json.loads(files["manifest.json"])
+            note = {"at": NOW.isoformat(), "id": id, "of": vouching().digest(told)}
+            files["verified.json"] = json.dumps(
+                vouching().Key(backup_key).signed("note", note)
+            ).encode()
         for name, content in files.items():
             s3.put_object(Bucket="my-bucket", Key=f"{PLACE}{id}/{name}", Body=content)
         return id
@@ -134,6 +139,35 @@ def test_an_empty_server_never_wears_away_the_runs_of_another(run, keep_set, sto
     empty = [keep_set(days, runs=0) for days in (4, 3, 2)]
     prune(run, "delete", daily=2)
     assert ids(store) == sorted((full, *empty[1:]))
+
+
+@pytest.mark.parametrize("how", ["delete", "timer"])
+def test_forged_sets_wear_away_none_that_is_vouched_for_and_stay(run, keep_set, store, how):
+    """Whoever may only add to the bucket cannot have the schedule delete what is there."""
+    good = [keep_set(days) for days in (3.2, 2.2, 1.2)]
+    forged = [keep_set(days, runs=10**6, verified=True, vouched=False) for days in (3, 2, 1, 0)]
+    code, seen = prune(run, how, daily=3)
+    assert (code, seen["pruned"], seen["unsigned"]) == (0, [], 4)
+    assert ids(store) == sorted((*good, *forged))
+    prune(run, how)
+    assert ids(store) == sorted((good[-1], *forged)), "not even what may go is chosen by them"
+
+
+def test_sets_from_before_the_key_go_where_somebody_asks_for_it(run, keep_set, store):
+    old = [keep_set(days, vouched=False) for days in (40, 30)]
+    new = [keep_set(days) for days in (3, 2)]
+    assert run("prune_sets.py", keep=NONE, how="look", unsigned=True)[1]["pruned"] == [
+        new[0], old[0],
+    ]  # fmt: skip
+    assert run("prune_sets.py", keep=NONE, how="delete", unsigned=True)[1]["unsigned"] == 0
+    assert ids(store) == sorted((old[1], new[1])), "each kind for itself"
+
+
+def test_a_host_without_a_key_deletes_nothing(run, keep_set, store, monkeypatch):
+    every = [keep_set(40), keep_set(30, vouched=False), keep_set(1)]
+    monkeypatch.delenv("REMOTE_MLFLOW_BACKUP_KEY_FILE")
+    assert prune(run, "timer")[1]["unsigned"] == 3
+    assert ids(store) == sorted(every)
 
 
 def test_servers_that_share_a_place_keep_each_its_own(run, keep_set, store):

@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import HOST, RELEASE, Store, execute, place_in, rows
+from host_side import (
+    HOST,
+    KEY,
+    RELEASE,
+    Store,
+    execute,
+    place_in,
+    rows,
+    signed,
+    vouching,
+)
 
 # -- back_up.py --------------------------------------------------------------------------------
 
@@ -52,7 +62,7 @@ def test_a_set_is_sent_checked_and_reported(back_up, store, root):
         f"{place}{name}"
         for name in (
             "basic_auth.db.zst",
-            "configuration.tar.gz",
+            "configuration.tar.gz.enc",
             "manifest.json",
             "mlflow.db.zst",
         )
@@ -113,12 +123,12 @@ def test_a_host_remembers_its_last_good_backup_and_no_other(back_up, store, root
     before = int(time.time())
     code, out = back_up()
     assert code == 0
-    when, name = (root / ".backup").read_text().split()
+    when, name, key = (root / ".backup").read_text().split()
     assert before <= int(when) <= time.time()
     assert reported(out)["id"] == name
     store.refuse("PUT .*manifest.json")
     assert back_up()[0] == 1
-    assert (root / ".backup").read_text().split() == [when, name]
+    assert (root / ".backup").read_text().split() == [when, name, key]
 
 
 def test_the_manifest_is_sent_last(back_up, store):
@@ -131,8 +141,17 @@ def test_the_manifest_is_sent_last(back_up, store):
 def test_the_configuration_is_in_the_set(back_up, store):
     back_up()
     (key,) = (key for key in store.listing() if "configuration" in key)
-    with tarfile.open(fileobj=io.BytesIO(store.body(key))) as archive:
-        assert sorted(archive.getnames()) == [".mlflow_auth_config", ".server-id", "server.env"]
+    body = store.body(key)
+    assert b"MLFLOW_FLASK_SERVER_SECRET_KEY" not in body
+    opened = vouching().Key(KEY).opened(body, key.split("/")[-2])
+    with tarfile.open(fileobj=io.BytesIO(opened)) as archive:
+        assert sorted(archive.getnames()) == [
+            ".mlflow_auth_config", ".server-id", "server.env", "users.json",
+        ]  # fmt: skip
+        (users,) = (archive.extractfile(name) for name in archive.getnames() if "users" in name)
+        assert json.load(users) == {
+            "admin": {"admin": True, "password": hashlib.sha256(b"x").hexdigest()}
+        }
 
 
 def test_the_bucket_says_how_objects_are_encrypted(back_up, store):
@@ -207,7 +226,7 @@ def test_a_file_that_is_no_database_sends_nothing(back_up, store, root):
     assert store.listing() == []
 
 
-@pytest.mark.parametrize("refused", ["mlflow.db.zst", "configuration.tar.gz"])
+@pytest.mark.parametrize("refused", ["mlflow.db.zst", "configuration.tar.gz.enc"])
 def test_a_set_that_could_not_be_sent_whole_has_no_manifest(back_up, store, refused):
     store.refuse(f"PUT .*{refused}")
     code, out = back_up()
@@ -280,7 +299,7 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def backups(sets: Any, store: Store) -> Any:
+def backups(sets: Any, store: Store, backup_key: str) -> Any:
     """All backups of this environment, as the host's programs see them."""
     talk = importlib.import_module("talk")
     return sets.Sets(talk.Place(**place_in(store)))
@@ -304,14 +323,14 @@ def manifest(store: Store, id: str) -> dict[str, Any]:
 
 def claim(store: Store, id: str, **values: Any) -> None:
     """Have a set's manifest say something else."""
-    put(store, id, "manifest.json", json.dumps(manifest(store, id) | values).encode())
+    put(store, id, "manifest.json", signed(manifest(store, id) | values, id))
 
 
 def copy(store: Store, id: str, to: str, **values: Any) -> str:
     """Make the same set once more under another id."""
     for entry in manifest(store, id)["files"]:
         put(store, to, entry["name"], store.body(f"{PLACE}{id}/{entry['name']}"))
-    put(store, to, "manifest.json", json.dumps(manifest(store, id) | values).encode())
+    put(store, to, "manifest.json", signed(manifest(store, id) | values, to))
     return to
 
 
@@ -351,7 +370,11 @@ def test_a_folder_without_a_manifest_is_no_backup(backups, store, made):
 
 
 def test_what_verify_left_comes_with_the_set(backups, store, made):
-    backups.put(made, "verified.json", {"at": "2026-11-24T00:00:00+00:00", "seconds": 9})
+    (found,) = backups.complete()
+    note = {"at": "2026-11-24T00:00:00+00:00", "seconds": 9}
+    backups.put(made, "verified.json", note)
+    assert backups.complete()[0]["verified"] is None, "nobody vouches for it"
+    backups.note(made, found["digest"], note)
     (found,) = backups.complete()
     assert found["verified"]["seconds"] == 9
     head = store.client().head_object(Bucket="my-bucket", Key=f"{PLACE}{made}/verified.json")
@@ -473,8 +496,8 @@ def test_sets_of_both_kinds_are_counted(sets):
 
 @pytest.fixture
 def choose(store: Store, root: Path, run_program: Any) -> Any:
-    def run(id: str = "") -> Any:
-        code, out = run_program("choose_set.py", place=place_in(store), root=root, id=id)
+    def run(id: str = "", key: str = "") -> Any:
+        code, out = run_program("choose_set.py", place=place_in(store), root=root, id=id, key=key)
         return out if code else reported(out)
 
     return run
@@ -487,6 +510,56 @@ def test_a_restore_takes_the_newest_set_that_has_runs(choose, store, made):
     assert choose()["set"]["id"] == made
     assert choose(NEW)["set"]["runs"] == 0
     assert choose(OLD)["set"]["runs"] == 9
+
+
+def unsigned(store: Store, id: str, **values: Any) -> str:
+    """Make it a set that nobody vouches for."""
+    told = {k: v for k, v in manifest(store, id).items() if k not in ("id", "key", "signature")}
+    put(store, id, "manifest.json", json.dumps(told | values).encode())
+    return id
+
+
+def test_a_newer_one_that_nobody_vouches_for_is_left_alone_and_named(
+    choose, store, made, root, run_program
+):
+    unsigned(store, copy(store, made, NEW), made="2099-01-01T00:00:00+00:00")
+    code, out = run_program("choose_set.py", place=place_in(store), root=root)
+    assert code == 0
+    assert out.startswith(f"@warn a newer one is left alone. Nobody vouches for the backup {NEW}")
+    assert (reported(out)["set"]["id"], reported(out)["doubt"]) == (made, "")
+    assert choose(NEW)["doubt"].startswith(f"Nobody vouches for the backup {NEW}")
+
+
+def test_where_another_key_signed_all_it_is_named(choose, store, made):
+    other = vouching().Key("cd" * 32).id
+    told = manifest(store, made)
+    put(store, made, "manifest.json", signed(told, made, "cd" * 32))
+    found = choose()
+    assert (found["set"]["id"], found["keys"]) == (made, [other])
+    assert f"was signed by the backup key {other}" in found["doubt"]
+    assert choose(key="cd" * 32)["doubt"] == ""
+
+
+@pytest.mark.parametrize("task", ["choose", "verify"])
+def test_a_last_backup_that_is_gone_is_told(
+    store, root, made, back_up, run_program, verify, backups, task
+):
+    last = reported(back_up()[1])["id"]
+
+    def out() -> str:
+        if task == "verify":
+            return verify()[1]
+        return run_program("choose_set.py", place=place_in(store), root=root)[1]
+
+    assert "is not in the bucket any more" not in out()
+    told = store.body(f"{PLACE}{last}/manifest.json")
+    unsigned(store, last)
+    warned = f"@warn the last backup that this host made, {last}, is not in the bucket any more"
+    assert warned in out(), "its signature was taken away"
+    backups.delete(last, backups.folders()[last])
+    assert warned in out()
+    put(store, last, "manifest.json", told)
+    assert warned not in out()
 
 
 def test_where_no_set_has_runs_it_is_the_newest(choose, store, made):
@@ -585,10 +658,10 @@ def file_of(database: Path) -> bytes:
 
 @pytest.fixture
 def fetch(store: Store, root: Path, run_program: Any) -> Any:
-    def run(id: str = "", aside: bool = False) -> tuple[int, str]:
+    def run(id: str = "", **more: Any) -> tuple[int, str]:
         folder = root / "next.part"
         return run_program(
-            "fetch_set.py", place=place_in(store), root=root, folder=folder, id=id, aside=aside
+            "fetch_set.py", place=place_in(store), root=root, folder=folder, id=id, **more
         )
 
     return run
@@ -635,7 +708,8 @@ def test_the_set_s_key_comes_and_this_host_s_place_stays(fetch, root, made):
 
 def test_a_set_of_the_first_kind_is_restored_too(fetch, store, root):
     first_kind(store, root, OLD)
-    code, out = fetch(OLD)
+    assert refused(fetch(OLD)).startswith(f"Nobody vouches for the backup {OLD}: it is from before")
+    code, out = fetch(OLD, unsigned=True)
     assert code == 0, out
     assert (reported(out)["runs"], reported(out)["users"]) == (3, 1)
     folder = root / "next.part"
@@ -747,10 +821,10 @@ def verify(store: Store, root: Path, run_program: Any) -> Any:
         python.chmod(0o755)
         (root / "releases" / release / ".complete").touch()
 
-    def run(id: str = "") -> tuple[int, str, list[str]]:
+    def run(id: str = "", **more: Any) -> tuple[int, str, list[str]]:
         folder = root / "backups/verifying"
         code, out = run_program(
-            "verify_set.py", place=place_in(store), root=root, folder=folder, id=id
+            "verify_set.py", place=place_in(store), root=root, folder=folder, id=id, **more
         )
         called = root.parent / "called"
         return code, out, called.read_text().splitlines() if called.exists() else []
@@ -773,6 +847,8 @@ def test_a_set_is_verified_by_the_release_that_made_it_and_that_is_noted(
     (found,) = backups.complete()
     assert found["verified"] == {
         "at": done["at"], "seconds": done["seconds"], "by": socket.gethostname(),
+        "id": made, "of": found["digest"], "key": found["key"],
+        "signature": found["verified"]["signature"],
     }  # fmt: skip
 
 
@@ -800,3 +876,48 @@ def test_a_set_that_fails_is_never_noted_as_verified(verify, backups, root, made
     assert [line.split()[1] for line in called] == ["migrate.py"]
     (found,) = backups.complete()
     assert found["verified"] is None
+
+
+def test_a_set_that_nobody_vouches_for_is_not_served_on_the_side(verify, store, made):
+    unsigned(store, made)
+    code, out, called = verify()
+    assert (code, called) == (1, [])
+    assert out.endswith(f"./fab backup.verify --id {made} --unsigned\n")
+    code, out, called = verify(made, unsigned=True)
+    assert (code, len(called)) == (0, 2)
+
+
+def test_a_timer_has_nothing_to_verify_until_the_first_signed_backup(
+    verify, store, root, made, backups
+):
+    unsigned(store, made)
+    (root / ".backup").write_text(f"1 {made}\n")  # as before there was a key
+    code, out, called = verify(timer=True)
+    assert (code, called) == (0, [])
+    assert out == (
+        "@warn no backup is signed yet, so none was verified; the next one will be\n@report null\n"
+    )
+    (root / ".backup").write_text(f"1 {made} {vouching().Key(KEY).id}\n")
+    code, out, called = verify(timer=True)
+    assert (code, called) == (1, []), "there was a signed one"
+    assert out.endswith("Type: ./fab doctor\n")
+
+
+def test_what_is_served_on_the_side_does_not_know_where_the_key_is(verify, made, root):
+    for release in (root / "releases").glob("*/bin/python"):
+        release.write_text(PYTHON + '\nenv >> "$HOME/env"\n')
+    assert verify()[0] == 0
+    assert "BACKUP_KEY" not in (root.parent / "env").read_text()
+
+
+def test_backups_use_keys_of_their_own_where_there_are_some(back_up, store, root, monkeypatch):
+    """As systemd or a script lays them; the server's own are none that the store would take."""
+    file = root.parent / "aws"
+    file.write_text("[default]\naws_access_key_id = b%ckup\naws_secret_access_key = hidden\n")
+    monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_AWS", str(file))
+    talk = importlib.import_module("talk")
+    client = talk.backups_client(talk.Place(**place_in(store)))
+    assert client._request_signer._credentials.access_key == "b%ckup"
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert back_up()[0] == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, execute, place_in, rows, tracking_database
+from host_side import KEY, Store, execute, place_in, rows, tracking_database, vouching
 from moto.s3.models import s3_backends
 
 MINE, OTHER = "aaaaaaaa", "bbbbbbbb"
@@ -168,9 +168,9 @@ def litestream(root: Path) -> Path:
     return folder
 
 
-def restored(run: Run, root: Path, moment: str, which: str, own: bool = False) -> Any:
+def restored(run: Run, root: Path, moment: str, which: str, **more: Any) -> Any:
     folder = root / "next.part"
-    return run("restore_stream.py", at=moment, stream=which, folder=folder, own=own)
+    return run("restore_stream.py", at=moment, stream=which, folder=folder, **more)
 
 
 def test_a_moment_is_laid_out_ready_to_be_served(run, stream, root, litestream):
@@ -217,8 +217,74 @@ def test_without_a_backup_of_that_server_this_host_keeps_its_key(run, stream, ro
         stream=theirs, own=True,
     )  # fmt: skip
     assert code == 0
-    assert out.startswith("@warn no backup of that server holds its key")
+    assert out.startswith("@warn no backup of that server that is vouched for holds its keys")
     assert sorted(os.listdir(folder)) == [".server-id", "basic_auth.db", "mlflow.db"]
+
+
+EVE = "insert into users values (2, 'eve', 'y', 1)"
+ODD = "insert into users values (3, ?, 'y', 0)"
+
+
+def forged(litestream: Path) -> None:
+    """Have the stream bring another admin, one with a strange name, and another password."""
+    execute(litestream / "basic_auth.db", EVE)
+    execute(litestream / "basic_auth.db", ODD, "x\x1b[31m\n@fail y")
+    execute(litestream / "basic_auth.db", "update users set password_hash = 'z' where id = 1")
+
+
+def test_users_are_compared_with_the_newest_vouched_backup(run, stream, root, litestream, back_up):
+    back_up()
+    mine = stream(MINE, 0)
+    asked = {"at": "latest", "stream": mine, "folder": root / "backups/users"}
+    assert run("compare_stream.py", **asked)[1] == {"doubts": [], "keys": []}
+    forged(litestream)
+    _, seen = run("compare_stream.py", **asked)
+    id = (root / ".backup").read_text().split()[1]
+    assert seen["doubts"] == [
+        f"admins that are not in the backup {id}: eve",
+        f"users that are not in the backup {id}: 'x\\x1b[31m\\n@fail y'",
+        f"another password than in the backup {id}: admin",
+    ]
+    assert not (root / "backups/users").exists()
+
+
+def test_without_a_vouched_backup_nobody_vouches_for_a_stream(
+    run, stream, root, litestream, back_up, monkeypatch
+):
+    back_up()
+    (root.parent / "other.key").write_text("cd" * 32)
+    monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_KEY_FILE", str(root.parent / "other.key"))
+    asked = {"at": "latest", "stream": stream(MINE, 0), "folder": root / "backups/users"}
+    _, seen = run("compare_stream.py", **asked)
+    assert len(seen["doubts"]) == 1
+    assert "nobody vouches for who may log in" in seen["doubts"][0]
+    assert seen["keys"] == [vouching().Key(KEY).id]
+    assert run("compare_stream.py", **asked, key=KEY)[1] == {"doubts": [], "keys": []}
+
+
+def test_users_that_nobody_agreed_to_are_not_restored(run, stream, root, litestream, back_up):
+    """Whatever was seen when somebody was asked: a stream goes on."""
+    back_up()
+    mine = stream(MINE, 0)
+    forged(litestream)
+    code, said = restored(run, root, "latest", mine, checked=True)
+    assert code == 1
+    assert said.startswith("Nothing was restored: admins that are not in the backup")
+    assert said.endswith("./fab restore --at latest --unsigned")
+    asked = {"at": "latest", "stream": mine, "folder": root / "backups/users"}
+    agreed = run("compare_stream.py", **asked)[1]["doubts"]
+    assert restored(run, root, "latest", mine, checked=True, agreed=agreed)[0] == 0
+    assert restored(run, root, "latest", mine, checked=True, agreed=agreed[1:])[0] == 1
+    assert restored(run, root, "latest", mine)[0] == 0
+
+
+def test_a_stream_s_database_of_users_that_is_none_is_one_line(run, stream, root, litestream):
+    mine = stream(MINE, 0)
+    (litestream / "basic_auth.db").write_text("this is no database" * 99)
+    asked = {"at": "latest", "stream": mine, "folder": root / "backups/users"}
+    code, said = run("compare_stream.py", **asked)
+    assert (code, "What the stream gives back is of no use" in said) == (1, True)
+    assert not (root / "backups/users").exists()
 
 
 def test_only_the_stream_that_is_named_is_restored(run, stream, root, litestream):

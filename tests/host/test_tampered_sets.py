@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, place_in
+from host_side import KEY, OTHER_KEY, Store, place_in, signed, vouching
 
+from tasks.engine import backup_keys
 from tasks.engine import backups as laptop
 from tasks.laptop import downloads
 
@@ -52,21 +53,26 @@ def manifest(store: Store, made: str) -> Manifest:
 
 @pytest.fixture
 def forge(put: Any, manifest: Manifest) -> Callable[[str, bytes], None]:
-    """Put other bytes into the set, and have its manifest say so."""
+    """Put other bytes into the set, and have its manifest say so, which nobody vouches for."""
 
     def forge(name: str, body: bytes) -> None:
         for entry in manifest["files"]:
-            if entry["name"] == name:
-                entry |= {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+            if entry["name"].removesuffix(".enc") == name:
+                entry |= {"name": name, "bytes": len(body)}
+                entry["sha256"] = hashlib.sha256(body).hexdigest()
         put(name, body)
-        put("manifest.json", json.dumps(manifest).encode())
+        unsigned = {key: value for key, value in manifest.items() if key != "signature"}
+        put("manifest.json", json.dumps(unsigned).encode())
 
     return forge
 
 
 @pytest.fixture
-def restore(store: Store, root: Path, run_program: Any, made: str) -> Callable[[], str]:
-    """Have the set refused; returns the line. Nothing may change outside the scratch folder."""
+def restore(store: Store, root: Path, run_program: Any, made: str) -> Callable[..., str]:
+    """Have the set refused although somebody agreed to one that nobody vouches for.
+
+    Returns the line. Nothing may change outside the scratch folder.
+    """
 
     def around() -> dict[str, bytes]:
         return {
@@ -76,10 +82,10 @@ def restore(store: Store, root: Path, run_program: Any, made: str) -> Callable[[
             and not path.is_symlink() and ".aws" not in path.parts
         }  # fmt: skip
 
-    def refused() -> str:
+    def refused(id: str = made) -> str:
         before = around()
         request = {"place": place_in(store), "root": root, "folder": root / "next.part"}
-        code, out = run_program("fetch_set.py", **request, id=made)
+        code, out = run_program("fetch_set.py", **request, id=id, unsigned=True)
         assert code == 1
         assert LINE.fullmatch(out), out
         assert around() == before
@@ -194,9 +200,9 @@ def test_what_is_no_manifest_is_refused(restore, listed, put, body):
 
 
 @pytest.mark.parametrize("name", ["mlflow.db.zst", "configuration.tar.gz"])
-def test_a_set_that_lacks_a_part_is_refused(restore, put, manifest, name):
-    manifest["files"] = [each for each in manifest["files"] if each["name"] != name]
-    put("manifest.json", json.dumps(manifest).encode())
+def test_a_set_that_lacks_a_part_is_refused(restore, put, manifest, made, name):
+    left = [each for each in manifest["files"] if each["name"].removesuffix(".enc") != name]
+    put("manifest.json", signed(manifest | {"files": left}, made))
     assert "it holds no " in restore()
 
 
@@ -363,7 +369,7 @@ def test_a_key_that_was_written_once_comes_back(forge, store, root, run_program,
     text = re.sub(r"\bKEY=", f"{name}=", lines)
     forge("configuration.tar.gz", archive(("server.env", text.encode())))
     request = {"place": place_in(store), "root": root, "folder": root / "next.part"}
-    code, out = run_program("fetch_set.py", **request, id=made)
+    code, out = run_program("fetch_set.py", **request, id=made, unsigned=True)
     assert code == 0, out
     laid = root / "next.part/server.env"
     if key != "mine":
@@ -372,6 +378,179 @@ def test_a_key_that_was_written_once_comes_back(forge, store, root, run_program,
         assert subprocess.run(ran, capture_output=True, text=True).stdout == key
     else:
         assert not laid.exists()
+
+
+# -- who vouches for it ------------------------------------------------------------------------
+
+NEWER = "20990101T000000Z-aaaaaaaa"
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def fetch(store: Store, root: Path, run_program: Any, back_up: Any) -> Run:
+    """Bring a set as a restore does that nobody agreed to anything for."""
+
+    def fetch(id: str = "", **more: Any) -> tuple[int, str]:
+        request = {"place": place_in(store), "root": root, "folder": root / "next.part"}
+        return run_program("fetch_set.py", **request, id=id, **more)
+
+    return fetch
+
+
+def copied(store: Store, id: str, to: str, manifest: bytes | None = None) -> None:
+    """Copy a set to another id, with its own manifest or another one."""
+    client = store.client()
+    for key in store.listing():
+        if key.startswith(f"{PLACE}{id}/"):
+            name = key.rpartition("/")[2]
+            body = manifest if manifest and name == "manifest.json" else store.body(key)
+            client.put_object(Bucket="my-bucket", Key=f"{PLACE}{to}/{name}", Body=body)
+
+
+def test_an_older_set_is_not_replayed_under_a_newer_id(restore, listed, store, made):
+    copied(store, made, NEWER)
+    assert restore(NEWER).endswith(f"its manifest.json is that of {made}.\n")
+    assert listed()[1] == [made]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"host": "elsewhere"}, "was not signed by the key that it names"),
+        ({"made": "2099-01-01T00:00:00+00:00"}, "was not signed by the key that it names"),
+        ({"signature": "0" * 64}, "was not signed by the key that it names"),
+        ({"environment": "staging"}, "is that of another environment"),
+    ],
+)
+def test_a_manifest_that_was_changed_is_refused_with_or_without_consent(
+    restore, fetch, put, manifest, made, values, said
+):
+    put("manifest.json", json.dumps(manifest | values).encode())
+    assert said in restore()
+    assert said in fetch(made)[1]
+
+
+def test_a_manifest_without_its_id_is_refused(restore, put, manifest):
+    key = vouching().Key(KEY)
+    told = {name: manifest[name] for name in manifest if name not in ("id", "key", "signature")}
+    put("manifest.json", json.dumps(key.signed("manifest", told)).encode())
+    assert "lacks `id`" in restore()
+
+
+def test_the_manifest_of_another_server_is_refused(restore, store, put, made, back_up, root):
+    (root / ".server-id").write_text("bbbbbbbb\n")
+    other = json.loads(back_up()[1].splitlines()[-1].removeprefix("@report "))["id"]
+    put("manifest.json", store.body(f"{PLACE}{other}/manifest.json"))
+    assert f"is that of {other}" in restore()
+
+
+def test_what_another_key_signed_needs_consent(fetch, put, manifest, made):
+    put("manifest.json", signed(manifest, made, OTHER_KEY))
+    code, out = fetch(made)
+    assert code == 1
+    assert "was signed by the backup key " + vouching().Key(OTHER_KEY).id in out
+    assert out.endswith(f"./fab restore --id {made} --unsigned\n")
+    code, out = fetch(made, unsigned=True)
+    assert code == 0, "its secrets are lost, its runs are not"
+    assert "@warn without the backup key" in out
+
+
+def test_a_key_that_is_brought_along_vouches_and_opens(fetch, store, made, root, monkeypatch):
+    """A new host that has a key of its own restores what the lost one made."""
+    (root.parent / "new.key").write_text(OTHER_KEY)
+    monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_KEY_FILE", str(root.parent / "new.key"))
+    (root / "server.env").write_text("MLFLOW_FLASK_SERVER_SECRET_KEY=mine\n")
+    assert fetch(made)[0] == 1
+    assert fetch(made, key=KEY)[0] == 0
+    laid = (root / "next.part/server.env").read_text()
+    assert laid == "MLFLOW_FLASK_SERVER_SECRET_KEY=abc\n"
+
+
+def test_without_the_key_a_set_is_restored_with_this_host_s_own_secrets(
+    fetch, made, root, monkeypatch
+):
+    monkeypatch.delenv("REMOTE_MLFLOW_BACKUP_KEY_FILE")
+    (root / ".server-id").write_text("cccccccc\n")
+    code, out = fetch(made, unsigned=True)
+    assert code == 0
+    assert "secrets of webhooks that another server made have to be given again" in out
+    assert not (root / "next.part/server.env").exists(), "the host's own stays"
+    assert (root / "next.part/.server-id").read_text().strip() == made[-8:]
+
+
+def test_without_an_id_it_is_the_newest_that_is_vouched_for(fetch, store, made, manifest, put):
+    unsigned = {name: manifest[name] for name in manifest if name not in ("id", "signature")}
+    unsigned["made"] = "2099-01-01T00:00:00+00:00"
+    copied(store, made, NEWER, json.dumps(unsigned).encode())
+    code, out = fetch()
+    assert code == 0
+    assert json.loads(out.splitlines()[-1].removeprefix("@report "))["id"] == made
+
+
+def test_a_configuration_of_another_set_is_refused(restore, store, made, back_up, put):
+    other = json.loads(back_up()[1].splitlines()[-1].removeprefix("@report "))["id"]
+    body = store.body(f"{PLACE}{other}/configuration.tar.gz.enc")
+    told = json.loads(store.body(f"{PLACE}{made}/manifest.json"))
+    for entry in told["files"]:
+        if entry["name"] == "configuration.tar.gz.enc":
+            entry |= {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    put("configuration.tar.gz.enc", body)
+    # Who has no key cannot sign it; who has one shall not mix them up either.
+    put("manifest.json", signed(told, made))
+    assert "was not encrypted for this backup" in restore()
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 11, b"x" * 200])
+def test_what_is_not_encrypted_by_the_key_is_refused(restore, made, put, manifest, body):
+    for entry in manifest["files"]:
+        if entry["name"] == "configuration.tar.gz.enc":
+            entry |= {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    put("configuration.tar.gz.enc", body)
+    put("manifest.json", signed(manifest, made))
+    assert "was not encrypted for this backup" in restore()
+
+
+def test_a_note_of_a_verification_that_nobody_vouches_for_counts_as_none(
+    store, made, put, run_program, back_up
+):
+    other = json.loads(back_up()[1].splitlines()[-1].removeprefix("@report "))["id"]
+    sets, talk = importlib.import_module("sets"), importlib.import_module("talk")
+    backups = sets.Sets(talk.Place(**place_in(store)))
+    at = {"at": "2026-11-24T00:00:00+00:00"}
+    digests = {each["id"]: each["digest"] for each in backups.complete()}
+
+    def verified() -> bool:
+        return (
+            next(each for each in backups.complete() if each["id"] == made)["verified"] is not None
+        )
+
+    backups.note(made, digests[made], at)
+    assert verified()
+    note = json.loads(store.body(f"{PLACE}{made}/verified.json"))
+    put("verified.json", json.dumps(note | {"at": "2027-01-01T00:00:00+00:00"}).encode())
+    assert not verified(), "changed"
+    told = at | {"id": made, "of": digests[made]}
+    put("verified.json", json.dumps(vouching().Key(OTHER_KEY).signed("note", told)).encode())
+    assert not verified(), "by another key"
+    put("verified.json", json.dumps(vouching().Key(KEY).signed("manifest", told)).encode())
+    assert not verified(), "by what signs manifests"
+    backups.note(other, digests[other], at)
+    put("verified.json", store.body(f"{PLACE}{other}/verified.json"))
+    assert not verified(), "of another set"
+
+
+def test_a_key_derives_another_one_for_each_purpose_as_rfc_5869_does():
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    made = {
+        purpose: HKDF(SHA256(), 32, None, f"remote-mlflow backup {purpose}".encode()).derive(
+            bytes.fromhex(KEY)
+        )
+        for purpose in ("manifest", "note", "configuration")
+    }
+    assert {purpose: vouching().Key(KEY)._derived(purpose) for purpose in made} == made
+    assert len(set(made.values())) == 3
 
 
 # -- what is sent to the laptop, and what a line is ----------------------------------------------
@@ -396,6 +575,7 @@ def test_a_file_of_another_size_is_not_sent_to_the_laptop(store, made, put, run_
 
 def test_the_laptop_knows_the_same_shapes(made, run_program):
     shapes = importlib.import_module("shapes")
+    assert vouching().KEY.pattern == backup_keys.KEY.pattern
     assert laptop.ID.pattern == shapes.ID.pattern
     assert downloads.FILES == shapes.NAMES
     assert shapes.LARGEST == downloads.LARGEST

@@ -8,6 +8,7 @@ manifest.json is sent last, once all else was read back. Reports {"id": …, "pl
 import dataclasses
 import datetime
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -20,19 +21,21 @@ import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
+import accounts
 import databases
 import postgres
 import shapes
+import vouching
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from talk import (
     PASSES,
     Place,
+    backups_client,
     fail,
     made_server_id,
     report,
     request,
-    s3_client,
     store_trouble,
     warn,
 )
@@ -94,13 +97,30 @@ def packed(path):
     return part
 
 
-def configuration(root, folder):
-    path = os.path.join(folder, shapes.CONFIGURATION)
-    with tarfile.open(path, "w:gz") as archive:
+def configuration(root, users, seal):
+    """Pack the configuration and who may log in, and write what `seal` makes of it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name in shapes.CONFIGURED:
             if os.path.exists(os.path.join(root, name)):
                 archive.add(os.path.join(root, name), arcname=name)
-    return as_it_is(path)
+        body = json.dumps(users).encode()
+        entry = tarfile.TarInfo(shapes.USERS)
+        entry.size, entry.mode = len(body), 0o600
+        archive.addfile(entry, io.BytesIO(body))
+    return seal(packed.getvalue())
+
+
+def sealed(key, id, folder):
+    """Return what writes a part of a set that only this key opens, in this set alone."""
+
+    def write(body):
+        path = os.path.join(folder, shapes.SEALED)
+        with open(path, "wb") as stream:
+            stream.write(key.sealed(body, id))
+        return as_it_is(path)
+
+    return write
 
 
 def as_it_is(path):
@@ -147,15 +167,15 @@ def unused_place(s3, place, server):
         time.sleep(1)
 
 
-def leave_stamp(root, started, id):
-    """Note on this host when its last backup was made, and which it is."""
+def leave_stamp(root, started, id, key):
+    """Note on this host when its last backup was made, which it is, and by which key."""
     part = os.path.join(root, ".backup.part")
     with open(part, "w") as stream:
-        stream.write(f"{int(started.timestamp())} {id}\n")
+        stream.write(f"{int(started.timestamp())} {id} {key.id}\n")
     os.replace(part, os.path.join(root, ".backup"))
 
 
-def collected(root, uris, folder):
+def collected(root, uris, folder, seal):
     """Copy, check and pack all parts of a set; returns what each database holds, and the files."""
     seen, parts = {}, []
     names = [name for name, uri in uris.items() if uri.startswith("sqlite:")]
@@ -163,28 +183,35 @@ def collected(root, uris, folder):
     for name in uris.keys() - names:
         path, seen[name] = postgres.dump(uris[name], name, folder)
         parts.append(as_it_is(path))
+    if databases.AUTH in names:
+        users = accounts.of_sqlite(os.path.join(folder, databases.AUTH))
+    else:
+        users = accounts.of_postgres(uris[databases.AUTH])
     for name in names:
         part, seen[name] = packed_and_examined(os.path.join(folder, name))
         parts.append(part)
-    return seen, [*parts, configuration(root, folder)]
+    return seen, [*parts, configuration(root, users, seal)]
 
 
 def main(root, place):
-    uris = databases.addresses(root)
+    uris, signer = databases.addresses(root), vouching.own()
+    if signer is None:
+        fail("This server has no backup key yet, which vouches for its backups. Type: ./fab deploy")
     refuse_unfit(root, uris)
-    s3, server = s3_client(place), made_server_id(root)
+    s3, server = backups_client(place), made_server_id(root)
     started, id, key = unused_place(s3, place, server)
     scratch = os.path.join(root, "backups")
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     clear(scratch)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        seen, parts = collected(root, uris, folder)
+        seen, parts = collected(root, uris, folder, sealed(signer, id, folder))
         sent = [
             send(s3, place.bucket, part, f"{key}/{os.path.basename(part.path)}") for part in parts
         ]
     release = databases.release(root)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     manifest = {
+        "id": id,
         "made": started.isoformat(),
         "host": socket.gethostname(),
         "server": server,
@@ -195,9 +222,9 @@ def main(root, place):
         "files": sent,
         "seconds": round(seconds, 3),
     }
-    body = json.dumps(manifest, indent=2).encode()
+    body = json.dumps(signer.signed(vouching.MANIFEST, manifest), indent=2).encode()
     s3.put_object(Bucket=place.bucket, Key=f"{key}/manifest.json", Body=body)
-    leave_stamp(root, started, id)
+    leave_stamp(root, started, id, signer)
     report(
         {
             "id": id,

@@ -32,6 +32,8 @@ class Request:
     folder: str
     id: str = ""  # of the set; the newest where there is none
     aside: bool = False  # whether the release that made it may serve it, not the present one alone
+    key: str = ""  # another backup key than the server's own, which vouches for the set as well
+    unsigned: bool = False  # whether it was agreed that nobody vouches for it
 
 
 def refuse_unfit(request, manifest):
@@ -128,19 +130,25 @@ def fill(request, manifest):
         os.remove(path)
 
 
-def fetch(request):
+def chosen(request, backups):
+    """Return the set that is asked for; ends with one line where nobody vouches for it."""
+    manifest = sets.wanted(backups.complete(asked=request.id), request.id)
+    if not request.unsigned:
+        sets.refuse_unvouched(manifest, "restore")
+    return manifest
+
+
+def fetch(request, backups, manifest):
     """Bring the set; return what the operator is told of it."""
     began = time.monotonic()
-    backups = sets.Sets(request.place)
-    manifest = sets.wanted(backups, request.id)
     sets.refuse_other_kind(manifest, databases.on_postgres(request.root))
     refuse_unfit(request, manifest)
     os.makedirs(request.folder, mode=0o700, exist_ok=True)
     for entry in manifest["files"]:
         path = os.path.join(request.folder, entry["name"])
         backups.fetch(manifest, entry["name"], path)
-        if entry["name"] == shapes.CONFIGURATION:
-            configuration.lay(manifest["id"], path, request.root, request.folder)
+        if entry["name"] in (shapes.CONFIGURATION, shapes.SEALED):
+            configuration.lay(manifest, path, request, backups.keys)
         elif not sets.on_postgres(manifest):
             name = os.path.splitext(entry["name"])[0]
             plain = unpack(manifest["id"], path, largest(request, manifest, name))
@@ -149,6 +157,7 @@ def fetch(request):
         fill(request, manifest)
     return {
         "id": manifest["id"],
+        "digest": manifest["digest"],
         "runs": sets.count(manifest, databases.TRACKING, "runs"),
         "users": sets.count(manifest, databases.AUTH, "users"),
         "made": manifest["made"],
@@ -175,4 +184,5 @@ def explained(id):
 if __name__ == "__main__":
     request = talk.request(Request)
     with explained(request.id):
-        talk.report(fetch(request))
+        backups = sets.Sets(request.place, request.key)
+        talk.report(fetch(request, backups, chosen(request, backups)))

@@ -29,6 +29,8 @@ def summary(manifest):
         "runs": sets.count(manifest, databases.TRACKING, "runs"),
         "users": sets.count(manifest, databases.AUTH, "users"),
         "verified": verified.get("at"),
+        "signed": manifest["signed"],
+        "key": manifest.get("key"),
     }
 
 

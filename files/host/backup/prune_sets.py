@@ -1,6 +1,9 @@
 """Delete the backups that need not stay, and what cut-off ones left. Runs on the host.
 
-Reports {"kept": n, "pruned": [ids], "bytes": n, "incomplete": [ids], "damaged": [ids]}.
+Reports {"kept": n, "pruned": [ids], "bytes": n, "incomplete": [ids], "damaged": [ids],
+"unsigned": n}. What this server's key does not vouch for is left alone: whoever may write to the
+bucket could have newer ones wear away the others. It is thinned out, for itself, only where a
+person asks for that.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ class Request:
     place: talk.Place
     keep: dict  # how many stay of each age, as retention.kept takes it
     how: str  # look deletes nothing, delete does, timer does where it may
+    unsigned: bool = False  # whether those go too that nobody here vouches for
 
 
 def whole(manifest, parts):
@@ -34,11 +38,11 @@ def staying(found, keep, now):
     """Return the ids of the sets that stay, of those that are whole.
 
     Several hosts of one environment share a place: each keeps its own, or the one that is always
-    the last of the hour would wear away all others'.
+    the last of the hour would wear away all others'. So do those that nobody vouches for.
     """
     servers = {}
     for each in found:
-        servers.setdefault(each.get("server") or each["host"], []).append(each)
+        servers.setdefault((each["signed"], each.get("server") or each["host"]), []).append(each)
     return {id for own in servers.values() for id in staying_of_one(own, keep, now)}
 
 
@@ -56,7 +60,8 @@ def main(request):
     backups = sets.Sets(request.place)
     folders = backups.folders()
     every = backups.complete(folders)
-    found = [each for each in every if whole(each, folders[each["id"]])]
+    ours = every if request.unsigned else sets.vouched(every)
+    found = [each for each in ours if whole(each, folders[each["id"]])]
     now = datetime.datetime.now(datetime.timezone.utc)
     stay = staying(found, request.keep, now)
     pruned = [each for each in found if each["id"] not in stay]
@@ -65,7 +70,8 @@ def main(request):
         "pruned": [each["id"] for each in pruned],
         "bytes": sum(entry["bytes"] for each in pruned for entry in each["files"]),
         "incomplete": sets.abandoned(folders, now.timestamp()),
-        "damaged": [each["id"] for each in every if each not in found],
+        "damaged": [each["id"] for each in ours if each not in found],
+        "unsigned": len(every) - len(ours),
     }
     if request.how != "look":
         for id in (*report["pruned"], *report["incomplete"]):

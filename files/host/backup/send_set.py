@@ -26,7 +26,7 @@ def send(archive, name, size, body):
 
 def main(request):
     backups = sets.Sets(request.place)
-    manifest = sets.wanted(backups, request.id)
+    manifest = sets.wanted(backups.complete(asked=request.id), request.id)
     id = manifest["id"]
     sizes = {entry["name"]: entry["bytes"] for entry in manifest["files"]}
     with os.fdopen(3, "wb") as stream, tarfile.open(fileobj=stream, mode="w|") as archive:

@@ -9,24 +9,36 @@ import difflib
 import hashlib
 import json
 import os
+from collections import namedtuple
+from datetime import datetime
 
 import shapes
+import vouching
 from botocore.exceptions import BotoCoreError, ClientError
-from talk import PASSES, fail, s3_client, store_trouble, warn
+from talk import PASSES, backups_client, fail, store_trouble, warn
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 READ = {MANIFEST: shapes.manifest, VERIFIED: shapes.note}  # what each of them is read by
+# Who vouches for a set: a key that is at hand, one that is not, or nobody.
+VOUCHED, OTHER_KEY, NOBODY = "yes", "other key", "nobody"
 GONE = ("NoSuchKey", "404")
 BLOCK = 1 << 20
+MOST = 20  # other keys that are named
 DAY = 86400  # seconds
 
 
 class Sets:
-    """All sets of one environment, whichever host made them."""
+    """All sets of one environment, whichever host made them.
 
-    def __init__(self, place):
-        self.s3 = s3_client(place)
+    `key` is the text of another one than the server's own, whose sets it vouches for as well.
+    """
+
+    def __init__(self, place, key=""):
+        self.s3 = backups_client(place)
         self.bucket, self.folder = place.bucket, f"{place.backup_prefix}/{place.environment}/"
+        self.environment = place.environment
+        self.own = vouching.own()
+        self.keys = {each.id: each for each in (self.own, vouching.named(key)) if each}
 
     def folders(self):
         """Map the id of every set, complete or not, to its objects as S3 lists them, by name.
@@ -53,10 +65,11 @@ class Sets:
     def complete(self, folders=None, asked=""):
         """List the manifests of all complete sets, newest first.
 
-        Each has its "id", its "place" (a URI), and under "verified" what backup.verify left there,
-        or None. `folders` are those of this place, where they were just listed. One that is not as
-        backup makes them is warned of and left out: it must not hide the others. Where the one that
-        is `asked` for is there, it is the only one; ends with one line where that one is not so.
+        Each has its "id", its "place" (a URI), under "signed" who vouches for it, and under
+        "verified" what backup.verify left there, or None. `folders` are those of this place, where
+        they were just listed. One that is not as backup makes them is warned of and left out: it
+        must not hide the others. Where the one that is `asked` for is there, it is the only one;
+        ends with one line where that one is not so.
         """
         found, folders = [], self.folders() if folders is None else folders
         if MANIFEST in folders.get(asked, ()):
@@ -65,8 +78,11 @@ class Sets:
             manifest = self._read(id, MANIFEST, asked) if MANIFEST in parts else None
             if manifest:
                 place = f"s3://{self.bucket}/{self.folder}{id}/"
-                verified = self._read(id, VERIFIED) if VERIFIED in parts else None
-                found.append(manifest | {"id": id, "place": place, "verified": verified})
+                note = self._read(id, VERIFIED) if VERIFIED in parts else None
+                digest = vouching.digest(manifest)
+                seen = {"id": id, "place": place, "signed": self._signed(manifest)}
+                seen |= {"verified": note if self._noted(note, id, digest) else None}
+                found.append(manifest | seen | {"digest": digest})
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
 
     def _read(self, id, name, asked=""):
@@ -79,11 +95,47 @@ class Sets:
                 raise
             return None
         try:
-            return READ[name](answer["Body"].read(shapes.LARGEST + 1))
+            told = READ[name](answer["Body"].read(shapes.LARGEST + 1))
+            if name == MANIFEST:
+                self._refuse_forged(told, id)
+            return told
         except shapes.Odd as error:
             tell = fail if id == asked else warn
             tell(f"The backup {id} is damaged, and left alone: its {name} {error}.")
         return None
+
+    def _refuse_forged(self, manifest, id):
+        """Raise Odd where a manifest was made for another set, or not by the key that it names."""
+        if manifest.get("id", id) != id:
+            raise shapes.Odd(f"is that of {manifest['id']}")
+        if "signature" not in manifest:
+            return
+        if manifest.get("environment") != self.environment:
+            raise shapes.Odd("is that of another environment")
+        if "id" not in manifest:
+            raise shapes.Odd("lacks `id`")
+        key = self.keys.get(manifest.get("key"))
+        if key and not key.vouches(vouching.MANIFEST, manifest):
+            raise shapes.Odd("was not signed by the key that it names")
+
+    def _signed(self, manifest):
+        if "signature" not in manifest:
+            return NOBODY
+        return VOUCHED if manifest.get("key") in self.keys else OTHER_KEY
+
+    def _noted(self, note, id, digest):
+        """Tell whether a key that is at hand vouches for a note on this set as it lies there."""
+        key = self.keys.get(note.get("key")) if note and "signature" in note else None
+        return (
+            key is not None
+            and key.vouches(vouching.NOTE, note)
+            and (note.get("id"), note.get("of")) == (id, digest)
+        )
+
+    def note(self, id, digest, content):
+        """Leave beside a set that it was verified as it was then; signed where there is a key."""
+        told = content | {"id": id, "of": digest}
+        self.put(id, VERIFIED, self.own.signed(vouching.NOTE, told) if self.own else told)
 
     def key(self, id, name):
         return f"{self.folder}{id}/{name}"
@@ -144,10 +196,68 @@ def abandoned(folders, now):
     )
 
 
-def wanted(backups, id):
-    """Return the set of this id, or the newest where there is none."""
-    found = backups.complete(asked=id)
-    return named(found, id) if id else newest(found)
+def wanted(found, id):
+    """Return the set of this id; without one, the newest that is vouched for, or of all."""
+    return named(found, id) if id else newest(vouched(found) or found)
+
+
+def vouched(found):
+    """Return those sets that a key at hand vouches for."""
+    return [each for each in found if each["signed"] == VOUCHED]
+
+
+def other_keys(found):
+    """Name the keys that signed sets and are not at hand, the newest first."""
+    keys = (each["key"] for each in found if each["signed"] == OTHER_KEY and "key" in each)
+    return list(dict.fromkeys(keys))[:MOST]
+
+
+def refuse_unvouched(manifest, again):
+    """End with one line where nobody here vouches for a set; `again` is what to type."""
+    if manifest["signed"] != VOUCHED:
+        fail(f"{doubt(manifest)} All the same: ./fab {again} --id {manifest['id']} --unsigned")
+
+
+def doubt(manifest):
+    """Say why a set is not vouched for."""
+    if manifest["signed"] == OTHER_KEY:
+        return (
+            f"The backup {manifest['id']} was signed by the backup key {manifest.get('key')}, "
+            "which this host does not have: whoever may write to the bucket may have put it there."
+        )
+    return (
+        f"Nobody vouches for the backup {manifest['id']}: it is from before this server had a "
+        "backup key, or somebody who may write to the bucket put it there."
+    )
+
+
+Mark = namedtuple("Mark", "made id key")
+
+
+def last(root):
+    """Return what this host noted of its last backup, or None; its key is None before there was."""
+    try:
+        with open(os.path.join(root, ".backup")) as stream:
+            made, id, *key = stream.read().split()
+        return Mark(int(made), id, key[0] if key else None)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def warn_of_loss(found, root):
+    """Tell whether the last backup that this host made is gone from all sets, and warn of it."""
+    mark = last(root)
+    if not mark:
+        return False
+    there = vouched(found) if mark.key else found
+    made = (datetime.fromisoformat(each["made"]).timestamp() for each in there)
+    if mark.id in [each["id"] for each in there] or max(made, default=0) > mark.made:
+        return False
+    warn(
+        f"the last backup that this host made, {mark.id}, is not in the bucket any more as it was "
+        "sent: all that are there are older, or nobody vouches for them"
+    )
+    return True
 
 
 def entry_of(manifest, name):

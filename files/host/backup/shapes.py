@@ -9,15 +9,19 @@ import datetime
 import json
 import re
 
+# Plain in sets that nobody vouches for; encrypted since there is a key.
 CONFIGURATION = "configuration.tar.gz"
+SEALED = CONFIGURATION + ".enc"
+USERS = "users.json"  # who may log in
 # What that archive may hold.
 CONFIGURED = (
-    "server.env", ".pgpass", ".mlflow_auth_config", "start_mlflow_server.sh", ".server-id",
+    "server.env", ".pgpass", ".mlflow_auth_config", "start_mlflow_server.sh", ".server-id", USERS,
 )  # fmt: skip
 DATABASES = ("mlflow.db", "basic_auth.db")
 # What a file of a set may be called, by the kind of its database.
 PACKED = {"sqlite": ("{0}.db.zst", "{0}.db.gz"), "postgresql": ("{0}.dump",)}
-LARGEST = 1 << 20  # bytes of a manifest, and of an archive of configuration, packed or not
+LARGEST = 1 << 20  # bytes of a manifest
+ROOM = 8 << 20  # bytes of an archive of configuration, packed or not; 30 000 users have 4 MB
 MOST = (1 << 63) - 1  # the largest number that a database holds
 
 # <UTC time>-<server>; the first sets had the host's name there. A stream beside them is none.
@@ -28,6 +32,7 @@ HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}")
 REVISION = re.compile(r"[A-Za-z0-9_]{1,64}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+KEY_ID = re.compile(r"[0-9a-f]{8}")
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{6})?\+00:00")
 
 
@@ -44,6 +49,10 @@ def manifest(body):
         "release": (spelled(RELEASE), True),
         "version": (spelled(RELEASE), False),
         "server": (spelled(SERVER), False),
+        "id": (spelled(ID), False),
+        "environment": (spelled(HOST), False),
+        "key": (spelled(KEY_ID), False),
+        "signature": (spelled(SHA256), False),
         "databases": (is_object, True),
         "files": (is_list, True),
     }.items():
@@ -56,6 +65,8 @@ def manifest(body):
         _file(entry)
     if len({entry["name"] for entry in told["files"]}) != len(told["files"]):
         raise Odd("names a file twice")
+    if len(told["files"]) > len({entry["name"].removesuffix(".enc") for entry in told["files"]}):
+        raise Odd("names two archives of configuration")
     return told
 
 
@@ -63,6 +74,8 @@ def note(body):
     """Return what the note of a verification says; raises Odd."""
     told = _object(body)
     _want(told, "at", is_moment)
+    for name, shape in {"id": ID, "of": SHA256, "key": KEY_ID, "signature": SHA256}.items():
+        _want(told, name, spelled(shape), needed=False)
     return told
 
 
@@ -73,7 +86,7 @@ def missing(told):
         kind = told["databases"][name].get("kind", "sqlite")
         if not present & {form.format(name[: -len(".db")]) for form in PACKED[kind]}:
             return name
-    return None if CONFIGURATION in present else CONFIGURATION
+    return None if present & {CONFIGURATION, SEALED} else CONFIGURATION
 
 
 def _database(seen):
@@ -107,11 +120,11 @@ def _file(entry):
     _want(entry, "bytes", is_number)
     _want(entry, "sha256", spelled(SHA256))
     _want(entry, "etag", lambda value: isinstance(value, str) and len(value) <= 200, False)
-    if name == CONFIGURATION and entry["bytes"] > LARGEST:
+    if name in (CONFIGURATION, SEALED) and entry["bytes"] > ROOM:
         raise Odd(f"says {entry['bytes']} bytes of {name}")
 
 
-NAMES = {CONFIGURATION} | {
+NAMES = {CONFIGURATION, SEALED} | {
     form.format(name[: -len(".db")])
     for forms in PACKED.values()
     for form in forms

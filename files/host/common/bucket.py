@@ -39,21 +39,24 @@ class Denied(Exception):
 class Bucket:
     """One bucket as the host sees it; `skew` is how many seconds the host's clock is ahead.
 
-    Each of `attempts` has `patience` seconds to connect, and twice as many to be answered.
+    Each of `attempts` has `patience` seconds to connect, and twice as many to be answered. `keys`
+    are others than the server's own, as boto3 takes them.
     """
 
-    def __init__(self, place, patience=6, attempts=4):
+    def __init__(self, place, patience=6, attempts=4, keys=None):
         self.name, self.prefix = place.bucket, place.prefix
         self.region, self.endpoint = place.region, place.endpoint
         self.skew = None
         self.s3 = s3_client(
             place,
             attempts,
+            keys,
             connect_timeout=patience,
             read_timeout=2 * patience,
             request_checksum_calculation="when_required",
         )
-        self.credentials = boto3.DEFAULT_SESSION.get_credentials()  # what it was made with
+        # What it was made with, where that is the server's own.
+        self.credentials = None if keys else boto3.DEFAULT_SESSION.get_credentials()
         self.s3.meta.events.register("response-received.s3", self._compare_clocks)
 
     def _compare_clocks(self, response_dict=None, **_):

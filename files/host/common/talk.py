@@ -6,6 +6,7 @@ gives as words, `root=/home/ubuntu/mlflow-server`. The answer is lines that begi
 tasks/engine/server.py reads.
 """
 
+import configparser
 import dataclasses
 import json
 import os
@@ -73,7 +74,25 @@ def report(value, key=None):
     print(f"@report {before}{json.dumps(value)}", flush=True)
 
 
-def s3_client(place, attempts=5, **options):
+def backups_client(place, **options):
+    """Return an S3 client for backups: with credentials of their own where the script names some.
+
+    See backup_secrets.sh; without, they are the server's.
+    """
+    return s3_client(place, keys=backup_keys(), **options)
+
+
+def backup_keys():
+    """Return what boto3 takes as the keys of backups; nothing where they have none of their own."""
+    path = os.environ.get("REMOTE_MLFLOW_BACKUP_AWS")
+    if not path:
+        return {}
+    found = configparser.RawConfigParser()
+    found.read(path)
+    return dict(found["default"])
+
+
+def s3_client(place, attempts=5, keys=None, **options):
     """Return an S3 client with the server's own credentials; `options` are botocore's Config's.
 
     What passes by itself, such as a 500 or 503 of the store's, is tried anew: `attempts` in all.
@@ -89,6 +108,7 @@ def s3_client(place, attempts=5, **options):
         region_name=place.region or None,
         endpoint_url=place.endpoint or None,
         config=Config(s3=style, retries=retries, **options),
+        **(keys or {}),
     )
 
 

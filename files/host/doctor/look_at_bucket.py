@@ -23,10 +23,14 @@ RECENT = 40  # days: sets of these are listed first; hourly sets of years are ma
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Where the bucket is, what of it is this server's, and how many seconds a connection has."""
+    """Where the server's bucket is and that of its backups, and what of each is this server's.
+
+    A connection has so many seconds of `patience`.
+    """
 
     place: Place
     patience: float
+    backups: dict  # a Place as well
 
 
 def look(bucket):
@@ -141,13 +145,14 @@ def told_backup(bucket, place):
         raise
 
 
-def main(place, patience):
+def main(place, patience, backups):
     bucket, deadline = None, time.monotonic() + 1.5 * patience
     try:
         bucket = troubled(lambda: Bucket(place, patience, 1))
         passing(lambda: troubled(lambda: look(bucket)), deadline)
         report(None, key="bucket")
-        report(passing(lambda: told_backup(bucket, place), deadline), key="backup")
+        store = troubled(lambda: Bucket(backups, patience, 1, talk.backup_keys()))
+        report(passing(lambda: told_backup(store, backups), deadline), key="backup")
     except Denied as error:
         where = f"s3://{place.bucket}/{place.prefix}/*"
         what = f"{error} on {where} is denied to the host's credentials."
@@ -166,4 +171,4 @@ def report_trouble(trouble):
 
 
 asked = talk.request(Request)
-main(asked.place, asked.patience)
+main(asked.place, asked.patience, Place(**asked.backups))

@@ -1,7 +1,7 @@
 # Look for what may be wrong with a server, beside the facts, and change nothing.
 # Needs: root, unit, port, name (public, or ''), profile (where it is not the default one),
 # patience (seconds that a part may take), bucket (a function that runs look_at_bucket.py), and what
-# parts.sh, look_at_host.sh, stream.sh, stream_errors.sh and certbot.sh define.
+# parts.sh, look_at_host.sh, backup_secrets.sh, stream.sh, stream_errors.sh and certbot.sh define.
 # Prints `@report <key><TAB><value>` lines beside those of parts.sh.
 set +eu +o pipefail
 if [ -z "$name" ] && [ -r "$root/.tls" ]; then read -r name _ < "$root/.tls"; fi
@@ -184,6 +184,6 @@ look_at_environment() {
 }
 
 look_at_bucket() { bucket; }
-ask_bucket() { timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py"; }
+ask_bucket() { for_backups timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py"; }
 
 look_at_parts system machine names service nginx requests databases admins webhooks environment bucket

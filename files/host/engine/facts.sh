@@ -82,9 +82,10 @@ if [ -r "$root/start_mlflow_server.sh" ]; then
 fi
 if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
 if [ -e "/run/$unit.drain" ]; then fact drained yes; fi
-for stamp in proved well owned backup tls; do
+for stamp in proved proved_backups well owned backup tls; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done
+for name in backup.key backup-aws/credentials; do fact "$name" "$(as_root cat "/etc/$unit/$name" 2>/dev/null | tr -d '\n' | sha256sum | cut -c1-8)"; done
 if [ -r "$root/.server-id" ]; then fact server_id "$(cat "$root/.server-id")"; fi
 if [ -r "$root/scheduled/stamp" ]; then fact schedule "$(cat "$root/scheduled/stamp")"; fi
 if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log")"; fi

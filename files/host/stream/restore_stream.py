@@ -5,6 +5,7 @@ last change that is in it, "runs": n, "users": n, "newest_run": ms or null, "dat
 databases.examine says}, "seconds": n}.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -15,6 +16,7 @@ import subprocess
 import time
 from contextlib import closing
 
+import accounts
 import configuration
 import databases
 import sets
@@ -25,6 +27,7 @@ import talk
 OTHER = "Choose another moment, or the newest backup: ./fab restore"
 RESERVE = 100e6  # bytes of the disk that stay free
 QUIET = datetime.timedelta(hours=1)
+UNVOUCHED = "no backup in the bucket is vouched for, so nobody vouches for who may log in"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Request:
     # has runs.
     stream: str = ""
     own: bool = False  # whether the server's key and id shall lie beside the databases
+    key: str = ""  # another backup key than the server's own, which vouches for sets as well
+    # Whether to refuse users that differ from the newest vouched backup's in other ways than these,
+    # which compare_stream.py told and somebody agreed to.
+    checked: bool = False
+    agreed: list = dataclasses.field(default_factory=list)
 
     @property
     def litestream(self):
@@ -55,8 +63,13 @@ def refuse_unfit(request, sizes):
         )
 
 
-def bring(request, place, stream, changes, points):
-    """Restore both databases; return what the operator is told of them."""
+def bring(request, place, candidate, names=databases.NAMES):
+    """Restore these databases from what `Streams.candidates` gives.
+
+    Returns what databases.examine says of each, by name, and when the last change was sent.
+    """
+    stream, changes, points = candidate
+    points = {name: points[name] for name in names}
     ends = {name: streams.end(changes[name], last) for name, last in points.items()}
     sizes = {name: place.size(stream, name, each) for name, each in ends.items()}
     refuse_unfit(request, sizes)
@@ -66,9 +79,15 @@ def bring(request, place, stream, changes, points):
     for name, last in points.items():
         url = place.url(stream, name, region)
         seen[name] = database(request, name, last, url, sizes[name])
+    return seen, max(each.sent for each in ends.values())
+
+
+def whole(request, place, candidate):
+    """Restore both databases; return what the operator is told of them."""
+    seen, sent = bring(request, place, candidate)
     return {
-        "stream": "/".join(stream),
-        "at": streams.spelt(max(each.sent for each in ends.values())),
+        "stream": "/".join(candidate[0]),
+        "at": streams.spelt(sent),
         "runs": seen[databases.TRACKING]["counts"].get("runs", 0),
         "users": seen[databases.AUTH]["counts"].get("users", 0),
         "newest_run": seen[databases.TRACKING]["newest_run"],
@@ -83,6 +102,8 @@ def database(request, name, last, url, size):
     """
     path = os.path.join(request.folder, name)
     surroundings = dict(os.environ)
+    keys = talk.backup_keys()
+    surroundings |= {name.upper(): value for name, value in keys.items()}
     # With this variable it does not start (0.5.17); Go's own name for the same is the other one.
     bundle = surroundings.pop("AWS_CA_BUNDLE", None)
     if bundle:
@@ -112,17 +133,39 @@ def lay_own(request, server):
     if server == talk.server_id(request.root):
         return
     configuration.write(request.folder, ".server-id", server + "\n")
-    place = sets.Sets(request.place)
+    place = sets.Sets(request.place, request.key)
     theirs = {id: parts for id, parts in place.folders().items() if id.endswith("-" + server)}
-    for manifest in place.complete(theirs)[:1] if theirs else ():
-        path = os.path.join(request.folder, shapes.CONFIGURATION)
-        place.fetch(manifest, shapes.CONFIGURATION, path)
-        configuration.lay(manifest["id"], path, request.root, request.folder)
+    for manifest in sets.vouched(place.complete(theirs))[:1] if theirs else ():
+        path = os.path.join(request.folder, shapes.SEALED)
+        place.fetch(manifest, shapes.SEALED, path)
+        configuration.lay(manifest, path, request, place.keys)
         return
     talk.warn(
-        "no backup of that server holds its key, so this host keeps its own: whoever is "
-        "logged in in a browser logs in again"
+        "no backup of that server that is vouched for holds its keys, so this host keeps its own: "
+        "whoever is logged in in a browser logs in again, and secrets of webhooks that the other "
+        "server made have to be given again"
     )
+
+
+def doubts(request):
+    """Say in lines what speaks against the database of users that was brought into the folder."""
+    backups = sets.Sets(request.place, request.key)
+    vouched = sets.vouched(backups.complete())
+    users = configuration.users_of(backups, vouched[0], request.folder) if vouched else None
+    if users is None:
+        return [UNVOUCHED]
+    found = accounts.of_sqlite(os.path.join(request.folder, databases.AUTH))
+    return accounts.differences(found, users, vouched[0]["id"])
+
+
+def refuse_others(request):
+    """End with one line where users differ from a vouched backup's as nobody agreed to."""
+    new = [line for line in doubts(request) if line not in request.agreed]
+    if new:
+        talk.fail(
+            f"Nothing was restored: {'; '.join(new)}. All the same: ./fab restore --at "
+            f"{request.at} --unsigned"
+        )
 
 
 def main(request):
@@ -132,7 +175,7 @@ def main(request):
     first = brought = None
     for candidate in place.candidates(when, request.stream, request.root):
         first = first or candidate
-        brought = bring(request, place, *candidate)
+        brought = whole(request, place, candidate)
         if brought["runs"]:
             break
     else:
@@ -144,7 +187,9 @@ def main(request):
             )
         if first is None:
             place.refuse(request.at)
-        brought = bring(request, place, *first)
+        brought = whole(request, place, first)
+    if request.checked:
+        refuse_others(request)
     if request.own:
         lay_own(request, brought["stream"].partition("/")[0])
     for name, found in brought["databases"].items():
@@ -158,10 +203,23 @@ def main(request):
     talk.report(brought | {"seconds": round(time.monotonic() - began, 1)})
 
 
-with sets.explained():
+@contextlib.contextmanager
+def explained():
+    """Turn what the bucket, the disk and the databases refuse into one line."""
+    with sets.explained():
+        try:
+            yield
+        except databases.Damaged as error:
+            talk.fail(f"What the stream gives back is of no use: {error}. {OTHER}")
+        except sqlite3.Error as error:
+            talk.fail(f"The stream's database of users cannot be read: {error}. {OTHER}")
+
+
+if __name__ == "__main__":
     request = talk.request(Request)
-    try:
-        main(request)
-    except databases.Damaged as error:
-        shutil.rmtree(request.folder, ignore_errors=True)
-        talk.fail(f"What the stream gives back is of no use: {error}. {OTHER}")
+    with explained():
+        try:
+            main(request)
+        except databases.Damaged:
+            shutil.rmtree(request.folder, ignore_errors=True)
+            raise
