@@ -242,7 +242,7 @@ class Chain:
         context = self._where.turn_to(server, self._turn(server, lead))
         for answers, call in part:
             value = self._result(context, call)
-            server.under_way = True
+            server.go_on()
             with self._results_lock:
                 answers[server.name] = value
             if len(self._hosts) == 1:

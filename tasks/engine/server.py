@@ -82,8 +82,7 @@ class Server:
         self._lock = threading.Lock()
         self.execs = 0
         self.changed = False
-        # Whether a step of this command was done here before: what follows waits its turn.
-        self.under_way = False
+        self._under_way = False  # whether a step of this command was done here before
         # Ctrl-C, for a task that waits for something else than the host.
         self.interrupted = threading.Event()
 
@@ -101,6 +100,10 @@ class Server:
     def fab(self, *words: str) -> str:
         """Spell what an operator types to have tasks run on this server."""
         return typed(self.name, self.settings.environment, *words)
+
+    def go_on(self) -> None:
+        """Have what follows wait its turn, where the first step of a command fails at once."""
+        self._under_way = True
 
     # -- talking to the operator -------------------------------------------------------------
 
@@ -246,7 +249,7 @@ class Server:
         """
         facts = self.facts
         generation = str(facts.generation) if decided else "-"
-        patience = str(TURN if self.under_way else 0)
+        patience = str(TURN if self._under_way else 0)
         arguments = (facts.root, operator(), task, generation, patience)
         with console.waiting(f"{task} on {self.name}", self.name):
             try:
@@ -256,7 +259,7 @@ class Server:
                 raise
         self.forget()
         if said.exit == 0:
-            self.changed = self.under_way = True
+            self.changed = self._under_way = True
             return said.reports
         if said.exit == OUTDATED:
             raise Outdated(

@@ -100,7 +100,7 @@ def test_files_go_by_the_group_of_the_host_s_nginx():
     found = {file.path: file.text for file in files(SETTINGS, blank(nginx=NGINX_ORG))}
     assert FLAT in found
     assert "SocketGroup=nginx\n" in found["/etc/systemd/system/mlflow-server.socket"]
-    assert found["/etc/tmpfiles.d/mlflow-server.conf"].endswith(" 2750 ubuntu nginx\n")
+    assert " 2750 ubuntu nginx\n" in found["/etc/tmpfiles.d/mlflow-server.conf"]
     assert f"site={FLAT}\n" in found[f"{ROOT}/start_mlflow_server.sh"]
 
 
