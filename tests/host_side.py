@@ -168,6 +168,7 @@ class Store:
         self.requests: list[str] = []
         self.faults: list[list[Any]] = []  # pattern, status, code, how often
         self.deaf_to: tuple[str, ...] = ()
+        self.guard: Callable[[str], bool] | None = None
         self._clients: dict[str, Any] = {}
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -184,7 +185,9 @@ class Store:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         request += f"?{query}" if query else ""
         self.requests.append(request)
-        for fault in self.faults:
+        # A policy that holds for this request alone.
+        denied = [["", 403, "AccessDenied", 1]] if self.guard and not self.guard(request) else []
+        for fault in denied + self.faults:
             pattern, status, code, times = fault
             if times and re.match(pattern, request):
                 fault[3] -= 1
@@ -206,7 +209,7 @@ class Store:
 
     def reset(self) -> None:
         """Forget all buckets, which moto keeps in this very process."""
-        self.requests, self.faults, self.deaf_to = [], [], ()
+        self.requests, self.faults, self.deaf_to, self.guard = [], [], (), None
         s3_backends.reset()
 
     def client(self, region: str = "us-east-1") -> Any:

@@ -125,13 +125,14 @@ class Executor(fabric.Executor):
             else:
                 for stage in group:
                     for call in stage.calls:
-                        call.task(self._context(call), **call.kwargs)
+                        call.task(self._context(call, stage), **call.kwargs)
         return {}
 
-    def _context(self, call: Any) -> Any:
-        """Return what a local task gets as `c`."""
+    def _context(self, call: Any, stage: Stage) -> Any:
+        """Return what a local task gets as `c`; settings are read only where it asks for them."""
         context = call.make_context(without_ssh(self.config))
-        context._set(tasks=self.collection)
+        place = functools.partial(self.settings, stage.name)
+        context._set(tasks=self.collection, place=place, client=self.client)
         return context
 
     def _settled(self, found: Sequence[Leg]) -> list[Stage]:

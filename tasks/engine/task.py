@@ -10,6 +10,8 @@ from invoke import Exit, Task, task
 
 if TYPE_CHECKING:
     from tasks.engine.server import Server
+    from tasks.engine.settings import Settings
+    from tasks.engine.ssh import Client
 
 Reporter = Callable[[Mapping[str, Any]], None]
 
@@ -34,14 +36,25 @@ class Turn:
     everywhere: Sequence[Server] = ()
 
 
-class Local(Protocol):
-    """The context of a local task: Invoke's, with all tasks by their names."""
+class Context(Protocol):
+    """What both kinds of context have: Invoke's, with all tasks by their names."""
 
     tasks: Mapping[str, RemoteTask]
     config: Any
 
 
-class Host(Local, Protocol):
+class Local(Context, Protocol):
+    """The context of a local task: where it would work, and how hosts are reached from here.
+
+    `place` settles the environment and its hosts, those of -H first, and raises Exit where a
+    setting is wrong; `client` returns OpenSSH with what -S and -i name.
+    """
+
+    place: Callable[[], tuple[Settings, list[str]]]
+    client: Callable[[], Client]
+
+
+class Host(Context, Protocol):
     """The context of a remote task: Fabric's connection, our Server on top, and its turn."""
 
     server: Server

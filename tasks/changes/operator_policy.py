@@ -1,0 +1,138 @@
+"""What AWS must allow the operator who types `aws.*`: the calls of these tasks, by how narrow.
+
+A change is allowed on what bears the tag alone, and the tag is given only as something is made:
+who adopts an instance that others made, has them tag it first, and is handed it by that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tasks.changes.policy import PLACEHOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.engine.settings import Settings
+
+TAG = "remote-mlflow"  # its value is the server's name, see changes/account.py
+
+PATH = f"/{TAG}/"  # of roles and instance profiles
+
+TAGGED = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
+
+BORN_TAGGED = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
+
+
+def ec2(*kinds: str) -> tuple[str, ...]:
+    """Name all resources of these kinds, in any region and account."""
+    return tuple(f"arn:aws:ec2:*:*:{kind}/*" for kind in kinds)
+
+
+@dataclass(frozen=True)
+class Right:
+    """A statement: the calls of boto3 with the action that each needs, on which resources.
+
+    `BUCKET` in a resource stands for the bucket of the settings.
+    """
+
+    name: str
+    calls: Mapping[str, str]
+    resources: tuple[str, ...]
+    condition: Mapping[str, Any] = field(default_factory=dict)
+
+    def statement(self, bucket: str) -> dict[str, Any]:
+        """Spell it as IAM takes it."""
+        found = {
+            "Sid": self.name,
+            "Effect": "Allow",
+            "Action": sorted(set(self.calls.values())),
+            "Resource": [one.replace("BUCKET", bucket) for one in self.resources],
+        }
+        return {**found, "Condition": dict(self.condition)} if self.condition else found
+
+
+def _named(service: str, *operations: str) -> dict[str, str]:
+    """Return the calls whose action is called as they are."""
+    return {operation: f"{service}:{operation}" for operation in operations}
+
+
+RIGHTS = (
+    # No action of these can be narrowed to a resource.
+    Right(
+        "Look",
+        _named(
+            "ec2",
+            "DescribeInstances", "DescribeInstanceTypes", "DescribeInstanceTypeOfferings",
+            "DescribeIamInstanceProfileAssociations", "DescribeImages", "DescribeSecurityGroups",
+            "DescribeSecurityGroupRules", "DescribeVolumes", "DescribeVpcs", "DescribeSubnets",
+            "DescribeRouteTables", "DescribeKeyPairs", "DescribeAddresses",
+        ),
+        ("*",),
+    ),
+    Right("LookAtInstances", _named("ec2", "DescribeInstanceAttribute"), ec2("instance")),
+    Right(
+        "LookAtRights",
+        _named(
+            "iam",
+            "GetInstanceProfile", "GetRole", "ListRolePolicies", "GetRolePolicy",
+            "ListAttachedRolePolicies", "GetPolicy", "GetPolicyVersion", "ListAccessKeys",
+            "GetAccessKeyLastUsed",
+        ),
+        ("arn:aws:iam::*:instance-profile/*", "arn:aws:iam::*:role/*", "arn:aws:iam::*:policy/*",
+         "arn:aws:iam::*:user/*"),
+    ),
+    Right(
+        "LookAtBucket",
+        {
+            "HeadBucket": "s3:ListBucket",
+            "GetBucketLocation": "s3:GetBucketLocation",
+            "GetBucketVersioning": "s3:GetBucketVersioning",
+            "GetBucketEncryption": "s3:GetEncryptionConfiguration",
+            "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
+            "GetBucketPolicy": "s3:GetBucketPolicy",
+            "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+            "GetBucketTagging": "s3:GetBucketTagging",
+        },
+        ("arn:aws:s3:::BUCKET",),
+    ),
+    Right(
+        "MendBucket",
+        {
+            "PutBucketVersioning": "s3:PutBucketVersioning",
+            "PutBucketEncryption": "s3:PutEncryptionConfiguration",
+            "PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+            "PutBucketPolicy": "s3:PutBucketPolicy",
+            "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+        },
+        ("arn:aws:s3:::BUCKET",),
+    ),
+    Right(
+        "MendInstance",
+        _named("ec2", "ModifyInstanceAttribute", "ModifyInstanceMetadataOptions"),
+        ec2("instance"),
+        TAGGED,
+    ),
+    Right(
+        "MendGroup",
+        _named("ec2", "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"),
+        ec2("security-group"),
+        TAGGED,
+    ),
+)  # fmt: skip
+
+
+def document(settings: Settings) -> dict[str, Any]:
+    """Return the policy of whoever types `aws.*`; a bucket that is not named is a placeholder."""
+    bucket = settings.bucket or PLACEHOLDER
+    return {
+        "Version": "2012-10-17",
+        "Statement": [right.statement(bucket) for right in RIGHTS],
+    }
+
+
+def action(operation: str) -> str | None:
+    """Name what a policy must allow for a call of boto3; None for one that we never make."""
+    found = {call: name for right in RIGHTS for call, name in right.calls.items()}
+    return found.get(operation)
