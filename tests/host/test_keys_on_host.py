@@ -41,6 +41,7 @@ def look(aws: str, run_program: Any, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT"):
         monkeypatch.setenv(name, aws if name == "AWS_ENDPOINT_URL" else NOTHING)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+    monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "1")
 
     def look(keys: dict[str, str]) -> Any:
         monkeypatch.setenv("AWS_PROFILE", "in-no-file")  # the login's, who is not meant

@@ -82,6 +82,7 @@ def role():
 def main(keys, region):
     # The profile of whoever logs in is not meant, and may be in no file.
     os.environ.pop("AWS_PROFILE", None)
+    os.environ["AWS_METADATA_SERVICE_TIMEOUT"] = "3"  # as long as AWS itself has; else one second
     session = boto3.Session(**keys, region_name=region or REGION)
     with ThreadPoolExecutor() as pool:
         whose, own = pool.submit(identity, session), pool.submit(role)
