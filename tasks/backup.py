@@ -20,7 +20,7 @@ from tasks.engine.backups import refuse_other_id
 from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.shell import sh
-from tasks.engine.tables import age, plain, size
+from tasks.engine.tables import age, held, plain, size, size_text
 from tasks.engine.task import remote
 from tasks.laptop.downloads import already, doubt, put, unpack
 
@@ -52,7 +52,7 @@ def backup(c: Host) -> None:
     steps = [*backup_key.agreeing(server), backing_up(server.settings)]
     reports = server.apply("backup", steps, decided=False)
     done = json.loads(reports[-1])
-    server.say(f"  {done['runs']} runs, {done['users']} users, {done['bytes'] / 1e6:.1f} MB sent")
+    server.say(f"  {held(done)}, {size_text(done['bytes'])} sent")
     server.say(f"Backup complete: {done['place']}", "green")
 
 
@@ -83,7 +83,7 @@ def verify(c: Host, id: str = "", unsigned: bool = False) -> None:
     step = verifying(server.settings, id, unsigned=unsigned)
     reports = server.apply("backup.verify", [step], decided=False)
     done = json.loads(reports[-1])
-    server.say(f"  {done['runs']} runs, {done['users']} users, made {done['made'][:19]} UTC")
+    server.say(f"  {held(done)}, made {done['made'][:19]} UTC")
     server.say(f"✓ {done['id']} was restored and served in {done['seconds']} s", "green")
 
 
@@ -182,11 +182,12 @@ def prune(c: Host, yes: bool = False, unsigned: bool = False) -> None:
         server.warn(f"not what was sent, and left alone: {', '.join(damaged)}")
     gone = [*seen["pruned"], *(f"{id} (never finished)" for id in seen["incomplete"])]
     if not gone:
-        server.say(f"backup.prune: nothing to delete, {seen['kept']} backups stay")
+        stay = "1 backup stays" if seen["kept"] == 1 else f"{seen['kept']} backups stay"
+        server.say(f"backup.prune: nothing to delete, {stay}")
         return
     for line in gone:
         server.say(f"  {line}")
-    what = f"{len(gone)} of {len(gone) + seen['kept']} ({seen['bytes'] / 1e6:.1f} MB)"
+    what = f"{len(gone)} of {len(gone) + seen['kept']} ({size_text(seen['bytes'])})"
     if yes:
         server.say(f"✓ deleted {what}", "green")
     else:
@@ -198,7 +199,7 @@ def prune(c: Host, yes: bool = False, unsigned: bool = False) -> None:
     options=called,
     help={
         "id": "which backup, as backup.list names it (default: the newest)",
-        "to": "folder that gets a folder with its name (default: this one)",
+        "to": "folder that gets a folder with its name; it is made if missing (default: this one)",
     },
 )
 def download(c: Host, id: str = "", to: str = ".") -> None:
@@ -212,25 +213,24 @@ def download(c: Host, id: str = "", to: str = ".") -> None:
     """
     server = c.server
     folder = Path(to).expanduser()
-    if not folder.is_dir():
-        raise Exit(f"There is no folder {folder}. Make it, or give another --to.")
     if id and (folder / id).exists():
         raise Exit(already(folder / id))
     step = refusing_absent(server, sending(server.settings, id))
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         # On the same file system, so that it becomes its name by one rename.
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as part:
             with console.waiting(f"backup.download from {server.name}", server.name):
                 server.draw("backup.download", [step], lambda stream: unpack(stream, Path(part)))
             (whole,) = Path(part).iterdir()
             unvouched = doubt(whole, lambda id: backup_keys.of(server, [id]))
-            size = sum(file.stat().st_size for file in whole.iterdir())
+            bytes_ = sum(file.stat().st_size for file in whole.iterdir())
             place = put(whole, folder)
     except OSError as error:
         raise Exit(
             f"{folder} does not take it: {error.strerror}. Nothing is kept; give another --to."
         ) from None
-    server.say(f"✓ {size / 1e6:.1f} MB, every file as it was sent: {place}", "green")
+    server.say(f"✓ {size_text(bytes_)}, every file as it was sent: {place}", "green")
     if unvouched:
         server.warn(unvouched)
     server.warn("it holds secrets: the hashes of all passwords, and all that was logged")

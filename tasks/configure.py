@@ -23,6 +23,7 @@ from tasks.engine.change import Change
 from tasks.engine.credentials import gather_keys, gather_logins
 from tasks.engine.facts import Facts, refuse_without_sudo
 from tasks.engine.login import Keys, Login
+from tasks.engine.tables import counted
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def _join(server: Server, task: str) -> Facts:
     first = [making_env(settings, facts), *store_changes(settings, facts, password)]
     server.apply(task, [*first, *share_changes(settings, facts)])
     if server.facts.has_users:
-        server.say(f"its database has {server.facts.users} users already, who stay as they are")
+        there = counted(server.facts.users, "user")
+        server.say(f"its database has {there} already, where nothing changes")
     return server.facts
 
 

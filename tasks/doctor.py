@@ -16,6 +16,7 @@ from tasks.engine import login as login_engine
 from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.server import TIMEOUT
+from tasks.engine.tables import counted, size_text
 from tasks.engine.task import remote, run_by_name
 from tasks.findings.bucket import backup, bucket
 from tasks.findings.case import Case, Here
@@ -158,9 +159,9 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
 
 def _size(case: Case) -> str:
     facts = case.facts
-    runs = "" if facts.runs is None else f", {facts.runs} runs"
+    runs = "" if facts.runs is None else f", {counted(facts.runs, 'run')}"
     version = version_of(facts.release)
-    return f"MLflow {version or '-'}{runs}, {facts.free_kb / 1024**2:.0f} GB free"
+    return f"MLflow {version or '-'}{runs}, {size_text(facts.free_kb * 1024)} free"
 
 
 def repair(c: Host, safe: Sequence[Finding], yes: bool) -> None:

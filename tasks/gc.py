@@ -11,6 +11,7 @@ from tasks.changes import backup_key
 from tasks.changes.backup import backing_up
 from tasks.changes.gc import AGE, age, collecting, on_orphans
 from tasks.engine.console import console
+from tasks.engine.tables import counted, size_text
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def show_found(host: str, answer: Mapping[str, Any]) -> None:
     if not found:
         console.say(f"gc: nothing to remove that was {age_}", host)
     elif answer["removed"]:
-        console.say(f"✓ removed for good: {counted(found)}, {volume(answer)}", host, "green")
+        console.say(f"✓ removed for good: {by_kind(found)}, {volume(answer)}", host, "green")
     else:
-        console.say(f"{age_}: {counted(found)}, {volume(answer)}. Nothing was removed.", host)
+        console.say(f"{age_}: {by_kind(found)}, {volume(answer)}. Nothing was removed.", host)
         console.say(f"to remove it: {answer['type']}", host)
 
 
@@ -72,12 +73,12 @@ def show_report(host: str, answer: Mapping[str, Any]) -> None:
     """Print the sum of a report of orphans."""
     say_rows(host, answer["places"], located)
     if answer["recent"]:
-        younger = plural(answer["recent"], "unknown object")
+        younger = counted(answer["recent"], "unknown object")
         console.say(f"{younger} of the last 24 hours may be an upload at work: left out", host)
     if not answer["objects"]:
         console.say("gc --orphans: nothing to delete", host)
         return
-    of = f"of {plural(answer['all'], 'object')}"
+    of = f"of {counted(answer['all'], 'object')}"
     console.say(f"unknown to MLflow: {volume(answer)}, {of}. Nothing was deleted.", host)
     if answer["objects"] > answer["all"] / 2:
         console.warn("That is most of what lies there: is a restore due, before anything?", host)
@@ -121,24 +122,15 @@ def located(row: Mapping[str, Any]) -> str:
     return f"{row['place']}{whose}: {volume(row)}, the newest of {row['newest'][:10]}"
 
 
-def counted(rows: Sequence[Mapping[str, Any]]) -> str:
+def by_kind(rows: Sequence[Mapping[str, Any]]) -> str:
     """Count what was found, by kind: 3 runs, 1 model."""
     kinds = [row["kind"] for row in rows]
-    return ", ".join(plural(kinds.count(kind), kind) for kind in dict.fromkeys(kinds))
-
-
-def plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    return ", ".join(counted(kinds.count(kind), kind) for kind in dict.fromkeys(kinds))
 
 
 def volume(row: Mapping[str, Any]) -> str:
     """Spell objects and bytes: 12 objects, 3.4 MB."""
-    size, unit = float(row["bytes"]), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{plural(row['objects'], 'object')}, {size:.{0 if unit == 'B' else 1}f} {unit}"
+    return f"{counted(row['objects'], 'object')}, {size_text(row['bytes'])}"
 
 
 @remote(

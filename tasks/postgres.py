@@ -15,6 +15,7 @@ from tasks.engine import credentials, paths, stores
 from tasks.engine.console import console, interactive
 from tasks.engine.facts import PASS_FILE, refuse_without_sudo
 from tasks.engine.shell import sh
+from tasks.engine.tables import counted, held
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -127,8 +128,9 @@ def migrate(c: Host, yes: bool = False) -> None:
         server.say("postgres.migrate: nothing to change, the server is on PostgreSQL")
         return
     consequence = (
-        f"It moves {facts.runs} runs and {facts.users} users to {named.tracking}. Requests wait "
-        "until all is copied and compared; the SQLite files stay on the host."
+        f"It moves {counted(facts.runs, 'run')} and {counted(facts.users, 'user')} to "
+        f"{named.tracking}. Requests wait until all is copied and compared; the "
+        "SQLite files stay on the host."
     )
     if not server.confirm(f"Move {server.place} to PostgreSQL?", yes, consequence):
         raise Exit("Nothing was moved.")
@@ -137,7 +139,7 @@ def migrate(c: Host, yes: bool = False) -> None:
     done = json.loads(
         server.apply("postgres.migrate", [*backup_key.agreeing(server), *moving_])[-1]
     )
-    server.say(f"  {done['runs']} runs, {done['users']} users; every table's rows and values agree")
+    server.say(f"  {held(done)}; every table's rows and values agree")
     server.say(f"✓ MLflow serves from PostgreSQL; copied and compared in {done['seconds']} s",
                "green")  # fmt: skip
 

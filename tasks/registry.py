@@ -9,6 +9,7 @@ from invoke import Exit
 from tasks.changes.registry import ask, change, typed
 from tasks.engine import credentials
 from tasks.engine.console import console
+from tasks.engine.tables import counted
 from tasks.engine.task import remote
 from tasks.laptop.copies import carry, label, login_there, named, origin_of, targets
 
@@ -249,7 +250,7 @@ def copy_to(source: Server, target: Server, model: str, version: str, name: str)
         number = change(target, "registry.copy", "register", logins[1], entry=made)
     source.say(
         f"✓ version {copied['version']} of {model} is version {number} of {name} on "
-        f"{label(target)}: {done['files']} files, SHA-256 {done['sha256'][:12]}",
+        f"{label(target)}: {counted(done['files'], 'file')}, SHA-256 {done['sha256'][:12]}",
         "green",
     )
     source.say(f"  to have it served there: {typed(target, 'registry.promote', name, number)}")

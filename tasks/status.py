@@ -16,6 +16,7 @@ from tasks.engine.tables import (
     Column,
     age,
     age_text,
+    counted,
     needed,
     parts,
     plain,
@@ -68,7 +69,7 @@ def _certificate(row: Row) -> str:
     days = row["certificate_days_left"]
     if days is None:
         return "-"
-    return f"{days} days" if days >= 0 else "expired"
+    return counted(days, "day") if days >= 0 else "expired"
 
 
 WHO = (Column("host", plain("host")), Column("environment", plain("environment")))

@@ -29,9 +29,11 @@ from tasks.changes.stream import (
     trouble,
     words,
 )
+from tasks.engine import tables
 from tasks.engine.change import Change
 from tasks.engine.console import seconds
 from tasks.engine.facts import READY, is_deployed, refuse_without_sudo
+from tasks.engine.tables import counted, size_text
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -174,7 +176,7 @@ def verify(server: Server, at: str) -> None:
 
 def held(proof: Mapping[str, Any]) -> str:
     """Spell what a restored stream holds."""
-    return f"{proof['runs']} runs, {proof['users']} users, the last change of {proof['at']}"
+    return f"{tables.held(proof)}, the last change of {proof['at']}"
 
 
 def standing(server: Server) -> dict[str, Any]:
@@ -200,7 +202,8 @@ def tell(server: Server, row: Mapping[str, Any]) -> None:
     elif row["running"]:
         server.say(
             f"streamed every {row['every_seconds']} s, last {row['lag_seconds']} s ago; "
-            f"{row['bytes'] / 1e6:.1f} MB in {row['objects']} objects as {row['stream']}"
+            f"{size_text(row['bytes'])} in {counted(row['objects'], 'object')} as "
+            f"{row['stream']}"
         )
     for first, last in row["reaches"]:
         server.say(f"  brings back any moment from {first} to {last}")

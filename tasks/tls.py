@@ -28,6 +28,7 @@ from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.facts import Tls, is_deployed, refuse_without_sudo
 from tasks.engine.shell import sh
+from tasks.engine.tables import counted
 from tasks.engine.task import remote
 from tasks.engine.templates import source
 
@@ -183,10 +184,10 @@ def renew(c: Host, force: bool = False) -> None:
     change, _, ends = server.apply("tls.renew", [step], decided=False)[-1].partition("\t")
     days = (int(ends) - server.facts.now) // DAY
     if change == "same":
-        server.say(f"tls.renew: nothing to change, {tls.name}'s certificate holds {days} days more "
-                   "(--force renews it all the same)")  # fmt: skip
+        server.say(f"tls.renew: nothing to change, {tls.name}'s certificate holds "
+                   f"{counted(days, 'day')} more (--force renews it all the same)")  # fmt: skip
     else:
-        server.say(f"✓ a new certificate for {tls.name}, for {days} days", "green")
+        server.say(f"✓ a new certificate for {tls.name}, for {counted(days, 'day')}", "green")
 
 
 def named(server: Server) -> Tls:
@@ -217,7 +218,7 @@ def lines(row: Mapping[str, Any]) -> list[str]:
     else:
         said += [
             f"certificate: by {row['issuer']}, for {', '.join(row['names'])}",
-            f"holds until {row['until']}, {days} days",
+            f"holds until {row['until']}, {counted(days, 'day')}",
             f"SHA-256: {row['fingerprint']}",
         ]
     if not row["served"]:

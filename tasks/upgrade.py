@@ -18,6 +18,7 @@ from tasks.changes.service import is_one_of_several
 from tasks.changes.upgrade import looking, rolling_back, upgrading
 from tasks.engine import stores
 from tasks.engine.stores import refuse_other_store
+from tasks.engine.tables import counted, size_text
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -97,11 +98,12 @@ def tell(server: Server, release: str) -> None:
     if version == now:
         what = f"MLflow {now} stays, its locked packages change"
     there = "is installed already" if release in facts.complete else "would be installed beside it"
-    size = (facts.database_bytes or 0) / 1e6
+    size = size_text(facts.database_bytes or 0)
     server.say(f"upgrade: {what}; the release {there}")
     server.say(
-        f"  database {size:.1f} MB with {facts.runs} runs, disk {facts.free_kb / 1024**2:.1f} GB "
-        "free; whether it has to be migrated, the rehearsal on a copy shows before anything stops"
+        f"  database {size} with {counted(facts.runs, 'run')}, disk "
+        f"{size_text(facts.free_kb * 1024)} free; whether it has to be migrated, the "
+        "rehearsal on a copy shows before anything stops"
     )
 
 
@@ -156,6 +158,7 @@ def lost(former: Any) -> str:
     what = f"The state before the {task} of {when:%Y-%m-%d %H:%M} UTC"
     if not former["databases"]:
         return f"{what}: only the release changes, no run is lost."
+    what = f"{what}: {counted(former['runs'], 'run')}."
     if former["lost"] is None:
-        return f"{what}: {former['runs']} runs. What is there now cannot be read; it is put aside."
-    return f"{what}: {former['runs']} runs. {former['lost']} runs made since are put aside."
+        return f"{what} What is there now cannot be read; it is put aside."
+    return f"{what} Put aside: {counted(former['lost'], 'run')} made since."

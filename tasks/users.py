@@ -28,6 +28,7 @@ from tasks.engine import login as login_engine
 from tasks.engine.console import console, interactive
 from tasks.engine.facts import is_deployed
 from tasks.engine.login import NAME, Login
+from tasks.engine.tables import counted
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -256,11 +257,12 @@ def import_(c: Host, file: str) -> None:
         console.protect(user["password"])
     _write_passwords(place, users)
     step = asking(server, "import", users=users, grants=grants)
-    done = _change(server, f"users.import {len(users)} users", step)
+    done = _change(server, f"users.import {counted(len(users), 'user')}", step)
     _write_passwords(place, [user for user in users if user["name"] in done["new"]])
     if done["there"]:
         server.say(f"there already, and left as they are: {', '.join(done['there'])}")
-    server.say(f"✓ {len(done['new'])} users with {len(grants)} grants", "green")
+    new = counted(len(done["new"]), "user")
+    server.say(f"✓ {new} with {counted(len(grants), 'grant')}", "green")
     if done["new"]:
         server.say(f"their passwords are in {paths.shown(place)}")
     else:
@@ -324,7 +326,7 @@ def _new_password(server: Server, name: str, given: str | None = None) -> Iterat
     password = given or _read(pending)
     if password is None and interactive() and not server.rehearsal:
         with _asking:
-            password = credentials.ask_password(name, server.name)
+            password = credentials.ask_password(name, credentials.places([server]))
     login = Login(name, password or credentials.generated())
     console.protect(login.password)
     credentials.write_privately(pending, _shell(server, login))

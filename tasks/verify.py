@@ -13,6 +13,7 @@ from tasks.changes.service import state
 from tasks.changes.verify import _cleaning, proof_again
 from tasks.engine import credentials
 from tasks.engine.console import console
+from tasks.engine.tables import counted
 from tasks.engine.task import remote
 from tasks.laptop.play import client_environment, play
 from tasks.laptop.tunnels import forwarded, free_port, url
@@ -57,10 +58,11 @@ def verify(c: Host) -> None:
             f"No object under s3://{server.settings.bucket}/{server.settings.artifact_prefix}/"
             f"{made.get('experiment')}/: artifacts went elsewhere. Type deploy again."
         )
-    server.say(f"  {counts['found']} objects were in the bucket, where they belong")
+    server.say(f"  {counted(counts['found'], 'object')} in the bucket, where they belong")
     if counts["left"]:
         server.warn(
-            f"s3:DeleteObject is denied: {counts['left']} objects stay under {counts['place']}"
+            f"s3:DeleteObject is denied: {counted(counts['left'], 'object')} left under "
+            f"{counts['place']}"
         )
     server.say("✓ verified: login, tracking, model, registry and artifacts work", "green")
 

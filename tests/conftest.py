@@ -30,6 +30,9 @@ sys.dont_write_bytecode = False
 
 OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_", "XDG_", "BOTO_")
 
+# What is no line of text to whoever asks.
+TYPED = {"Ctrl-D": EOFError, "Ctrl-C": KeyboardInterrupt}
+
 # Who asks whether somebody is there.
 ASKING = ("engine.console", "engine.connection", "engine.credentials", "sandbox", "users")
 
@@ -202,16 +205,18 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     answers: list[str] = []
     asked: list[str] = []
 
-    def answer(question: str = "") -> str:
+    def answer(question: str, secret: bool = False) -> str:
         asked.append(question)
         if not answers:
             raise AssertionError(f"nobody expected to be asked {question!r}")
-        return answers.pop(0)
+        said = answers.pop(0)
+        if said in TYPED:
+            raise TYPED[said]
+        return said
 
     for module in ASKING:
         monkeypatch.setattr(f"tasks.{module}.interactive", lambda: True)
-    monkeypatch.setattr("builtins.input", answer)
-    monkeypatch.setattr("tasks.engine.credentials.getpass", answer)
+    monkeypatch.setattr("tasks.engine.questions.read", answer)
     yield answers
     assert not answers, f"asked only {asked}"
 

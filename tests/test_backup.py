@@ -22,7 +22,7 @@ def test_a_backup_is_one_exec_and_names_its_place(capsys):
     (run,) = c.recorder.runs
     assert "back_up.py" in run.files
     out = capsys.readouterr().out
-    assert "3 runs, 1 users, 2.0 MB sent" in out
+    assert "3 runs, 1 user, 1.9 MB sent" in out
     assert out.splitlines()[-1] == f"Backup complete: {DONE['place']}"
 
 

@@ -288,7 +288,7 @@ def test_a_failed_install_is_shown_and_never_taken_for_a_good_one(checkout: Chec
         assert "No space left on device\n" in result.stderr
         assert "hashes differ\n" in result.stderr
         last = result.stderr.splitlines()[-1]
-        assert last.startswith("fab: mend what the lines above name, then run ./fab again")
+        assert last.startswith("fab: fix what the lines above name, then run ./fab again")
         assert str(checkout.place / ".venv.log") in last
         assert not checkout.stamp.exists()
     assert checkout.fab().returncode == 0

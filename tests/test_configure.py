@@ -447,7 +447,7 @@ def test_a_file_is_there_with_its_content_and_mode_or_it_is_not():
     [
         (Settings(), {}, "No bucket is configured"),
         (SETTINGS, {KEY_ID: "A"}, "Partial AWS credentials"),
-        (SETTINGS, {PASSWORD: "short"}, "has 5 characters"),
+        (SETTINGS, {PASSWORD: "short"}, "Too short: 5 characters, needs 12."),
         (Settings(), {PASSWORD: "short", KEY_ID: "A"}, "No bucket is configured"),
     ],
 )

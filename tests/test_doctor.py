@@ -61,7 +61,7 @@ def test_a_healthy_server_is_one_line(c, capsys):
     assert out.startswith(
         "✓ well: host, environment, database, nginx, server, webhooks, users, bucket,"
     )
-    assert out.endswith("(MLflow 3.17.2, 3 runs, 19 GB free)\n")
+    assert out.endswith("(MLflow 3.17.2, 3 runs, 19.1 GB free)\n")
 
 
 def test_the_look_is_one_exec_and_takes_the_logins_along_unseen(c):

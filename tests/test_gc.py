@@ -180,12 +180,12 @@ def shown(capsys: pytest.CaptureFixture[str], c: Task, **words: Any) -> str:
 
 def test_what_would_be_removed_is_listed_with_what_is_left_and_why(capsys):
     assert shown(capsys, told([FOUND])).splitlines() == [
-        f"  run {RUN['id']} (a run) of experiment 7, deleted 2026-10-01: 2 objects, 3.4 MB",
-        "  experiment 7 (old), deleted 2026-10-01: 1 object, 17 B",
+        f"  run {RUN['id']} (a run) of experiment 7, deleted 2026-10-01: 2 objects, 3.2 MB",
+        "  experiment 7 (old), deleted 2026-10-01: 1 object, 17 bytes",
         "left as it is:",
         f"  run {LEFT['id']} (a run) of experiment 7: behind the registered model iris version 2",
         "logged models of these runs that stay until deleted in MLflow themselves: 1",
-        "deleted more than 30d ago: 1 run, 1 experiment, 3 objects, 3.4 MB. Nothing was removed.",
+        "deleted more than 30d ago: 1 run, 1 experiment, 3 objects, 3.2 MB. Nothing was removed.",
         "to remove it: ./fab -H ec2 gc --older-than 30d --yes",
     ]
 
@@ -193,7 +193,7 @@ def test_what_would_be_removed_is_listed_with_what_is_left_and_why(capsys):
 def test_what_was_removed_is_said_with_its_backup(capsys):
     out = shown(capsys, told([FOUND], [BACKUP, FOUND]), yes=True)
     assert f"backup before: {BACKUP['place']}\n" in out
-    assert out.endswith("✓ removed for good: 1 run, 1 experiment, 3 objects, 3.4 MB\n")
+    assert out.endswith("✓ removed for good: 1 run, 1 experiment, 3 objects, 3.2 MB\n")
     assert "Nothing was removed" not in out
 
 
@@ -212,10 +212,10 @@ def test_a_long_list_is_cut(capsys):
 
 def test_a_report_of_orphans_is_summed_up(capsys):
     assert shown(capsys, told([SUM]), orphans=True).splitlines() == [
-        "  7 (experiment old): 1 object, 800 B, the newest of 2026-01-02",
-        "  x (of no experiment): 1 object, 100 B, the newest of 2026-01-03",
+        "  7 (experiment old): 1 object, 800 bytes, the newest of 2026-01-02",
+        "  x (of no experiment): 1 object, 100 bytes, the newest of 2026-01-03",
         "1 unknown object of the last 24 hours may be an upload at work: left out",
-        "unknown to MLflow: 2 objects, 900 B, of 9 objects. Nothing was deleted.",
+        "unknown to MLflow: 2 objects, 900 bytes, of 9 objects. Nothing was deleted.",
         f"each one stands in {SUM['report']} on the host",
         "read it; to delete what stands there: ./fab -H ec2 gc --orphans --yes",
     ]
@@ -235,7 +235,7 @@ def test_a_bucket_full_of_unknown_files_makes_one_think(capsys, all_, warned):
         (
             told([SUM], [BACKUP, {"objects": 2, "bytes": 900, "left": 0}]),
             {"yes": True},
-            "✓ deleted 2 objects, 900 B that nothing in MLflow knew",
+            "✓ deleted 2 objects, 900 bytes that nothing in MLflow knew",
         ),
         (
             told([SUM], [BACKUP, {"objects": 1, "bytes": 100, "left": 1}]),

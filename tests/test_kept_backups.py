@@ -91,7 +91,7 @@ def test_without_yes_pruning_only_says_what_would_go(capsys):
     out = capsys.readouterr().out
     assert ID in out
     assert "x (never finished)" in out
-    assert "would delete 2 of 7 (3.0 MB)" in out
+    assert "would delete 2 of 7 (2.9 MB)" in out
     assert "./fab -H ec2 backup.prune --yes" in out
 
 
@@ -285,10 +285,16 @@ def test_a_backup_that_is_there_already_is_left_alone(host, tmp_path):
     assert list((tmp_path / ID).iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_named_before_any_connection(tmp_path):
+def test_a_folder_that_is_not_there_is_made(host, tmp_path):
+    download(host(sent()), to=str(tmp_path / "not/there/yet"))
+    assert (tmp_path / "not/there/yet" / ID / "manifest.json").is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_any_connection(tmp_path):
+    (tmp_path / "a-file").touch()
     c = context(deployed())
-    with pytest.raises(Exit, match="There is no folder"):
-        download(c, to=str(tmp_path / "nowhere"))
+    with pytest.raises(Exit, match=r"a-file does not take it: File exists.*another --to"):
+        download(c, to=str(tmp_path / "a-file"))
     assert c.recorder.opened == 0
 
 

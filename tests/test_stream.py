@@ -222,7 +222,7 @@ def test_status_says_how_late_it_is_and_how_far_back_it_leads(capsys):
     row = stream(looked(streaming()), "status")
     assert (row["running"], row["lag_seconds"], row["trouble"]) == (True, 1, None)
     assert capsys.readouterr().out.splitlines() == [
-        "streamed every 1 s, last 1 s ago; 3.4 MB in 7 objects as aaaaaaaa/20261124T120000Z",
+        "streamed every 1 s, last 1 s ago; 3.2 MB in 7 objects as aaaaaaaa/20261124T120000Z",
         "  brings back any moment from 2026-11-24T12:00:01Z to 2026-11-24T15:29:59Z",
     ]
     assert stream.verdict(row) is None

@@ -130,7 +130,7 @@ def test_a_check_only_tells(facts, said, capsys):
     assert c.recorder.runs == []
     out = capsys.readouterr().out
     assert out.startswith(f"upgrade: {said}")
-    assert "database 5.0 MB with 3 runs, disk 19.1 GB free" in out
+    assert "database 4.8 MB with 3 runs, disk 19.1 GB free" in out
 
 
 def test_another_version_than_the_settings_say_is_to_be_set(capsys):
@@ -192,7 +192,7 @@ def test_a_rollback_asks_first(terminal, capsys):
     with pytest.raises(Exit, match="Nothing was rolled back"):
         rollback(c)
     assert len(c.recorder.runs) == 1
-    assert "2 runs made since are put aside" in capsys.readouterr().out
+    assert "Put aside: 2 runs made since" in capsys.readouterr().out
     terminal.append("")
     with pytest.raises(Exit, match="Nothing was rolled back"):
         rollback(asked())
@@ -206,7 +206,7 @@ def test_a_rollback_without_a_terminal_wants_yes():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, "3 runs. 2 runs made since are put aside."),
+        ({}, "3 runs. Put aside: 2 runs made since."),
         ({"lost": None}, "3 runs. What is there now cannot be read; it is put aside."),
         ({"databases": False}, "only the release changes, no run is lost."),
     ],

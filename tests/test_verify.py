@@ -124,7 +124,7 @@ def test_a_good_trial_is_verified_and_cleaned_up_in_one_exec(c, trial, capsys):
     assert run.steps.index("clean_trial.py") < run.steps.index("prove_bucket.py")
     out = capsys.readouterr().out
     assert "trained" in out
-    assert "5 objects were in the bucket" in out
+    assert "5 objects in the bucket" in out
     assert "✓ verified" in out
 
 
@@ -170,7 +170,7 @@ def test_artifacts_that_went_elsewhere_are_found_out(trial):
 def test_objects_that_cannot_be_deleted_are_named_and_no_failure(trial, capsys):
     module.verify(ready(left=5))
     err = capsys.readouterr().err
-    assert "5 objects stay under s3://my-bucket/mlflow-artifacts/7/" in err
+    assert "5 objects left under s3://my-bucket/mlflow-artifacts/7/" in err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tasks.engine import credentials
 from tasks.engine.change import Change
 from tasks.engine.facts import refuse_closed_nginx, refuse_without_sudo
 from tasks.engine.shell import sh
+from tasks.engine.tables import counted
 from tasks.engine.templates import source, staged
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def described(guide: Guide, facts: Facts) -> str:
         how = f"run by the unit {guide.unit}" if guide.unit else f"run by process {guide.pid}"
     return (
         f"Found the guide's server in {facts.root}: MLflow {guide.version}, {how}, "
-        f"{facts.runs} runs, {facts.users} users; artifacts in {guide.destination}, "
-        f"AWS profile {guide.profile}"
+        f"{counted(facts.runs, 'run')}, {counted(facts.users, 'user')}; artifacts in "
+        f"{guide.destination}, AWS profile {guide.profile}"
     )
 
 

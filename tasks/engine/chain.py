@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from invoke import Call, Exit
 from invoke.exceptions import UnexpectedExit
 
+from tasks.engine import questions
 from tasks.engine.console import console
 from tasks.engine.hosts import Hosts
 from tasks.engine.ssh import Client
@@ -185,7 +186,7 @@ class Chain:
                 # Only this thread hears Ctrl-C; the others wait for their hosts.
                 for server in servers:
                     server.interrupt()
-                raise
+                raise KeyboardInterrupt(questions.stop()) from None
 
     def _manner(self, task: Any) -> Callable[[Sequence[Any], Callable[..., Any]], None]:
         """Choose how hosts work on a task: several of one database may have to mind each other."""
@@ -309,7 +310,7 @@ class Chain:
         done = f" Done on: {', '.join(good)}." if good else ""
         raise Exit(
             f"{len(self._failures)} of {len(self._hosts)} hosts failed: "
-            f"{', '.join(self._failures)}.{done} Mend what stands above and type the same with "
+            f"{', '.join(self._failures)}.{done} Fix what stands above and type the same with "
             f"-H {','.join(self._failures)}",
             # A problem counts more than what was not looked at.
             min(self._codes, default=1),

@@ -31,7 +31,7 @@ def load_yaml(path: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "it cannot be read"
-        raise Exit(f"{path}{line} is not YAML: {reason}. Mend that line.") from None
+        raise Exit(f"{path}{line} is not YAML: {reason}. Fix that line.") from None
     if not isinstance(data, dict | None):
         raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
     return data or {}

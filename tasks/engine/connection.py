@@ -19,7 +19,7 @@ from invoke import Exit
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 from paramiko.pkey import UnknownKeyType
 
-from tasks.engine.console import console, interactive
+from tasks.engine.console import confirm, console, interactive
 from tasks.engine.streams import Alive
 
 if TYPE_CHECKING:
@@ -162,8 +162,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         if target.checking == "ask" and interactive():
             with _asking:
                 console.warn(f"{seen}, which is not in known_hosts.")
-                answer = input("Is it the right one, and shall it be remembered? [y/N] ")
-                if answer.strip().lower() in ("y", "yes"):
+                if confirm("Trust this host and remember its key?", yes=False):
                     self._remember(key)
                     return
         raise Exit(
@@ -284,7 +283,7 @@ def explained(error: Exception, target: Target) -> str:
     if isinstance(error, socket.gaierror):
         return (
             f"Unknown host {host}: it is no alias in the ssh configuration and the name does not "
-            "resolve. Mend -H or add a Host block to ~/.ssh/config."
+            "resolve. Fix -H or add a Host block to ~/.ssh/config."
         )
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
         # One of each address of the name's, in the order of their being tried.
@@ -297,7 +296,7 @@ def explained(error: Exception, target: Target) -> str:
             "group allow SSH from here?"
         )
     if isinstance(error, FileNotFoundError):
-        return f"Cannot log in to {host}: there is no {error.filename}. Mend -i or ProxyCommand."
+        return f"Cannot log in to {host}: there is no {error.filename}. Fix -i or ProxyCommand."
     if isinstance(error, OSError):
         return f"Cannot reach {host} at {place}: {error.strerror or error}. Check the network."
     via = " through its jump host" if target.proxy_command else ""

@@ -10,6 +10,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from invoke import Exit
+
+from tasks.engine.questions import NoAnswer, ask
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
@@ -161,11 +165,9 @@ def refuse_nobody(question: str) -> None:
 def confirm(question: str, yes: bool, consequence: str = "", name: str = "") -> bool:
     """Ask before something is destroyed, and return the answer; `--yes` is one.
 
-    With a `name` the answer is that name, and `--yes` is none. Raises Exit where nobody can answer,
-    naming what would.
+    With a `name` the answer is that name, and `--yes` is none. Ctrl-D is a No. Raises Exit where
+    nobody can answer, naming what would.
     """
-    from invoke import Exit
-
     if yes and not name:
         return True
     if name and not interactive():
@@ -173,9 +175,12 @@ def confirm(question: str, yes: bool, consequence: str = "", name: str = "") -> 
     refuse_nobody(question)
     if consequence:
         console.say(consequence)
-    if name:
-        return input(f"{question} Type {name} to go on: ").strip() == name
-    return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    try:
+        if name:
+            return ask(f"{question} Type {name} to go on: ") == name
+        return ask(f"{question} [y/N] ").lower() in {"y", "yes"}
+    except NoAnswer:
+        return False
 
 
 console = Console()

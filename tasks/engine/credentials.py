@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import threading
-from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,19 @@ from invoke import Exit
 
 from tasks.engine import paths, stores
 from tasks.engine.console import console, interactive
-from tasks.engine.login import KEY, KEY_ID, PASSWORD, TOKEN, USERNAME, Keys, Login, long_enough
+from tasks.engine.login import (
+    KEY,
+    KEY_ID,
+    PASSWORD,
+    TOKEN,
+    USERNAME,
+    Keys,
+    Login,
+    better,
+    long_enough,
+    unfit,
+)
+from tasks.engine.questions import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -242,19 +253,18 @@ def generated() -> str:
 
 def ask_password(username: str, names: str) -> str | None:
     """Ask twice for a new password, and return it; None where Enter leaves it to us."""
+    question = f"New password of {username} on {names} (Enter generates one): "
     while True:
-        password = getpass(f"New password of {username} on {names} (Enter generates one): ")
+        password = ask(question, secret=True)
         if not password:
             return None
-        try:
-            long_enough(password, "the prompt")
-        except Exit as error:
-            console.warn(error.message or "")
+        if reason := unfit(password):
+            console.warn(f"{reason} Type {better(password)} one, or press Enter to generate one.")
             continue
-        if getpass("The same again: ") == password:
+        if ask("Repeat the password: ", secret=True) == password:
             console.protect(password)
             return password
-        console.warn("These were two different ones.")
+        console.warn("These were two different ones. Type the new password again.")
 
 
 def ask_keys(names: str) -> Keys | None:
@@ -262,12 +272,12 @@ def ask_keys(names: str) -> Keys | None:
 
     Raises Exit where an ID is given without its key.
     """
-    key_id = input(f"AWS access key ID for {names} (Enter uses the instance role): ").strip()
+    key_id = ask(f"AWS access key ID for {names} (Enter uses the instance role): ")
     if not key_id:
         return None
-    secret = getpass("AWS secret access key: ").strip()
+    secret = ask("AWS secret access key: ", secret=True).strip()
     if not secret:
-        raise Exit("Partial AWS credentials: no secret access key. Type configure again.")
+        raise Exit("Partial AWS credentials: no secret access key. Run the same command again.")
     console.protect(secret)
     return Keys(key_id, secret)
 
@@ -279,7 +289,7 @@ def gather_keys(servers: list[Server]) -> dict[str, Keys | None]:
     Exit where only half of them is given.
     """
     bare = [server for server in servers if _lacks_keys(server)]
-    asked = ask_keys(_names(bare)) if bare and interactive() else None
+    asked = ask_keys(places(bare)) if bare and interactive() else None
     return {
         server.name: supplied_keys(server.variables) or (asked if server in bare else None)
         for server in servers
@@ -304,7 +314,7 @@ def gather_logins(servers: list[Server]) -> dict[str, Login]:
     new = [server for server in servers if not server.facts.has_users]
     blank = [server for server in new if known(server) is None]
     asking = [server for server in blank if not server.rehearsal] if interactive() else []
-    asked = ask_password(asking[0].settings.username, _names(asking)) if asking else None
+    asked = ask_password(asking[0].settings.username, places(asking)) if asking else None
     made: dict[Path, Login] = {}
     logins = {}
     for server in new:
@@ -316,5 +326,8 @@ def gather_logins(servers: list[Server]) -> dict[str, Login]:
     return logins
 
 
-def _names(servers: list[Server]) -> str:
-    return ", ".join(server.name for server in servers)
+def places(servers: list[Server]) -> str:
+    """Name hosts in a question, with their environment where they are of a named one."""
+    names = ", ".join(server.name for server in servers)
+    environment = servers[0].settings.environment
+    return f"{names}, environment {environment}" if environment else names

@@ -119,6 +119,14 @@ class Executor(fabric.Executor):
         self._refuse_what_is_not_ours()
         console.quiet_stdout = any(call.kwargs.get("json") for call in calls)
         stages = self._settled(list(legs(calls)))
+        try:
+            self._run(stages)
+        except KeyboardInterrupt as stop:
+            # Invoke would exit 1, as after a failure; 130 is what shells make of Ctrl-C.
+            raise Exit(str(stop) or None, 130) from None
+        return {}
+
+    def _run(self, stages: Sequence[Stage]) -> None:
         for kind, group in itertools.groupby(stages, lambda stage: stage.remote):
             if kind:
                 self._run_remote(list(group))
@@ -126,7 +134,6 @@ class Executor(fabric.Executor):
                 for stage in group:
                     for call in stage.calls:
                         call.task(self._context(call, stage), **call.kwargs)
-        return {}
 
     def _context(self, call: Any, stage: Stage) -> Any:
         """Return what a local task gets as `c`; settings are read only where it asks for them."""
@@ -168,11 +175,7 @@ class Executor(fabric.Executor):
         named = {stage.settings.label for stage in stages if stage.settings and stage.name}
         hosts = Hosts(self.client(), self.config, self.collection, named)
         chains = [self._chain(stage, hosts) for stage in stages]
-        try:
-            run_in_turn(chains, hosts)
-        except KeyboardInterrupt:
-            # Invoke would exit 1, as after a failure; 130 is what shells make of Ctrl-C.
-            raise Exit(code=130) from None
+        run_in_turn(chains, hosts)
 
     def _chain(self, stage: Stage, where: Hosts) -> Chain:
         settings, hosts = stage.settings, stage.hosts

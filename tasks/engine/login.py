@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from invoke import Exit
 
+from tasks.engine.tables import counted
+
 # What works in a login header, a shell, a file's name and MLflow's pages alike.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
@@ -56,14 +58,25 @@ class Keys:
 
 def long_enough(password: str, where: str) -> str:
     """Return the password if MLflow will take it; raises Exit that says what to do."""
-    if len(password) < SHORTEST:
+    if reason := unfit(password):
         raise Exit(
-            f"The password in {where} has {len(password)} characters; MLflow wants {SHORTEST} or "
-            "more. Give a longer one, or unset it to have one generated."
+            f"The password in {where} cannot be taken. {reason} Give {better(password)} one, or "
+            "unset it to have one generated."
         )
-    if password == "password1234":
-        raise Exit(f"The password in {where} is the one that every guide names. Give another one.")
-    if not password.isprintable() or password != password.strip():
-        raise Exit(f"The password in {where} starts or ends with a blank, or holds a control "
-                   "character. Give one without.")  # fmt: skip
     return password
+
+
+def unfit(password: str) -> str | None:
+    """Say in a sentence why MLflow would not take a password; None where it would."""
+    if len(password) < SHORTEST:
+        return f"Too short: {counted(len(password), 'character')}, needs {SHORTEST}."
+    if password == "password1234":
+        return "It is the one that every guide names."
+    if not password.isprintable() or password != password.strip():
+        return "It starts or ends with a blank, or holds a control character."
+    return None
+
+
+def better(password: str) -> str:
+    """Say which one to give instead of one that is unfit."""
+    return "a longer" if len(password) < SHORTEST else "another"

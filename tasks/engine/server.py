@@ -46,7 +46,7 @@ CHANGE_TIMEOUT = 1800  # seconds; a first apt upgrade of a fresh instance can ho
 
 TURN = 900  # seconds that a later step waits for another operator's task
 
-GOES_ON = "What had begun goes on there to its end; type the same again to see it through."
+GOES_ON = "The step in progress finishes on {host}. Run the same command again to continue."
 
 
 class Outdated(Exit):
@@ -182,7 +182,7 @@ class Server:
         if isinstance(error, ThreadException):  # its text is a traceback
             error = error.exceptions[0].value
         reason = f" ({error})" if error and str(error) else ""
-        then = "Type the same again." if follow else GOES_ON
+        then = "Type the same again." if follow else GOES_ON.format(host=self.name)
         return f"The connection to {self.name} was lost{reason}. {then}"
 
     def read(self, command: str, **options: Any) -> str:
@@ -255,7 +255,7 @@ class Server:
             try:
                 said = self._deliver("change.sh", changes, *arguments, timeout=CHANGE_TIMEOUT)
             except KeyboardInterrupt:
-                self.warn(f"Interrupted. {GOES_ON}")
+                self.warn(f"Interrupted. {GOES_ON.format(host=self.name)}")
                 raise
         self.forget()
         if said.exit == 0:
@@ -369,7 +369,7 @@ class Talk:
         how = "was cut short" if self.exit is None else f"failed ({self.exit})"
         return (
             f"{task} on {self._server.name} {how}; the lines above are the host's. "
-            f"Mend what they name and type the same again."
+            f"Fix what they name and type the same again."
         )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PREFIX = "FABRIC_MLFLOW_"
 
-WHERE = "Mend it in fabric.yaml or the variable that sets it."
+WHERE = "Fix it in fabric.yaml or the variable that sets it."
 
 
 def shaped(pattern: str, give: str) -> AfterValidator:
@@ -373,7 +373,7 @@ def _from_variables(variables: Mapping[str, str]) -> dict[str, str]:
         suspicious = variable.startswith(PREFIX) or _misspelt(variable, names)
         if suspicious and variable not in names:
             raise Exit(
-                f"Unknown variable {variable}{nearest(variable, names)}. Unset it or mend its name."
+                f"Unknown variable {variable}{nearest(variable, names)}. Unset it or fix its name."
             )
     return {key: variables[name] for name, key in known.items() if variables.get(name)}
 

@@ -59,8 +59,24 @@ def age(key: str) -> Callable[[Row], str]:
     return lambda row: "-" if row[key] is None else age_text(row[key])
 
 
-def size_text(count: int) -> str:
-    """Spell a number of bytes: 4.2 MB, 17 MB, 1.5 GB."""
+def counted(count: int | None, thing: str) -> str:
+    """Spell a number of things: 1 user, 2 users, 0 users; None is a number that is not known."""
+    if count is None:
+        return f"an unknown number of {thing}s"
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def held(row: Row) -> str:
+    """Spell what a server or a backup of it holds."""
+    return f"{counted(row['runs'], 'run')}, {counted(row['users'], 'user')}"
+
+
+def size_text(count: float) -> str:
+    """Spell a number of bytes: 640 bytes, 12 kB, 4.2 MB, 17 MB, 1.5 GB."""
+    if count < 1000:
+        return counted(int(count), "byte")
+    if count < 1000 * 1024:
+        return f"{count / 1024:.0f} kB"
     if count < 1024**3:
         return f"{count / 1024**2:.{1 if count < 10 * 1024**2 else 0}f} MB"
     return f"{count / 1024**3:.1f} GB"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes.releases import version_of
 from tasks.engine import stores
+from tasks.engine.tables import counted
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ def _direct(case: Case) -> Iterator[Finding]:
         buckets = ", ".join(direct["places"])
         yield case.finding(
             "direct-artifacts",
-            f"{direct['count']} experiments keep their artifacts at s3:// addresses ({names}): "
-            "clients fetch those from S3 themselves.",
+            f"The artifacts of {counted(direct['count'], 'experiment')} lie at s3:// addresses "
+            f"({names}): clients fetch those from S3 themselves.",
             "artifact_location in the tracking database",
             Remedy(
                 f"Such a client needs AWS credentials that may read {buckets}, and boto3: "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes.service import TIMED
 from tasks.engine.facts import sudo_trouble
+from tasks.engine.tables import counted, size_text
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _disk(case: Case, mount: Mount) -> Iterator[Finding]:
 
 def _size(line: str) -> str:
     size, _, path = line.partition(" ")
-    return f"{path} ({int(size) / 1e6:.0f} MB)"
+    return f"{path} ({size_text(int(size))})"
 
 
 def _clock(case: Case) -> Iterator[Finding]:
@@ -224,10 +225,11 @@ def _clock(case: Case) -> Iterator[Finding]:
         "sudo systemctl restart systemd-timesyncd"
     )
     if abs(skew) > SKEW or refused:
+        off = counted(round(abs(skew) / 60), "minute")
         way = "ahead" if skew > 0 else "behind"
         yield case.finding(
             "clock",
-            f"The host's clock is {abs(skew) / 60:.0f} minutes {way}: S3 refuses its requests.",
+            f"The host's clock is {off} {way}: S3 refuses its requests.",
             f"compared with {against}",
             Remedy(script=synchronise),
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes.site import pair
 from tasks.engine.facts import site_of
+from tasks.engine.tables import counted
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def certificate(case: Case, path: str, ends: int) -> Iterator[Finding]:
     days = (ends - case.facts.now) / 86400
     if days > RENEW:
         return
-    state = f"expires in {days:.0f} days" if days > 0 else f"has expired {-days:.0f} days ago"
+    left = counted(round(abs(days)), "day")
+    state = f"expires in {left}" if days > 0 else f"has expired {left} ago"
     tls = case.facts.tls
     if tls and tls.own:
         again = case.fab("tls.enable", tls.name, "--certificate", "FILE", "--key", "FILE")

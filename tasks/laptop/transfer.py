@@ -147,7 +147,8 @@ def fetch(repository: Any, folder: Path) -> list[File]:
     ]
     if missing := expected.keys() - {file.path for file in files}:
         raise Failed(f"{min(missing)} did not arrive. {AGAIN}")
-    say(step=f"fetched {len(files)} files, {megabytes(sum(file.size for file in files))}")
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    say(step=f"fetched {count}, {megabytes(sum(file.size for file in files))}")
     return files
 
 

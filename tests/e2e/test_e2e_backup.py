@@ -73,7 +73,7 @@ def test_a_backup_under_writers_is_served_with_every_run(host: Host) -> None:
     print(f"{runs} runs; {before} were written before it, {after} when it was done")
     assert before <= runs
     served = host.fab("backup.verify", "--id", prefix.rpartition("/")[2]).out
-    assert f"  {runs} runs, 1 users" in served
+    assert f"  {runs} runs, 1 user," in served
     # The original is untouched, and goes on.
     host.healthy()
 

@@ -90,7 +90,7 @@ def test_an_unknown_key_that_is_accepted_is_remembered(network, unknown, termina
     assert unknown.logins == 2
 
 
-@pytest.mark.parametrize("answer", ["", "n", "what"])
+@pytest.mark.parametrize("answer", ["", "n", "what", "Ctrl-D"])
 def test_an_unknown_key_is_refused_by_anything_but_yes(network, unknown, terminal, answer):
     terminal.append(answer)
     assert "Unknown host key" in refusal(network.target("ec2"))

@@ -142,7 +142,8 @@ def test_durations_are_spelt_as_people_read_them(value, text):
 
 
 @pytest.mark.parametrize(
-    ("answer", "wanted"), [("y", True), (" YES ", True), ("", False), ("n", False), ("yy", False)]
+    ("answer", "wanted"),
+    [("y", True), (" YES ", True), ("", False), ("n", False), ("yy", False), ("Ctrl-D", False)],
 )
 def test_a_question_is_answered_no_by_default(terminal, answer, wanted):
     terminal.append(answer)
@@ -164,7 +165,9 @@ def test_without_a_terminal_and_without_yes_it_refuses():
         confirm("Remove it?", yes=False)
 
 
-@pytest.mark.parametrize(("answer", "wanted"), [("prod", True), ("y", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "wanted"), [("prod", True), ("y", False), ("", False), ("Ctrl-D", False)]
+)
 @pytest.mark.parametrize("yes", [True, False])
 def test_a_name_that_is_wanted_has_to_be_typed_whatever_else_is_given(
     terminal, answer, wanted, yes

@@ -58,10 +58,10 @@ def mlflow_reads() -> tuple[str | None, str | None]:
 @pytest.mark.parametrize(
     ("password", "wanted"),
     [
-        ("short", "has 5 characters; MLflow wants 12"),
-        ("elevenchars", "has 11 characters"),
-        ("ab", "has 2 characters"),
-        ("password1234", "is the one that every guide names"),
+        ("quick", "Too short: 5 characters, needs 12. Give a longer one"),
+        ("elevenchars", "Too short: 11 characters"),
+        ("ab", "Too short: 2 characters"),
+        ("password1234", "It is the one that every guide names"),
         (" twelve chars and", "starts or ends with a blank"),
         ("twelve chars and ", "starts or ends with a blank"),
         ("twelve\nchars and", "holds a control character"),
@@ -339,8 +339,38 @@ def test_a_short_password_or_a_slip_is_asked_for_again(terminal, capsys):
     c = context(blank())
     assert credentials.gather_logins([c.server]) == {"ec2": LOGIN}
     err = capsys.readouterr().err
-    assert "has 5 characters" in err
-    assert "two different ones" in err
+    assert err.splitlines() == [
+        "Too short: 5 characters, needs 12. Type a longer one, or press Enter to generate one.",
+        "These were two different ones. Type the new password again.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [(None, "admin on ec2 (Enter"), ("staging", "admin on ec2, environment staging (Enter")],
+)
+def test_the_question_names_host_and_environment(monkeypatch, terminal, environment, wanted):
+    questions = []
+    settings = Settings(bucket="my-bucket", environment=environment)
+    monkeypatch.setattr(
+        "tasks.engine.questions.read", lambda question, secret: questions.append(question) or ""
+    )
+    credentials.gather_logins([context(blank(), settings).server])
+    assert [wanted in question for question in questions] == [True]
+
+
+@pytest.mark.parametrize("answers", [["Ctrl-D"], [GOOD, "Ctrl-D"], ["short", "Ctrl-D"]])
+def test_ctrl_d_at_a_password_ends_it(terminal, answers):
+    terminal += answers
+    with pytest.raises(Exit, match="No answer was given"):
+        credentials.gather_logins([context(blank()).server])
+
+
+@pytest.mark.parametrize("answers", [["Ctrl-D"], ["AKIA", "Ctrl-D"]])
+def test_ctrl_d_at_a_key_ends_it(terminal, answers):
+    terminal += answers
+    with pytest.raises(Exit, match="No answer was given"):
+        credentials.ask_keys("ec2")
 
 
 def test_enter_generates_one_for_each_host(terminal):

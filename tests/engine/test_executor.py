@@ -16,7 +16,7 @@ from fabric.main import program as plain
 from invoke import Collection, Exit
 from stand_ins import Network, Session
 
-from tasks.engine import paths, rehearsed
+from tasks.engine import paths, questions, rehearsed
 from tasks.engine.chain import NO_HOST, run_on
 from tasks.engine.executor import Executor, adopt
 from tasks.engine.task import local, remote
@@ -177,10 +177,20 @@ def advise(c):
     raise Exit("It is stopped. Type: ./fab start")
 
 
+@local
+def question(c):
+    noted.append(("answered", questions.ask("Word: ")))
+
+
+@remote
+def question_there(c):
+    noted.append(("answered", str(c.server.confirm("Go on?", yes=False))))
+
+
 TASKS = Collection(
     first, second, third, everywhere, talk, answer, show, here, leak, broken, count,
     roll, roll_if, once, wait_for_ctrl_c, use, where, change, advise, repair,
-    follow, hear, look_up,
+    follow, hear, look_up, question, question_there,
 )  # fmt: skip
 
 
@@ -852,6 +862,28 @@ def test_ctrl_c_reaches_tasks_that_wait_for_something_else(fab, network, monkeyp
     started = time.monotonic()
     assert fab("-H", "alpha,beta", "wait-for-ctrl-c") == 130
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("task", ["question", "question-there"])
+def test_ctrl_c_at_a_question_is_one_line(fab, network, terminal, capsys, task):
+    network.add("alpha")
+    terminal.append("Ctrl-C")
+    assert fab("-H", "alpha", task) == 130
+    assert capsys.readouterr().err.strip() == questions.STOPPED
+    assert noted == []
+
+
+def test_ctrl_d_at_a_question_is_one_line(fab, terminal, capsys):
+    terminal.append("Ctrl-D")
+    assert fab("question") == 1
+    assert capsys.readouterr().err.strip() == questions.UNANSWERED
+
+
+def test_ctrl_d_at_a_yes_or_no_is_a_no(fab, network, terminal):
+    network.add("alpha")
+    terminal.append("Ctrl-D")
+    assert fab("-H", "alpha", "question-there") == 0
+    assert noted == [("answered", "False")]
 
 
 # -- what the operator sees --------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_a_lost_connection_says_that_the_work_goes_on(c, error):
     with pytest.raises(Exit) as caught:
         c.server.run("x")
     assert message(caught).startswith("The connection to ec2 was lost")
-    assert "goes on there" in message(caught)
+    assert "The step in progress finishes on ec2." in message(caught)
     assert str(error) in message(caught)
 
 
