@@ -13,7 +13,7 @@ from fabric.main import program
 from invoke import Collection, Task
 
 import tasks
-from tasks.engine.executor import adopt
+from tasks.engine.program import adopt
 
 
 def collected() -> Collection:
@@ -52,3 +52,6 @@ def declared(verbs: ModuleType) -> list[Task]:  # type: ignore[type-arg]
 adopt(program)
 
 namespace = collected()
+
+if __name__ == "__main__":  # ./fab; plain `fab` finds this file by itself
+    program.run(["fab", *sys.argv[1:]])

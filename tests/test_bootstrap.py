@@ -164,7 +164,7 @@ def ready(checkout: Checkout) -> Checkout:
 def words(stdout: str) -> list[str]:
     """What Fabric was given after the script's own name and the search root."""
     given = [line[1:-1] for line in stdout.splitlines() if line.startswith("<")]
-    assert given[0].endswith("/.venv/bin/fab")
+    assert given[0].endswith(("/fabfile.py", "/.venv/bin/fab"))
     return given[1:]
 
 
@@ -422,7 +422,11 @@ def test_the_callers_search_root_wins(ready: Checkout) -> None:
     ]
     for line in theirs + ours:
         expected = [] if line in theirs else ["--search-root", str(ready.place)]
-        assert words(ready.fab(*line.split()).stdout) == [*expected, *line.split()], line
+        shown = ready.fab(*line.split()).stdout
+        assert words(shown) == [*expected, *line.split()], line
+        # Another's tasks are run by Fabric's own program.
+        program = "/fabfile.py" if expected else "/.venv/bin/fab"
+        assert f"{program}>\n" in shown, line
 
 
 def test_every_option_of_fabric_that_takes_a_value_is_known() -> None:
@@ -455,7 +459,15 @@ def test_a_later_call_adds_less_than_50_ms(ready: Checkout) -> None:
 
 def test_plain_fab_and_dot_fab_print_the_same(tmp_path: Path) -> None:
     """With the real Fabric, of the environment that runs the tests, and the real tasks."""
-    for name in ("fab", "fabfile.py", "fabric.yaml", "tasks", "files", "requirements.txt"):
+    for name in (
+        "fab",
+        "fabfile.py",
+        "fabric.yaml",
+        "tasks",
+        "files",
+        "requirements.txt",
+        "README.md",
+    ):
         if (ROOT / name).exists():
             (tmp_path / name).symlink_to(ROOT / name)
     # A copy: ./fab looks for .venv beside itself, beyond links.

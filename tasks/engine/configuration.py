@@ -9,32 +9,14 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from invoke import Exit
-
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     import fabric
 
 # What people call the server that stands in no `environments:`.
 UNNAMED = "default"
-
-
-def load_yaml(path: str) -> dict[str, Any]:
-    """Read a configuration file; raises Exit that names file and line of a mistake."""
-    import yaml
-
-    try:
-        with open(path) as stream:
-            data = yaml.safe_load(stream)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "it cannot be read"
-        raise Exit(f"{path}{line} is not YAML: {reason}. Fix that line.") from None
-    if not isinstance(data, dict | None):
-        raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
-    return data or {}
 
 
 def configured(config: fabric.Config) -> dict[str, Any]:
@@ -58,5 +40,22 @@ def host_names(text: str) -> list[str]:
 
 def nearest(word: str, known: Any) -> str:
     """Spell ', did you mean ...?' or nothing."""
-    close = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = closest(word, map(str, known), 0.5)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def closest(word: str, known: Iterable[str], cutoff: float) -> str | None:
+    """Return what a misspelt word is most like, by difflib's ratio; None below `cutoff`.
+
+    Of two that are as like, the one with the same letters: `prot` is `port` rather than `root`.
+    """
+    scores = {name: alike(word, name) for name in known}
+    best = max(scores, key=lambda name: scores[name], default=None)
+    return best if best is not None and scores[best] >= cutoff else None
+
+
+def alike(word: str, other: str) -> float:
+    """Return how like two words are: 1 where they are the same."""
+    ratio = difflib.SequenceMatcher(None, word.lower(), other.lower()).ratio()
+    transposed = word != other and sorted(word.lower()) == sorted(other.lower())
+    return max(ratio, 0.95) if transposed else ratio

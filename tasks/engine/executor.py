@@ -1,4 +1,4 @@
-"""Fabric's program and executor, made ours: what was typed becomes chains of tasks on hosts."""
+"""Fabric's executor, made ours: what was typed becomes chains of tasks on hosts."""
 
 from __future__ import annotations
 
@@ -10,59 +10,21 @@ from typing import TYPE_CHECKING
 
 import fabric
 from invoke import Exit
-from invoke.exceptions import ParseError
 
 from tasks.engine.chain import Chain, run_in_turn
-from tasks.engine.configuration import configured, load_yaml
+from tasks.engine.configuration import configured
 from tasks.engine.console import console
 from tasks.engine.hosts import Hosts, without_ssh
 from tasks.engine.ssh import Client
 from tasks.engine.task import ChoosingTask, RemoteTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from tasks.engine.settings import Settings
 
 Place = tuple["Settings", list[str]]  # an environment, and the hosts that it names
-
-NO_NAME = (
-    "`use` wants the name of an environment, and what to do there: ./fab use NAME status. "
-    "To see which there are: ./fab environments"
-)
-
-
-def adopt(program: Any) -> None:
-    """Make Fabric's program run tasks our way, and leave ssh configurations to OpenSSH."""
-    program.executor_class = Executor
-    program.parse_tasks = in_our_words(program.parse_tasks)
-    if config := getattr(program, "config", None):
-        # Fabric would read them once more, with a parser that dies of a file that is not there.
-        config._set(load_ssh_config=lambda: None)
-        # Invoke looks these up by the file's suffix, and would die of a mistake in it.
-        config._set(_load_yaml=load_yaml, _load_yml=load_yaml)
-
-
-def in_our_words(parse: Callable[[], None]) -> Callable[[], None]:
-    """Turn what Invoke says of a mistake in the command line into what helps.
-
-    A word where an option wants a number is a traceback of its, and `use` without a name a riddle.
-    Returns the parser to use instead, which raises Exit for these, and what Invoke's own raises.
-    """
-
-    def parsed() -> None:
-        try:
-            parse()
-        except ValueError as error:  # int()'s own, whose text ends with the word
-            word = str(error).rpartition(": ")[2]
-            raise Exit(f"{word} is not a whole number. Give the option one.") from None
-        except ParseError as error:
-            if str(error).startswith("'use' did not receive"):
-                raise Exit(NO_NAME) from None
-            raise
-
-    return parsed
 
 
 @dataclass(frozen=True)

@@ -338,6 +338,11 @@ def environments_in(base: dict[str, Any]) -> dict[str, Any]:
 def checked(values: Mapping[str, Any]) -> Settings:
     """Check the values; raises Exit that names the first key that is wrong."""
     for key in values:
+        if key == "hosts":  # an environment's own were taken out before
+            raise Exit(
+                "`hosts:` stands below `mlflow:` in fabric.yaml. Put it at the top of the file, "
+                "beside `mlflow:`, without blanks before it."
+            )
         if key not in Settings.model_fields:
             known = [*Settings.model_fields, "environments"]
             raise Exit(f"Unknown setting `mlflow: {key}:`{nearest(str(key), known)}. {WHERE}")

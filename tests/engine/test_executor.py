@@ -18,7 +18,8 @@ from stand_ins import Network, Session
 
 from tasks.engine import paths, questions, rehearsed
 from tasks.engine.chain import NO_HOST, run_on
-from tasks.engine.executor import Executor, adopt
+from tasks.engine.executor import Executor
+from tasks.engine.program import adopt
 from tasks.engine.task import local, remote
 from tasks.environments import use
 

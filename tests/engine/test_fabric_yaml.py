@@ -1,0 +1,71 @@
+"""What is wrong with fabric.yaml is one line that says where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from invoke import Exit
+
+from tasks.engine.fabric_yaml import load_yaml
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    def load(text: str, name: str = "fabric.yaml") -> Any:
+        file = tmp_path / name
+        file.write_text(text)
+        return load_yaml(str(file))
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mlflow:\n  port: 1\n  port: 2\n", "has `port:` twice, in lines 2 and 3."),
+        ("hosts: [a]\nmlflow: {}\nhosts: [b]\n", "has `hosts:` twice, in lines 1 and 3."),
+        (
+            "mlflow:\n  port: 1\n  environments:\n    dev:\n      port: 2\n      port: 3\n",
+            "has `port:` twice, in lines 5 and 6.",
+        ),
+        (
+            "mlflow:\n  environments:\n    dev: {}\n    eu: {}\n    dev: {}\n",
+            "has `dev:` twice, in lines 3 and 5.",
+        ),
+        ("run: [{a: 1, a: 2}]\n", "has `a:` twice, in lines 1 and 1."),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_both_lines(loaded, text, said):
+    with pytest.raises(Exit) as caught:
+        loaded(text)
+    assert f"fabric.yaml {said} Delete one of them." in caught.value.message
+
+
+def test_a_key_may_stand_again_elsewhere(loaded):
+    text = "base: &base {port: 1}\nmlflow:\n  <<: *base\n  environments: {a: {port: 2}}\n"
+    assert loaded(text)["mlflow"] == {"port": 1, "environments": {"a": {"port": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# ours\nmlfow:\n  bucket: x\n", "line 2: unknown key `mlfow:`. Write `mlflow:`"),
+        ("Mlflow: {}\n", "line 1: unknown key `Mlflow:`. Write `mlflow:`"),
+        ("host: [a]\n", "line 1: unknown key `host:`. Write `hosts:`"),
+        ("bucket: x\n", "line 1: `bucket:` is a setting. Put it below `mlflow:`"),
+        ("environments: {}\n", "`environments:` is a setting. Put it below `mlflow:`"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_refused_with_its_line(loaded, text, said):
+    with pytest.raises(Exit) as caught:
+        loaded(text)
+    assert said in caught.value.message
+
+
+def test_what_fabric_and_invoke_know_may_stand_there(loaded):
+    assert loaded("run: {echo: true}\nssh_config_path: x\nhosts: [a]\n")["run"] == {"echo": True}
+
+
+def test_files_that_hold_for_every_project_are_left_alone(loaded):
+    assert loaded("port: 22\n", ".fabric.yaml") == {"port": 22}
