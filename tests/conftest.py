@@ -34,7 +34,7 @@ OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_", "XDG_", "BOTO_")
 TYPED = {"Ctrl-D": EOFError, "Ctrl-C": KeyboardInterrupt}
 
 # Who asks whether somebody is there.
-ASKING = ("engine.console", "engine.connection", "engine.credentials", "sandbox", "users")
+ASKING = ("engine.console", "engine.connection", "engine.credentials", "sandbox", "users", "init")
 
 numbers = itertools.count(1)
 

@@ -63,7 +63,7 @@ def _values(reader: Reader, last: str, offered: Offered) -> Iterable[str]:
     return list(SCRIPTS) if "print-completion-script" in names else []
 
 
-# Each asks the very program that is typed, so that it holds for ./fab, ../fab and plain fab.
+# Each asks the very program that is typed, in whatever folder that is.
 BASH = r"""
 _remote_mlflow() {
   local line=${COMP_LINE:0:COMP_POINT} word

@@ -1,7 +1,10 @@
-"""Reading fabric.yaml: a mistake is one line that names the file and the line in it."""
+"""Reading fabric.yaml, where a mistake is one line that names its place; and writing it."""
 
 from __future__ import annotations
 
+import difflib
+import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ from invoke import Exit
 from tasks.engine.configuration import closest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
 # What fabric.yaml holds of ours at its top; beside it there may be what Fabric and Invoke know.
@@ -86,3 +89,102 @@ def _is_setting(key: str) -> bool:
     from tasks.engine.settings import Settings
 
     return key in Settings.model_fields or key == "environments"
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def filled(text: str, hosts: Sequence[str], settings: Mapping[str, str]) -> str:
+    """Return fabric.yaml's text with these values; every comment and every other line stays.
+
+    A setting takes the place of its line, commented or not. Raises Exit where the text is laid out
+    in another way, so that it would say something else then.
+    """
+    lines = text.splitlines() or ["mlflow:"]
+    lines = _with_hosts(lines, hosts)
+    for key, value in settings.items():
+        lines = _with_setting(lines, key, value)
+    made = "\n".join(lines) + "\n"
+    if not _says(made, hosts, settings):
+        wanted = ", ".join(f"`{key}: {value}`" for key, value in settings.items())
+        raise Exit(
+            f"fabric.yaml is laid out in a way of its own. Write there by hand {wanted} below "
+            f"`mlflow:`, and `hosts: [{', '.join(hosts)}]` at the top."
+        )
+    return made
+
+
+def _with_hosts(lines: Sequence[str], hosts: Sequence[str]) -> list[str]:
+    """Put the hosts where they stand, else where their comment does, else first."""
+    own = [f"hosts: [{', '.join(map(_scalar, hosts))}]"]
+    for mark in ("", "# "):
+        for place, line in enumerate(lines):
+            if line.startswith(f"{mark}hosts:"):
+                end = place + 1
+                while end < len(lines) and re.match(rf"{mark}\s*- ", lines[end]):
+                    end += 1
+                return [*lines[:place], *own, *lines[end:]]
+    return [*own, *lines]
+
+
+def _with_setting(lines: Sequence[str], key: str, value: str) -> list[str]:
+    """Put a setting where it stands, else where its comment does, else below the bucket."""
+    own = f"  {key}: {_scalar(value)}"
+    for mark in ("", "# "):
+        for place, line in enumerate(lines):
+            if line.startswith(f"  {mark}{key}:"):
+                remark = "" if mark else "".join(re.findall(r"\s+#.*$", line))
+                return [*lines[:place], own + remark, *lines[place + 1 :]]
+    for above in ("  bucket:", "mlflow:"):
+        for place, line in enumerate(lines):
+            if line.startswith(above):
+                return [*lines[: place + 1], own, *lines[place + 1 :]]
+    return [*lines, "mlflow:", own]
+
+
+def _scalar(value: str) -> str:
+    """Spell a text for YAML, quoted where it would be something else."""
+    import yaml
+
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9@._:/-]*", value) and ": " not in value
+    if plain and yaml.safe_load(value) == value:
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _says(text: str, hosts: Sequence[str], settings: Mapping[str, str]) -> bool:
+    import yaml
+
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        return False
+    below = data.get("mlflow") or {}
+    return data.get("hosts") == list(hosts) and settings.items() <= below.items()
+
+
+def holds_something(text: str) -> bool:
+    """Tell whether somebody has set anything: as it is shipped, only an empty bucket stands."""
+    import yaml
+
+    data = yaml.safe_load(text) or {}
+    below = data.pop("mlflow", None) or {}
+    return any(data.values()) or any(value not in (None, "") for value in below.values())
+
+
+def difference(former: str, text: str) -> list[str]:
+    """Show what changes in fabric.yaml, as diff does."""
+    lines = difflib.unified_diff(
+        former.splitlines(), text.splitlines(), "fabric.yaml", "fabric.yaml, new", n=1, lineterm=""
+    )
+    return list(lines)
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a file whole or not at all, where a link to it leads."""
+    there = file.resolve()
+    part = there.with_name(f"{there.name}.part")
+    part.write_text(text)
+    if there.is_file():
+        shutil.copymode(there, part)
+    part.replace(there)

@@ -357,6 +357,15 @@ def checked(values: Mapping[str, Any]) -> Settings:
         raise Exit(f"Setting `mlflow: {key}:` {reason}. {WHERE}") from None
 
 
+def reason_against(key: str, value: str) -> str | None:
+    """Say why a setting cannot have a value, and what to give; None where it can."""
+    try:
+        Settings(**{key: value})
+    except ValidationError as error:
+        return _reason(error.errors()[0])
+    return None
+
+
 def _reason(error: Any) -> str:
     value = error["input"]
     wanted = {
