@@ -17,8 +17,8 @@ from tasks.engine.tables import (
     age,
     age_text,
     counted,
+    fitting,
     needed,
-    parts,
     plain,
     size,
     size_text,
@@ -29,6 +29,8 @@ from tasks.laptop import tunnels
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
+
+    from rich.table import Table
 
     from tasks.engine.server import Server
     from tasks.engine.tables import Row
@@ -74,57 +76,93 @@ def _certificate(row: Row) -> str:
 
 WHO = (Column("host", plain("host")), Column("environment", plain("environment")))
 
+# By rank: what says that something is wrong goes last where there is no room for all.
 WHAT = (
-    Column("version", plain("version")),
-    Column("state", plain("state"), least=20),
-    Column("since", age("since_seconds")),
-    Column("memory", size("memory_bytes")),
-    Column("workers", plain("workers")),
-    Column("database", _database),
-    Column("runs", plain("runs")),
-    Column("experiments", plain("experiments")),
-    Column("last backup", _backup, least=20),
-    Column("disk free", size("disk_free_bytes")),
-    Column("tunnel", _tunnel),
-    Column("certificate", _certificate),
+    Column("version", plain("version"), rank=4),
+    Column("state", plain("state"), least=20, rank=1),
+    Column("since", age("since_seconds"), rank=6),
+    Column("memory", size("memory_bytes"), rank=5),
+    Column("workers", plain("workers"), rank=11),
+    Column("database", _database, rank=8),
+    Column("runs", plain("runs"), rank=7),
+    Column("experiments", plain("experiments"), rank=12),
+    Column("last backup", _backup, least=20, rank=2),
+    Column("disk free", size("disk_free_bytes"), rank=3),
+    Column("tunnel", _tunnel, rank=9),
+    Column("certificate", _certificate, rank=10),
+)
+
+# What a table has no room for.
+MORE = (
+    Column("users", plain("users")),
+    Column("restarts", plain("restarts")),
+    Column("port", plain("port")),
+    Column("disk", size("disk_bytes")),
 )
 
 
-def layout(rows: Sequence[Row], width: int | None) -> list[list[Column]]:
-    """Arrange the columns so that they fit: all side by side where there is room (None: no end).
+def layout(rows: Sequence[Row], width: int | None) -> list[Column]:
+    """Choose the columns that fit: all where there is room (None: no end), in one table always.
 
-    Else without those that say nothing, and at last in parts below each other, each of which
-    begins with whose they are.
+    Else those that say something, as far as they have room; the host is never left out.
     """
     if width is None or needed([*WHO, *WHAT], rows) <= width:
-        return [[*WHO, *WHAT]]
+        return [*WHO, *WHAT]
     one_environment = {row["environment"] for row in rows} == {"default"}
     who = WHO[:1] if one_environment else WHO
-    return parts(who, [column for column in WHAT if not column.says_nothing(rows)], rows, width)
+    saying = [column for column in WHAT if not column.says_nothing(rows)]
+    return [*who, *fitting(saying, rows, width - needed(who, rows) - GAP)]
 
 
-def show(answers: Mapping[str, Sequence[Row]]) -> None:
-    """Print one table for all hosts and environments."""
+def show(answers: Mapping[str, Sequence[Row]], verbose: bool = False) -> None:
+    """Print one table for all hosts and environments; or, `verbose`, all that is known of each."""
+    rows = [{"host": host, **row} for host, own in answers.items() for row in own]
+    if verbose:
+        show_details(rows)
+        return
+    columns = layout(rows, console.width)
+    console.show(tabular(columns, rows), IN_A_FILE)
+    left_out = [column for column in WHAT if column not in columns]
+    if any(not column.says_nothing(rows) for column in left_out):
+        console.say("more of each: ./fab status -v", style="dim")
+
+
+def tabular(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """Lay rows out below headings."""
     from rich.table import Table
 
-    rows = [{"host": host, **row} for host, own in answers.items() for row in own]
-    for number, columns in enumerate(layout(rows, console.width)):
-        if number:
-            console.say("")
-        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-        for column in columns:
-            table.add_column(column.heading, no_wrap=not column.least, overflow="fold")
-        for row in rows:
-            table.add_row(*(column.cell(row) for column in columns))
-        console.show(table, IN_A_FILE)
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column.heading, no_wrap=not column.least, overflow="fold")
+    for row in rows:
+        table.add_row(*(column.cell(row) for column in columns))
+    return table
 
 
-@remote(everywhere=True, report=show, help={"json": "print JSON instead of a table"})
-def status(c: Host, json: bool = False) -> list[dict[str, Any]]:
+def show_details(rows: Sequence[Row]) -> None:
+    """Print all that is known of each server, one thing a line."""
+    widest = max(len(column.heading) for column in (*WHAT, *MORE))
+    for row in rows:
+        console.say(f"{row['host']} ({row['environment']})", style="bold")
+        for column in (*WHAT, *MORE):
+            console.say(f"  {column.heading:{widest}}  {column.cell(row)}")
+
+
+@remote(
+    everywhere=True,
+    report=show,
+    report_options=("verbose",),
+    help={
+        "json": "print JSON instead of a table",
+        "verbose": "all that is known of each, one thing a line, whatever the terminal's width",
+    },
+)
+def status(c: Host, json: bool = False, verbose: bool = False) -> list[dict[str, Any]]:
     """Show how every server stands, in one table.
 
-    All hosts, and all environments where none is chosen. Reads only, asks systemd and the
-    databases rather than the server, and never starts one that is stopped.
+    All hosts, and all environments where none is chosen. What has no room in the terminal is shown
+    by -v. Reads only, asks systemd and the databases rather than the server, and never starts one
+    that is stopped.
 
     Example: fab -H ec2 status
     """

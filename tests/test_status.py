@@ -158,35 +158,64 @@ def rows(*environments: str, **values: Any) -> list[Row]:
     return [{"host": "ec2", **of(), "environment": name, **values} for name in environments]
 
 
-def headings(parts: Any) -> list[list[str]]:
-    return [[column.heading for column in part] for part in parts]
+def headings(columns: Any) -> list[str]:
+    return [column.heading for column in columns]
 
 
 WHO = ["host", "environment"]
 
 
 def test_a_wide_table_shows_every_column():
-    (part,) = headings(layout(rows("default"), None))
-    assert part == [
+    assert headings(layout(rows("default"), None)) == [
         *WHO, "version", "state", "since", "memory", "workers", "database", "runs", "experiments",
         "last backup", "disk free", "tunnel", "certificate",
     ]  # fmt: skip
 
 
 def test_a_narrower_one_leaves_out_what_says_nothing():
-    (part,) = headings(layout(rows("default"), 120))
-    assert not {"environment", "tunnel", "certificate"} & set(part)
-    assert "disk free" in part
+    shown = headings(layout(rows("default"), 120))
+    assert not {"environment", "tunnel", "certificate"} & set(shown)
+    assert "disk free" in shown
 
 
-def test_a_narrow_one_comes_in_parts_that_say_whose_they_are():
+@pytest.mark.parametrize(
+    ("width", "wanted"),
+    [
+        (40, ["state", "last backup"]),  # folded
+        (60, ["version", "state", "last backup", "disk free"]),
+        (80, ["version", "state", "since", "memory", "last backup", "disk free"]),
+        (
+            110,
+            ["version", "state", "since", "memory", "database", "runs", "last backup", "disk free",
+             "tunnel"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_narrow_one_shows_what_matters_most(width, wanted):
     full = rows("default", "staging", tunnel_port=5001, certificate_days_left=80)
-    parts = headings(layout(full, 80))
-    assert len(parts) == 3
-    assert all(part[:2] == WHO for part in parts)
-    assert [heading for part in parts for heading in part[2:]] == headings(layout(full, None))[0][
-        2:
+    assert headings(layout(full, width)) == [*WHO, *wanted]
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_at_every_width_there_is_one_table(width, capsys, monkeypatch):
+    monkeypatch.setattr(type(console), "width", width)
+    show({"ec2": rows("default", "staging", tunnel_port=5001)})
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert last == "more of each: ./fab status -v"
+
+
+def test_verbose_leaves_nothing_out(capsys, monkeypatch):
+    monkeypatch.setattr(type(console), "width", 60)
+    show({"ec2": rows("default", "staging", certificate_days_left=1)}, verbose=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "ec2 (default)",
+        "ec2 (staging)",
     ]
+    shown = {line.split("  ")[1] for line in lines if line.startswith(" ")}
+    assert shown == {column.heading for column in (*module.WHAT, *module.MORE)}
+    assert "  certificate  1 day" in lines
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 120, 200])

@@ -268,7 +268,8 @@ class Chain:
 
     def _show(self, call: Any, answers: Mapping[str, Any]) -> None:
         if call.task.report and answers and not call.kwargs.get("json"):
-            call.task.report(answers)
+            named = [name for name in call.task.report_options if name in call.kwargs]
+            call.task.report(answers, **{name: call.kwargs[name] for name in named})
 
     def _report(self, servers: Sequence[Server]) -> None:
         """Answer for all hosts together; a single host's answer was shown in its place."""

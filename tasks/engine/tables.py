@@ -1,7 +1,7 @@
 """What stands in tables for people: values as they read them, and columns that share a terminal.
 
-rich lays a table out, and folds what may be folded. Which columns make one table is chosen here:
-rich would cut or fold all of them where there is no room, and cannot go on in a table below.
+rich lays a table out, and folds what may be folded. Which columns there is room for is chosen here:
+rich would cut or fold all of them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ DAY = 86400  # seconds
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, what stands below it, and how narrow the text may be folded (0: never)."""
+    """A heading, what stands below it, and how narrow the text may be folded (0: never).
+
+    The higher its `rank`, the earlier it is left out where there is no room.
+    """
 
     heading: str
     cell: Callable[[Row], str]
     least: int = 0
+    rank: int = 0
 
     def cells(self, rows: Sequence[Row]) -> list[str]:
         """Return what stands below the heading."""
@@ -95,14 +99,13 @@ def needed(columns: Sequence[Column], rows: Sequence[Row]) -> int:
     return sum(column.width(rows) + GAP for column in columns) - GAP
 
 
-def parts(
-    who: Sequence[Column], what: Sequence[Column], rows: Sequence[Row], width: int
-) -> list[list[Column]]:
-    """Fill one table after the other with columns; each begins with whose they are."""
-    tables = [[*who, what[0]]]
-    for column in what[1:]:
-        if needed([*tables[-1], column], rows) <= width:
-            tables[-1].append(column)
-        else:
-            tables.append([*who, column])
-    return tables
+def fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
+    """Choose the columns that have room side by side, the lowest rank first; return them in order.
+
+    The lowest of all is there in any case: it folds where it has to.
+    """
+    chosen: list[Column] = []
+    for column in sorted(columns, key=lambda column: column.rank):
+        if not chosen or needed([*chosen, column], rows) <= width:
+            chosen.append(column)
+    return [column for column in columns if column in chosen]

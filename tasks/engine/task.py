@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
     from tasks.engine.ssh import Client
 
-Reporter = Callable[[Mapping[str, Any]], None]
+Reporter = Callable[..., None]
 
 # A question to ask before the first task: for all servers at once, answered for each by its name.
 Question = Callable[[list["Server"]], Mapping[str, Any]]
@@ -77,6 +77,8 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     everywhere: bool = False
     # Gets every host's value by name once all are done; with --json the executor prints them.
     report: Reporter | None = None
+    # The options that it gets as well, by name.
+    report_options: Sequence[str] = ()
     # Says of a value why the task failed although it has an answer, or None; an Exit with the code
     # to end with where that is not 1.
     verdict: Callable[[Any], str | Exit | None] | None = None
