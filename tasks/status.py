@@ -79,7 +79,7 @@ WHO = (Column("host", plain("host")), Column("environment", plain("environment")
 # By rank: what says that something is wrong goes last where there is no room for all.
 WHAT = (
     Column("version", plain("version"), rank=4),
-    Column("state", plain("state"), least=20, rank=1),
+    Column("state", plain("state"), least=16, rank=1),
     Column("since", age("since_seconds"), rank=6),
     Column("memory", size("memory_bytes"), rank=5),
     Column("workers", plain("workers"), rank=11),

@@ -207,6 +207,21 @@ def test_a_start_loads_nothing_that_takes_long():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("words", [["--list"], ["--version"], [], ["--complete", "--", "fab", "-"]])
+def test_neither_a_list_nor_tab_does(words):
+    look = f"""
+import sys, fabfile
+try:
+    fabfile.program.run(["fab", *{words}])
+except SystemExit:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", look], cwd=paths.PROJECT, capture_output=True, text=True
+    )
+    assert done.stderr == "[]\n"
+
+
 # -- how programs of the host are asked, and answer ----------------------------------------------
 
 # Besides talk.py itself: what is sent as text, so that nothing lies beside it.

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-WHAT = "a production MLflow server on a blank Ubuntu or Debian host"
+WHAT = "an MLflow server for production on an Ubuntu or Debian host"
 
 FIRST = (
-    ("./fab init", "Write fabric.yaml by questions; tests login and bucket."),
-    ("./fab rehearse", "Or try it all first on a throw-away host, without AWS."),
+    ("./fab init", "Write fabric.yaml by questions; test login and bucket."),
+    ("./fab rehearse", "Or try it all first, on a throw-away host here."),
 )
 
 THEN = "Then: ./fab -H HOST install configure deploy verify"
@@ -39,8 +39,6 @@ LATER = (
     ("./fab {on}doctor", "What is wrong, and what to type."),
     ("./fab {on}plan", "What install configure deploy would change."),
 )
-
-COLUMN = 27  # where what a command does begins
 
 MORE = (
     ("./fab --help TASK", "What a task does, and its options."),
@@ -164,9 +162,10 @@ class Program(Fab):
         return listing.lines(groups, shutil.get_terminal_size().columns)
 
     def _commands(self, lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str | None]]:
-        width = shutil.get_terminal_size().columns
-        for command, why in lines:
-            for line in listing.entry(command, why, COLUMN, width):
+        width, found = shutil.get_terminal_size().columns, list(lines)
+        column = max(len(command) for command, _ in found) + 4
+        for command, why in found:
+            for line in listing.entry(command, why, column, width):
                 yield line, None
 
     def _print(self, lines: Iterable[tuple[str, str | None]]) -> None:
