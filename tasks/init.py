@@ -254,11 +254,8 @@ def elsewhere(bucket: str, seen: Seen, region: str) -> str | None:
 def log_in(c: Local, host: str) -> None:
     """Log in to a host and out again; raises Exit that says what is wrong."""
     from tasks.engine.hosts import connection_to
-    from tasks.engine.ssh import Client
 
-    identities = tuple(map(str, c.config.get("authentication", {}).get("identities", ())))
-    client = Client(getattr(c.config, "_runtime_ssh_path", None), identities)
-    connection = connection_to(host, client, c.config)
+    connection = connection_to(host, c.client(), c.config)
     try:
         connection.open()
     finally:

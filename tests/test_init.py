@@ -38,8 +38,9 @@ def c(project, network: Network, store, monkeypatch) -> Context:
     config = fabric.Config(overrides={"load_ssh_configs": False})
     config.set_project_location(str(project))
     config.load_project()
-    config._set(_runtime_ssh_path=str(network.config))
-    return Context(config)
+    context = Context(config)
+    context._set(client=network.client)
+    return context
 
 
 def written(project: Path) -> dict:
