@@ -34,7 +34,10 @@ OPERATORS = ("AWS_", "MLFLOW_", "FABRIC_", "XDG_", "BOTO_")
 TYPED = {"Ctrl-D": EOFError, "Ctrl-C": KeyboardInterrupt}
 
 # Who asks whether somebody is there.
-ASKING = ("engine.console", "engine.connection", "engine.credentials", "sandbox", "users", "init")
+ASKING = (
+    "engine.console", "engine.connection", "engine.credentials", "restore", "sandbox", "users",
+    "init",
+)  # fmt: skip
 
 numbers = itertools.count(1)
 

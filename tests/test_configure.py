@@ -118,7 +118,7 @@ def digest_of(keys: Keys) -> str:
     ("values", "keys", "settings", "wanted"),
     [
         ({}, KEYS, SETTINGS, []),
-        ({}, None, Settings(bucket="b", backup_bucket="b"), []),
+        ({}, None, Settings(bucket="my-bucket", backup_bucket="my-bucket"), []),
         ({}, KEYS, OWN, [WRITE, PROVE_BACKUPS]),
         ({"backup_aws": digest_of(KEYS)}, KEYS, OWN, [PROVE_BACKUPS]),
         ({"backup_aws": "older"}, KEYS, OWN, [WRITE, PROVE_BACKUPS]),

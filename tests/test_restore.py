@@ -254,7 +254,7 @@ def streamed(chosen: Any = CHOSEN, doubts: Any = (), **values: Any) -> Task:
     given: dict[str, Any] = {"stream": digest(read("stream.txt"))}
     c = context(deployed(**(given | values)))
     compared = {"doubts": list(doubts), "keys": []}
-    lacking = [] if given["stream"] else [Reply("@exit 0\n")]
+    lacking = [] if (given | values)["stream"] else [Reply("@exit 0\n")]
     c.recorder.replies = [
         Reply(f"@report {json.dumps(chosen)}\n@exit 0\n"),
         *lacking,
@@ -287,7 +287,7 @@ def test_a_moment_goes_the_way_that_a_backup_goes():
     restore(moment, at="latest", yes=True)
     restore(backup, yes=True)
     into = ' root="$root" folder="$root/next.part"\n'
-    _, fetch, after = moment.recorder.runs[1].steps.partition('/restore_stream.py"' + into)
+    _, fetch, after = moment.recorder.runs[2].steps.partition('/restore_stream.py"' + into)
     assert fetch
     _, _, rest = backup.recorder.runs[1].steps.partition('/fetch_set.py"' + into)
     assert after == rest

@@ -16,7 +16,6 @@ import aside
 import fetch_set
 import sets
 import talk
-import vouching
 
 
 def main(request):
@@ -38,8 +37,6 @@ def main(request):
     fetched = fetch_set.fetch(request, backups, manifest)
     release = fetch_set.serving(request, fetched["release"])
     version = release.rpartition("-")[0]
-    # What is served is the backup's: it need not know where the key is.
-    os.environ.pop(vouching.FILE, None)
     talk.say(f"serve {fetched['id']} on the side with MLflow {version}")
     python = os.path.join(request.root, "releases", release, "bin/python")
     aside.serve(request.folder, python)

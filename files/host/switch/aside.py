@@ -17,6 +17,8 @@ import sys
 import databases
 import talk
 
+BACKUPS = "REMOTE_MLFLOW_BACKUP_"  # what backup_secrets.sh names its variables by
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -61,6 +63,8 @@ def ask(python, program, folder):
     library, reported = ctypes.CDLL(None), None
     with subprocess.Popen(
         [python, os.path.join(here, program), f"folder={folder}"],
+        # What is served is anybody's, and need not know where the backups' keys are.
+        env={name: value for name, value in os.environ.items() if not name.startswith(BACKUPS)},
         stdout=subprocess.PIPE, text=True,
         # prctl(PR_SET_PDEATHSIG): it must not outlive this process, however that ends.
         preexec_fn=lambda: library.prctl(1, signal.SIGTERM),
