@@ -191,8 +191,10 @@ def prune(c: Host, yes: bool = False, unsigned: bool = False) -> None:
     if yes:
         server.say(f"✓ deleted {what}", "green")
     else:
-        again = server.fab("backup.prune --yes" + (" --unsigned" if unsigned else ""))
-        server.say(f"would delete {what}; nothing was deleted. Do it: {again}")
+        flag = " --unsigned" if unsigned else ""
+        server.say(
+            f"would delete {what}; nothing was deleted. Do it: ./fab backup.prune --yes{flag}"
+        )
 
 
 @remote(

@@ -57,7 +57,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Say why a balancer is of no use."""
     if any(row["usable"] for row in rows):
         return None
-    return "No server is usable. See why: ./fab status, and ./fab doctor for each of them"
+    return "No server is usable. See why: ./fab -H SERVERS status doctor"
 
 
 @remote(

@@ -55,14 +55,14 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     if use:
         if server.rehearsal:
             raise Exit("A rehearsal host's login is not written to ~/.mlflow/credentials. "
-                       f'Type: eval "$({server.fab("client --export")})"')  # fmt: skip
+                       'Type: eval "$(./fab client --export)"')  # fmt: skip
         file = credentials.use(login)
         server.say(
             f"✓ MLflow clients on this machine now use {login.username} ({paths.shown(file)})",
             "green",
         )
         return
-    first: tuple[str, ...] = ("# 1. Open the tunnel:", server.fab("tunnel --background"))
+    first: tuple[str, ...] = ("# 1. Open the tunnel:", "./fab tunnel --background")
     if server.settings.balancers and not tunnels.opened(server):
         first = ("# 1. No tunnel is needed: a balancer stands in front.",)
     elif uri.startswith("https:"):
@@ -75,7 +75,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
                 "",
                 "# 2. In the shell of the client (the login is kept in "
                 f"{paths.shown(credentials.copy_of(server))}, the backup key beside it):",
-                f'eval "$({server.fab("client --export")})"',
+                'eval "$(./fab client --export)"',
                 "# which sets:",
                 f"export MLFLOW_TRACKING_URI={uri}",
                 f"export {login_engine.USERNAME}={shlex.quote(login.username)}",

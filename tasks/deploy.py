@@ -73,11 +73,9 @@ def deploy(c: Host, yes: bool = False) -> None:
             f"else reach port {settings.port} of the hosts (docs/several.md)"
         )
     elif settings.bind not in LOOPBACK:
-        again = server.fab("tls.enable")
         server.warn(
             f"bind: {settings.bind} lets passwords pass the network in the clear. Safer: leave it "
-            f"out and use the tunnel, or {again}"
+            f"out and use the tunnel, or ./fab tls.enable"
         )
     if not scheduled:
-        again = server.fab("backup.schedule")
-        server.say(f"no schedule makes backups yet: {again}")
+        server.say("no schedule makes backups yet: ./fab backup.schedule")

@@ -63,8 +63,7 @@ def install(c: Host, clients: str = "") -> None:
         server.say("Put this under `mlflow:` in fabric.yaml:")
         server.say(f"  backend_store_uri: {address}")
     if server.facts.schema and not stores.is_postgres(server.facts.store or ""):
-        move = server.fab("postgres.migrate")
-        server.say(f"Then move what the server has: {move}")
+        server.say("Then move what the server has: ./fab postgres.migrate")
 
 
 @remote(help={"command": "SQL to run; without it psql opens on a terminal", "users": "in the "

@@ -66,5 +66,4 @@ def schedule(c: Host, every: str = "", verify: str = "", off: bool = False) -> N
         server.say(f"backup.schedule: nothing to change ({what})")
         return
     server.apply("backup.schedule", [*backup_key.agreeing(server), *needed])
-    now = server.fab("backup")
-    server.say(f"✓ {what}; the first within {plan.every}, or now: {now}", "green")
+    server.say(f"✓ {what}; the first within {plan.every}, or now: ./fab backup", "green")

@@ -183,7 +183,7 @@ def row(server: Server) -> dict[str, Any]:
     return {
         "environment": settings.label,
         "version": version_of(facts.release) or None,
-        "state": state(settings, facts),
+        "state": server.completed(state(settings, facts)),
         "running": running,
         "since_seconds": facts.now - since if since else None,
         "restarts": service.restarts,

@@ -155,8 +155,7 @@ def disable(c: Host, yes: bool = False) -> None:
         if not server.confirm(question, yes, "Clients that use it then reach the server no more."):
             raise Exit("Nothing was changed.")
     server.apply("tls.disable", disabling(server.settings, server.facts, credentials.known(server)))
-    again = server.fab("tunnel")
-    server.say(f"✓ no TLS any more; the way in is the tunnel: {again}", "green")
+    server.say("✓ no TLS any more; the way in is the tunnel: ./fab tunnel", "green")
 
 
 @remote(help={"force": "also where the present one still holds long; authorities limit how often"})
@@ -170,9 +169,8 @@ def renew(c: Host, force: bool = False) -> None:
     server = c.server
     tls = named(server)
     if tls.own:
-        again = server.fab("tls.enable", tls.name)
-        raise Exit(f"The certificate of {tls.name} is your own. Give a new one: {again} "
-                   "--certificate FILE --key FILE")  # fmt: skip
+        raise Exit(f"The certificate of {tls.name} is your own. Give a new one: ./fab "
+                   f"tls.enable {tls.name} --certificate FILE --key FILE")  # fmt: skip
     script = "\n".join(
         (
             f"name={sh(tls.name)} force={'yes' if force else 'no'}",
@@ -194,8 +192,7 @@ def named(server: Server) -> Tls:
     """Return the host's name; raises Exit where it has none."""
     tls = deployed(server).facts.tls
     if tls is None:
-        type_ = server.fab("tls.enable")
-        raise Exit(f"{server.name} has no TLS. Type: {type_} NAME --email you@example.org")
+        raise Exit(f"{server.name} has no TLS. Type: ./fab tls.enable NAME --email you@example.org")
     return tls
 
 

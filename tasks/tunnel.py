@@ -67,7 +67,7 @@ def tunnel(c: Host, background: bool = False, local_port: int = 0, any_port: boo
     try:
         _announce(server, port)
         if background:
-            server.say(f"close it with: {server.fab('tunnel.close')}")
+            server.say("close it with: ./fab tunnel.close")
             return
         server.say("Ctrl-C closes it")
         _attend(server, kept)
@@ -131,7 +131,7 @@ def _is_open_already(server: Server, local_port: int) -> None:
     if ports != (local_port or there.local_port, server.settings.port):
         raise Exit(
             f"The tunnel to {server.name} is open already, from port {ports[0]} here to port "
-            f"{ports[1]} there. Close it first: {server.fab('tunnel.close')}"
+            f"{ports[1]} there. Close it first: ./fab tunnel.close"
         )
     if there.condition != "open":
         raise Exit(f"The tunnel to {server.name} is there. {_advice(_row(there))}")
@@ -149,7 +149,7 @@ def _attend(server: Server, kept: Kept) -> None:
             server.say(f"✓ connected again after {seconds(said['seconds'])}", "green")
     kept.end()
     if said is None:
-        raise Exit(f"The tunnel to {server.name} was killed. Open it again: {server.fab('tunnel')}")
+        raise Exit(f"The tunnel to {server.name} was killed. Open it again: ./fab tunnel")
     server.say("tunnel closed")
 
 
@@ -158,8 +158,7 @@ def _announce(server: Server, port: int) -> None:
         server.say(f"✓ MLflow is at {url(port)}", "green")
     else:
         server.warn(
-            f"the tunnel is open at {url(port)}, but the server does not answer. "
-            f"Type: {server.fab('status')}"
+            f"the tunnel is open at {url(port)}, but the server does not answer. Type: ./fab status"
         )
 
 

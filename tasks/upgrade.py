@@ -86,7 +86,8 @@ def refuse_full_disk(facts: Facts) -> None:
     if facts.free_kb < NEEDED_KB:
         raise Exit(
             f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; a release needs "
-            f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type upgrade again."
+            f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type "
+            "./fab upgrade again."
         )
 
 

@@ -361,6 +361,5 @@ def _keep(server: Server, login: Login) -> None:
     server.say(f"the login is kept in {paths.shown(copy)}")
     if server.variables.get(login_engine.PASSWORD) not in (None, "", login.password):
         server.warn(
-            f"{login_engine.PASSWORD} of this shell is the old one: "
-            f'eval "$({server.fab("client --export")})"'
+            f'{login_engine.PASSWORD} of this shell is the old one: eval "$(./fab client --export)"'
         )

@@ -56,7 +56,7 @@ def verify(c: Host) -> None:
     if not counts.get("found"):
         raise Exit(
             f"No object under s3://{server.settings.bucket}/{server.settings.artifact_prefix}/"
-            f"{made.get('experiment')}/: artifacts went elsewhere. Type deploy again."
+            f"{made.get('experiment')}/: artifacts went elsewhere. Type ./fab deploy again."
         )
     server.say(f"  {counted(counts['found'], 'object')} in the bucket, where they belong")
     if counts["left"]:

@@ -89,6 +89,7 @@ def home(
     monkeypatch.setattr(console, "tagged", False)
     monkeypatch.setattr(console, "quiet_stdout", False)
     monkeypatch.setattr(console, "chosen", False)
+    monkeypatch.setattr(console, "ssh_options", "")
     monkeypatch.setattr(console, "_secrets", set())
     return home
 

@@ -166,7 +166,7 @@ def test_a_certificate_needs_a_name(tmp_path):
     [
         (200, True, "usable"),
         (404, False, "drained: about to be restarted"),
-        (503, False, "not usable (./fab doctor)"),
+        (503, False, "not usable (./fab -H SERVER doctor)"),
         (None, False, "cannot be reached"),
         (403, False, "answers 403"),
     ],

@@ -65,7 +65,7 @@ def test_a_host_gets_what_it_lacks_and_no_more(facts, wanted):
         (blank(free_kb=1_000_000), "The disk of the host has 1.0 GB free; installing needs 2"),
         (
             installed(release="3.16.0-0000", schema="abc"),
-            "Set `version: 3.16.0` in fabric.yaml, then type install again",
+            "Set `version: 3.16.0` in fabric.yaml, then type ./fab install again",
         ),
     ],
 )
@@ -128,7 +128,8 @@ def test_a_server_of_another_release_is_told_of_the_upgrade(capsys):
     assert c.recorder.runs == []
     assert capsys.readouterr().out.splitlines() == [
         "install: nothing to change (MLflow 3.16.0-0000)",
-        f"The settings want MLflow {SETTINGS.version}. What that would do: ./fab upgrade --check",
+        f"The settings want MLflow {SETTINGS.version}. What that would do: "
+        "./fab -H ec2 upgrade --check",
     ]
 
 

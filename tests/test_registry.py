@@ -437,9 +437,7 @@ def test_without_a_login_it_says_how_to_give_one():
 def test_a_host_without_a_server_says_what_to_type():
     c = ready([])
     list_(c)
-    assert "fail 'There is no server on ec2 yet. Type: ./fab -H ec2 install" in (
-        c.recorder.runs[0].steps
-    )
+    assert "fail 'There is no server on ec2 yet. Type: ./fab install" in (c.recorder.runs[0].steps)
 
 
 # -- aliases -----------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_a_restore_is_one_look_and_one_change(capsys):
     }  # fmt: skip
     said = capsys.readouterr().out.splitlines()
     assert said[-2] == (f"✓ restored {ID}: 12 runs, the newest of 2023-11-14 22:13:20 UTC, 3 users")
-    assert said[-1] == HINT
+    assert said[-1] == c.server.completed(HINT)
 
 
 def test_it_is_checked_and_served_on_the_side_before_the_server_stops():
@@ -277,8 +277,8 @@ def test_a_moment_is_two_looks_and_one_change(late, capsys):
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "✓ restored what was streamed until 2026-11-24T15:29:58Z: 12 runs, the newest of "
         "2023-11-14 22:13:20 UTC, 3 users",
-        "This host streams nothing itself yet: ./fab backup.stream on",
-        HINT,
+        "This host streams nothing itself yet: ./fab -H ec2 backup.stream on",
+        c.server.completed(HINT),
     ]
 
 

@@ -231,13 +231,13 @@ def test_status_says_how_late_it_is_and_how_far_back_it_leads(capsys):
 def test_a_stream_that_is_off_still_says_what_it_left(capsys):
     row = stream(looked(deployed(), "an old error"), "status")
     assert (row["on"], row["every_seconds"], row["errors"]) == (False, None, [])
-    assert "nothing is streamed (./fab backup.stream on)" in capsys.readouterr().out
+    assert "nothing is streamed (./fab -H ec2 backup.stream on)" in capsys.readouterr().out
 
 
 def test_one_that_does_not_run_fails_the_status():
     row = stream(looked(streaming(**unit(active="failed", restarts=3))), "status", json=True)
     assert stream.verdict(row) == (
-        "The stream is on and does not run (failed, after 3 starts). Type: ./fab doctor"
+        "The stream is on and does not run (failed, after 3 starts). Type: ./fab -H ec2 doctor"
     )
 
 

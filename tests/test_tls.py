@@ -368,8 +368,8 @@ def test_renew_tells_whether_there_is_a_new_one(force, report, said, capsys):
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        (deployed(), "ec2 has no TLS. Type: ./fab -H ec2 tls.enable NAME --email"),
-        (served(OWN), f"is your own. Give a new one: ./fab -H ec2 tls.enable {NAME} --certificate"),
+        (deployed(), "ec2 has no TLS. Type: ./fab tls.enable NAME --email"),
+        (served(OWN), f"is your own. Give a new one: ./fab tls.enable {NAME} --certificate"),
     ],
 )
 def test_what_cannot_be_renewed_says_what_to_type(facts, reason):

@@ -572,7 +572,7 @@ def test_in_the_foreground_a_keeper_that_is_killed_is_an_error(c, ssh):
         os.kill(keeping, signal.SIGKILL)
         time.sleep(1)
 
-    with pytest.raises(Exit, match=r"was killed\. Open it again: \./fab -H ec2 tunnel"):
+    with pytest.raises(Exit, match=r"was killed\. Open it again: ./fab tunnel"):
         in_the_foreground(c, kill)
     until(lambda: not left(c), "nothing is left")
 

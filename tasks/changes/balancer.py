@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 HTTP, HTTPS = 80, 443
 
 # What a server answers to GET /usable (files/nginx/site.conf).
-STATES = {200: "usable", 404: "drained: about to be restarted", 503: "not usable (./fab doctor)"}
+STATES = {
+    200: "usable",
+    404: "drained: about to be restarted",
+    503: "not usable (./fab -H SERVER doctor)",
+}
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,12 @@ def refuse_unreachable(server: Server) -> None:
     if not settings.balancers:
         raise Exit(
             "The servers do not know of a balancer. Set `balancer:` in fabric.yaml to the address "
-            f"of {server.name}, then type ./fab deploy for the servers, and this again."
+            f"of {server.name}, then type ./fab -H SERVERS deploy, and this again."
         )
     if settings.bind in LOOPBACK:
         raise Exit(
             f"The servers listen on {settings.bind} alone, where no balancer reaches them. Set "
-            "`bind: 0.0.0.0` in fabric.yaml, then type ./fab deploy for the servers, and this "
-            "again."
+            "`bind: 0.0.0.0` in fabric.yaml, then type ./fab -H SERVERS deploy, and this again."
         )
 
 
@@ -68,7 +71,7 @@ def required_name(settings: Settings) -> str:
     if not settings.public_name:
         raise Exit(
             "A certificate is for a name. Set `public_name:` in fabric.yaml to the one that "
-            "clients use, and type ./fab deploy for the servers, so that they answer to it."
+            "clients use, and type ./fab -H SERVERS deploy, so that they answer to it."
         )
     return settings.public_name
 

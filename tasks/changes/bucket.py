@@ -40,7 +40,7 @@ def aws_changes(
         raise Exit(
             f"Partial AWS credentials: profile {settings.profile} in ~/.aws/credentials on the "
             f"host lacks one of its two keys. Set {login.KEY_ID} and {login.KEY} and "
-            "type configure again."
+            "type ./fab configure again."
         )
     if new_keys or new_config:
         script = f'python3 "$here/write_aws.py"\n{UNPROVE}'

@@ -70,10 +70,12 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
     if facts.schema and facts.release != release and version not in ("", settings.version):
         raise Exit(
             f"The environment of {facts.release} on the host is broken, and the settings say "
-            f"{settings.version}. Set `version: {version}` in fabric.yaml, then type install again."
+            f"{settings.version}. Set `version: {version}` in fabric.yaml, then type "
+            "./fab install again."
         )
     if release not in facts.complete and facts.free_kb < NEEDED_KB:
         raise Exit(
             f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; installing needs "
-            f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type install again."
+            f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type "
+            "./fab install again."
         )

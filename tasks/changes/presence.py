@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tasks.engine.server import Server
     from tasks.engine.settings import Settings
 
-ABSENT = "There is no server on {host} yet. Type: ./fab -H {host} install configure deploy"
+ABSENT = "There is no server on {host} yet. Type: ./fab install configure deploy"
 
 GUIDES = (
     "The server on {host} is one that the guide made, and not taken over yet. "
-    "Type: ./fab -H {host} install configure deploy"
+    "Type: ./fab install configure deploy"
 )
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from tasks.engine.facts import is_deployed
 from tasks.engine.templates import source
-from tasks.engine.typed import completed
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
@@ -54,10 +53,6 @@ def rolling(settings: Settings, *commands: str) -> str:
 
 def state(settings: Settings, facts: Facts) -> str:
     """Spell what the units do, in words that say what comes next."""
-    return completed(_state(settings, facts), settings.environment)
-
-
-def _state(settings: Settings, facts: Facts) -> str:
     if facts.guide:
         return "the guide's (./fab deploy takes it over)"
     if not is_deployed(settings, facts):

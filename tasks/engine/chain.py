@@ -114,6 +114,13 @@ class Chain:
         """Name the environment to people."""
         return self._settings.label
 
+    def refuse_options(self) -> None:
+        """Raise Exit where what was typed after a task makes no sense."""
+        with self._naming_the_servers():
+            for call in self._calls:
+                if call.task.options:
+                    call.task.options(**call.kwargs)
+
     def begin(self) -> None:
         """Look at this machine; raises Exit where no host is named or a task cannot be done."""
         if not self._hosts:
@@ -121,7 +128,7 @@ class Chain:
         self._servers = [self._where.server(host, self._settings) for host in self._hosts]
         self._everywhere = {server.name: self._all_at(server) for server in self._servers}
         self._several = have_one_database(self._servers)
-        with self._naming_the_environment():
+        with self._naming_the_servers():
             for check in dict.fromkeys(call.task.check for call in self._calls):
                 if check:
                     check(self._servers)
@@ -153,21 +160,24 @@ class Chain:
             return [server]
         return [server.beside(settings) for settings in self._environments(server.name)]
 
+    def _completed(self, text: str | None) -> str | None:
+        hosts, environment = ",".join(self._hosts), self._settings.environment
+        return completed(text, hosts, environment) if text and hosts else text
+
     @contextmanager
-    def _naming_the_environment(self) -> Iterator[None]:
-        """Have the commands in what a task refuses name the environment, which it did not know."""
+    def _naming_the_servers(self) -> Iterator[None]:
+        """Have the commands in what a task refuses be such as can be typed, for these servers."""
         try:
             yield
         except Exit as error:
-            message = error.message and completed(error.message, self._settings.environment)
-            raise Exit(message, error.code) from None
+            raise Exit(self._completed(error.message), error.code) from None
 
     def ask(self) -> None:
         """Ask what is missing for all hosts at once; hosts that cannot be looked at drop out."""
         console.tagged = len(self._servers) > 1
         if any(call.task.prepare for call in self._calls):
             self._side_by_side(self._servers, lambda server: server.facts)
-            with self._naming_the_environment():
+            with self._naming_the_servers():
                 self._asked = asked((call.task for call in self._calls), self._ready)
 
     @property

@@ -21,6 +21,7 @@ from paramiko.pkey import UnknownKeyType
 
 from tasks.engine.console import confirm, console, interactive
 from tasks.engine.streams import Alive
+from tasks.engine.typed import ssh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -167,7 +168,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
                     return
         raise Exit(
             f"Unknown host key: {seen}. Compare it with the console output of the instance, "
-            f"then accept it once: ssh {target.alias} true"
+            f"then accept it once: {ssh(target.alias, 'true')}"
         )
 
     def _remember(self, key: paramiko.PKey) -> None:
@@ -300,4 +301,4 @@ def explained(error: Exception, target: Target) -> str:
     if isinstance(error, OSError):
         return f"Cannot reach {host} at {place}: {error.strerror or error}. Check the network."
     via = " through its jump host" if target.proxy_command else ""
-    return f"Cannot log in to {host}{via}: {error}. Try the same with: ssh {host} true"
+    return f"Cannot log in to {host}{via}: {error}. Try the same with: {ssh(host, 'true')}"

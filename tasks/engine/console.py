@@ -35,6 +35,8 @@ class Console:
         self.tagged = False
         # Whether an environment was chosen at all: then the unnamed one has to be named as well.
         self.chosen = False
+        # The options about ssh of this command line, for the commands that it advises.
+        self.ssh_options = ""
         self._secrets: set[str] = set()
 
     @property

@@ -204,8 +204,7 @@ def required(server: Server) -> Login:
     if login is None:
         raise Exit(
             f"No login for {server.name} is known here. Set {USERNAME} and {PASSWORD}; for a lost "
-            f"one type {server.fab('users.reset-admin')}; for the first one configure "
-            "deploy."
+            "one type ./fab users.reset-admin; for the first one ./fab configure deploy"
         )
     return login
 
@@ -277,7 +276,7 @@ def ask_keys(names: str) -> Keys | None:
         return None
     secret = ask("AWS secret access key: ", secret=True).strip()
     if not secret:
-        raise Exit("Partial AWS credentials: no secret access key. Run the same command again.")
+        raise Exit("Partial AWS credentials: no secret access key. Type ./fab configure again.")
     console.protect(secret)
     return Keys(key_id, secret)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,7 @@ class Executor(fabric.Executor):
         """Run the tasks in order; raises Exit(1) after a summary where a host failed."""
         calls = self.normalize(tasks)
         self._refuse_what_is_not_ours()
+        console.ssh_options = self._ssh_options()
         console.quiet_stdout = any(call.kwargs.get("json") for call in calls)
         stages = self._settled(list(legs(calls)))
         try:
@@ -130,13 +132,11 @@ class Executor(fabric.Executor):
         return stages
 
     def _run_remote(self, stages: Sequence[Stage]) -> None:
-        for stage in stages:
-            for call in stage.calls:
-                if call.task.options:
-                    call.task.options(**call.kwargs)
         named = {stage.settings.label for stage in stages if stage.settings and stage.name}
         hosts = Hosts(self.client(), self.config, self.collection, named)
         chains = [self._chain(stage, hosts) for stage in stages]
+        for chain in chains:
+            chain.refuse_options()
         run_in_turn(chains, hosts)
 
     def _chain(self, stage: Stage, where: Hosts) -> Chain:
@@ -169,6 +169,13 @@ class Executor(fabric.Executor):
         settings, hosts = settle(configured(self.config), os.environ, use)
         given = self.core[0].args.hosts.value
         return settings, host_names(given) if given else hosts
+
+    def _ssh_options(self) -> str:
+        """Spell -S and -i as they were typed."""
+        arguments = self.core[0].args
+        given = [("-S", arguments["ssh-config"].value)]
+        given += [("-i", file) for file in arguments.identity.value or ()]
+        return "".join(f"{flag} {shlex.quote(file)} " for flag, file in given if file)
 
     def client(self) -> Client:
         """Return OpenSSH with what -S and -i name; raises Exit where there is no such file."""

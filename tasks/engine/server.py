@@ -26,7 +26,7 @@ from tasks.engine.console import confirm, console, seconds
 from tasks.engine.shell import sh
 from tasks.engine.streams import Alive, Lines
 from tasks.engine.templates import source
-from tasks.engine.typed import completed, typed
+from tasks.engine.typed import completed, ssh, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -116,8 +116,8 @@ class Server:
         console.warn(self.completed(text), self.name)
 
     def completed(self, text: str) -> str:
-        """Have the commands in a text name the environment, which whoever wrote it did not know."""
-        return completed(text, self.settings.environment)
+        """Have the commands in a text be such as can be typed, for this server."""
+        return completed(text, self.name, self.settings.environment)
 
     def confirm(self, question: str, yes: bool, consequence: str = "") -> bool:
         """Return the answer to a question before a loss; raises Exit where nobody can give it.
@@ -353,7 +353,7 @@ class Talk:
             self._failure = (
                 f"{holder} holds the lock of {self._server.place} since {since} ({task}). Wait for "
                 f"it and type the same again; if that process hangs, end it: "
-                f"ssh {self._server.name} kill {pid}"
+                f"{ssh(self._server.name, 'kill', pid)}"
             )
         elif word == "@exit":
             self.exit = int(text)

@@ -1,11 +1,25 @@
-"""Commands as an operator types them, with the environment that they are for."""
+"""Commands as an operator types them: with host, ssh configuration and environment.
+
+Whoever writes a sentence writes `./fab TASK` alone. What a command lacks to be typed as it stands
+is added here, where the sentence leaves for the operator: by Server, Chain and Case.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 
+from tasks.engine import paths
 from tasks.engine.configuration import UNNAMED
 from tasks.engine.console import console
+from tasks.engine.ssh import destination
+
+# Tasks of the operator's machine alone, and the namespaces of such.
+LOCAL = ("environments", "init", "rehearse", "sandbox", "test")
+
+COMMAND = re.compile(
+    r"\./fab (?P<options>(?:-[SiH] (?:'[^']*'|\S+) )*)(?P<use>use \S+ )?(?=(?P<task>[a-z]+))"
+)
 
 
 def using(environment: str | None) -> str:
@@ -16,13 +30,31 @@ def using(environment: str | None) -> str:
 
 
 def typed(host: str, environment: str | None, *words: str) -> str:
-    """Spell what an operator types to have tasks run on one server."""
-    return f"./fab -H {host} {using(environment)}{' '.join(words)}"
+    """Spell what an operator types to have tasks run on one server, or on several by commas."""
+    return completed(f"./fab {' '.join(words)}", host, environment)
 
 
-def completed(text: str, environment: str | None) -> str:
-    """Have every command in a text name the environment, so that it can be typed as it stands."""
-    return COMMAND.sub(lambda found: found[0] + using(environment), text)
+def completed(text: str, host: str, environment: str | None) -> str:
+    """Have every command in a text name host, ssh configuration and environment, as was typed."""
+
+    def whole(found: re.Match[str]) -> str:
+        if found["task"] in LOCAL:
+            return found[0]
+        options = found["options"]
+        if "-S" not in options and "-i" not in options:
+            options = console.ssh_options + options
+        if "-H" not in options:
+            options += f"-H {host} "
+        return f"./fab {options}{found['use'] or using(environment)}"
+
+    return COMMAND.sub(whole, text)
 
 
-COMMAND = re.compile(r"\./fab (?:-H \S+ )?(?!use |-)")
+def ssh(host: str, *words: str) -> str:
+    """Spell what an operator types to be logged in on a host, or to have words run there."""
+    options = console.ssh_options.replace("-S ", "-F ")
+    own = paths.rehearsal() / "ssh_config"
+    if "-F" not in options and own.is_file() and f"Host {host}\n" in own.read_text():
+        options = f"-F {shlex.quote(str(own))} {options}"
+    there = [word for word in destination(host) if word != "--"]
+    return f"ssh {options}{' '.join((*there, *words))}"

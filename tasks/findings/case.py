@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tasks.engine.typed import completed, typed
+from tasks.engine.typed import completed, ssh, typed
 from tasks.findings.advisories import Advisories
 from tasks.findings.safety import Audited
 
@@ -102,7 +102,8 @@ class Case:
 
     def ssh(self, script: str, terminal: bool = False) -> str:
         """Spell what has a script run on the host, with a `terminal` where it asks something."""
-        return f"ssh {'-t ' if terminal else ''}{self.host} {shlex.quote(script)}"
+        spelt = ssh(self.host, shlex.quote(script))
+        return spelt.replace("ssh ", "ssh -t ", 1) if terminal else spelt
 
     def finding(
         self,
@@ -116,8 +117,12 @@ class Case:
         script, tasks = remedy.script, remedy.tasks
         typed = ((self.ssh(script),) if script else ()) + tuple(map(self.fab, tasks)) + remedy.type
         safe = remedy.safe and bool(script or tasks) and not remedy.type
-        what, words = (completed(text, self.settings.environment) for text in (what, remedy.words))
+        what, seen, words = map(self.completed, (what, seen, remedy.words))
         return Finding(key, self.area, severity, what, seen, words, typed, script, tasks, safe)
+
+    def completed(self, text: str) -> str:
+        """Have the commands in a text be such as can be typed, for this server."""
+        return completed(text, self.host, self.settings.environment)
 
     @property
     def looked(self) -> frozenset[str]:

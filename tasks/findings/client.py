@@ -30,7 +30,7 @@ def client(case: Case) -> Iterator[Finding]:
             "a request with it is answered 401",
             Remedy(
                 "If somebody changed the password, set the new one in MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD and type configure; if it is lost:",
+                "MLFLOW_TRACKING_PASSWORD and type ./fab configure; if it is lost:",
                 type=(case.fab("users.reset-admin", "--yes"),),
             ),
         )

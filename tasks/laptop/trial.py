@@ -50,7 +50,7 @@ def trial(proxied: bool) -> None:
     info = requests.get(f"{uri}/api/3.0/mlflow/server-info", timeout=30)
     if proxied and info.status_code != 404:
         raise Failed(
-            "the server offers direct access to S3, so clients would go past it. Type: deploy"
+            "the server offers direct access to S3, so clients would go past it. Type: ./fab deploy"
         )
 
     name = f"remote-mlflow-verify-{uuid.uuid4().hex[:12]}"

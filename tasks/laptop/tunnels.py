@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from invoke import Exit
 
 from tasks.engine.console import interactive
-from tasks.engine.typed import typed
+from tasks.engine.typed import ssh, typed
 from tasks.laptop import machine, tunnel_daemon
 from tasks.laptop.tunnel_daemon import Place, State
 
@@ -183,7 +183,7 @@ def lock_of(server: Server) -> Iterator[int | None]:
             if time.monotonic() > deadline:
                 raise Exit(
                     f"Another program opens the tunnel to {server.name}, and waits for something. "
-                    f"Answer there, or end it: {server.fab('tunnel.close')}"
+                    f"Answer there, or end it: ./fab tunnel.close"
                 )
             time.sleep(0.1)
         yield descriptor
@@ -308,7 +308,7 @@ def _acquaint(server: Server) -> bool:
 
 
 def _refused(server: Server, reason: str) -> str:
-    remedy = f"Try: ssh {server.name} true"
+    remedy = f"Try: {ssh(server.name, 'true')}"
     if "Permission denied" in reason:
         remedy = f"If its key has a passphrase, type: ssh-add. {remedy}"
     return f"ssh cannot open the tunnel to {server.name}: {reason.rstrip('.')}. {remedy}"

@@ -155,7 +155,7 @@ def test_a_password_that_mlflow_refuses_from_now_on_is_named(capsys):
     assert len(c.recorder.changes) == 1
     captured = capsys.readouterr()
     assert "MLflow 3.17.2 refuses it" in captured.err + captured.out
-    assert "./fab users.reset-admin" in captured.err + captured.out
+    assert "./fab -H ec2 users.reset-admin" in captured.err + captured.out
 
 
 def test_plan_says_that_it_would_be_taken_over():
@@ -237,7 +237,7 @@ def test_one_whose_takeover_was_cut_off_is_taken_over_to_the_end_or_runs_again(t
 @pytest.mark.parametrize("task", [backup.backup, service.restart, upgrade.upgrade, doctor.doctor])
 def test_what_needs_our_server_says_that_it_is_the_guide_s_yet(task):
     c = context(ready(server_env=frozenset()))
-    wanted = "is one that the guide made, and not taken over yet. Type: ./fab -H ec2 install"
+    wanted = "is one that the guide made, and not taken over yet. Type: ./fab install"
     with pytest.raises(Exit, match=re.escape(wanted)):
         task(c)
     assert c.recorder.runs == []

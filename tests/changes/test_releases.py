@@ -118,7 +118,7 @@ def test_a_kept_lock_is_taken_only_as_the_one_that_it_was(tmp_path, text, code):
     done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=False)
     assert done.returncode == code, done
     assert (tmp_path / "release.txt").exists() is not bool(code)
-    assert ("Delete it, then type install again." in done.stdout) is bool(code)
+    assert ("Delete it, then type ./fab install again." in done.stdout) is bool(code)
 
 
 # -- resolve_release.py ------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def _refusals(host: Host) -> None:
     before, words = below(host), ("gc", "--older-than", "0h", "--yes")
     host.refused("gc", "--older-than", "a month", because=("'a month'", "such as 30d"))
     with host.lab.bucket_denying("s3:DeleteObject") as bucket:
-        because = ("s3:DeleteObject on", "denied", "type gc again")
+        because = ("s3:DeleteObject on", "denied", "gc again")
         host.refused(*words, because=because, FABRIC_MLFLOW_BUCKET=bucket)
         listed = host.lab.s3().list_objects_v2(Bucket=bucket)
         assert "Contents" not in listed, "not even a backup was made"

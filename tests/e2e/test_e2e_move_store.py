@@ -122,8 +122,7 @@ class Outcome:
         last = self.out.splitlines()[-1]
         assert last.startswith("@fail ")
         assert last.endswith(
-            ". The SQLite files were only read, and nothing is switched. "
-            "Then type postgres.migrate again."
+            ". The SQLite files were only read, and nothing is switched. postgres.migrate again."
         )
         assert "Traceback" not in self.out
         return last

@@ -201,18 +201,28 @@ def test_what_is_to_be_typed_names_the_environment(monkeypatch, environment, cho
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("Type: ./fab logs", "Type: ./fab use staging logs"),
-        ("./fab -H a start, ./fab stop", "./fab -H a use staging start, ./fab use staging stop"),
-        ("./fab -H ec2 use dev stop", "./fab -H ec2 use dev stop"),
-        ("./fab use dev stop", "./fab use dev stop"),
+        ("Type: ./fab logs", "Type: ./fab -H ec2 use staging logs"),
+        (
+            "./fab -H a start, ./fab stop",
+            "./fab -H a use staging start, ./fab -H ec2 use staging stop",
+        ),
+        ("./fab use dev stop", "./fab -H ec2 use dev stop"),
+        ("./fab -S x -H a stop", "./fab -S x -H a use staging stop"),
         ("./fab --list", "./fab --list"),
+        ("./fab environments", "./fab environments"),
         ("fab is a word", "fab is a word"),
     ],
 )  # fmt: skip
 def test_a_text_s_commands_are_completed_once(text, wanted):
-    assert completed(text, "staging") == wanted
-    assert completed(wanted, "staging") == wanted
-    assert completed(text, None) == text
+    assert completed(text, "ec2", "staging") == wanted
+    assert completed(wanted, "other", "other") == wanted
+
+
+def test_a_command_repeats_the_ssh_options_of_this_one(monkeypatch):
+    monkeypatch.setattr(console, "ssh_options", "-S 'my hosts' ")
+    wanted = "Type: ./fab -S 'my hosts' -H a,b start"
+    assert completed("Type: ./fab start", "a,b", None) == wanted
+    assert completed(wanted, "c", None) == wanted
 
 
 def test_what_lines_concern_is_no_part_of_the_answer(voice, out):

@@ -329,7 +329,8 @@ def test_use_holds_for_every_task_up_to_the_next(fab, network, capsys):
     assert (alpha.logins, beta.logins) == (1, 1), "one login a host for the whole chain"
     out, err = capsys.readouterr()
     assert err == "default on alpha:\nstaging on alpha:\nproduction on alpha, beta:\n"
-    assert out == "Next: ./fab -H alpha,beta use production third\n", "what follows the last alone"
+    wanted = f"Next: ./fab -S '{network.config}' -H alpha,beta use production third\n"
+    assert out == wanted, "what follows the last alone"
 
 
 def test_use_wins_over_the_variable(fab, network, monkeypatch):
@@ -425,10 +426,11 @@ def test_what_a_task_says_to_type_names_the_environment(fab, network, capsys):
     network.add("alpha")
     yaml(THREE)
     assert fab("use", "staging", "advise") == 1
-    last = "It is stopped. Type: ./fab use staging start"
+    typed = f"Type: ./fab -S '{network.config}' -H alpha"
+    last = f"It is stopped. {typed} use staging start"
     assert capsys.readouterr().err.splitlines() == ["staging on alpha:", last]
     assert fab("advise") == 1
-    assert capsys.readouterr().err == "It is stopped. Type: ./fab start\n"
+    assert capsys.readouterr().err == f"It is stopped. {typed} start\n"
 
 
 def test_an_environment_in_the_file_s_place_of_the_unnamed_one_stands_in_what_to_type(
@@ -438,7 +440,8 @@ def test_an_environment_in_the_file_s_place_of_the_unnamed_one_stands_in_what_to
     yaml("hosts: [alpha]\nmlflow: {environment: dev, environments: {dev: {port: 6000}}}\n")
     fab("where", "use", "default", "where")
     assert noted == [("alpha", "dev"), ("alpha", "default")]
-    assert capsys.readouterr().out == "Next: ./fab -H alpha use default third\n"
+    wanted = f"Next: ./fab -S '{network.config}' -H alpha use default third\n"
+    assert capsys.readouterr().out == wanted
 
 
 def test_json_of_several_environments_names_each(fab, network, capsys):

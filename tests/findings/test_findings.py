@@ -474,8 +474,8 @@ def test_an_environment_stands_in_what_is_to_be_done_too():
     finding = staging.finding(
         "key", "It is due: ./fab deploy", "seen", Remedy("Else: ./fab rollback")
     )
-    assert finding.what == "It is due: ./fab use staging deploy"
-    assert finding.remedy == "Else: ./fab use staging rollback"
+    assert finding.what == "It is due: ./fab -H ec2 use staging deploy"
+    assert finding.remedy == "Else: ./fab -H ec2 use staging rollback"
 
 
 @pytest.mark.parametrize(

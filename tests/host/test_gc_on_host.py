@@ -312,7 +312,7 @@ def test_a_denied_delete_is_named_before_anything_happens(collect, store):
     assert code == 1
     assert out == (
         "@fail s3:DeleteObject on s3://my-bucket/mlflow-artifacts/* is denied to the host's "
-        "credentials. Allow it in their policy, then type gc again.\n"
+        "credentials. Allow it in their policy, then type ./fab gc again.\n"
     )
 
 
@@ -550,7 +550,7 @@ def test_a_missing_mark_refuses_too(mlflow, orphans, store, action):
     told(orphans())
     store.client().delete_object(Bucket="my-bucket", Key=f"{PREFIX}/.remote-mlflow-owner.json")
     code, out = orphans(action)
-    assert (code, "bears no server's mark" in out, "Type deploy" in out) == (1, True, True)
+    assert (code, "bears no server's mark" in out, "Type ./fab deploy" in out) == (1, True, True)
     assert mlflow.listing() == ["lonely/a"]
 
 
@@ -603,7 +603,7 @@ def refused(answer: tuple[int, str]) -> str:
 def test_without_a_report_the_first_thing_to_type_is_named(mlflow, orphans, action):
     mlflow.put("lonely/a")
     out = refused(orphans(action))
-    assert "There is no report to delete from. Type gc --orphans first" in out
+    assert "There is no report to delete from. Type ./fab gc --orphans first" in out
     assert "lonely/a" in mlflow.listing()
 
 
@@ -615,7 +615,7 @@ def test_a_report_is_deleted_from_once(mlflow, orphans, action):
     shutil.copy(first, first.with_name("20200101T000000Z.jsonl"))
     told(orphans("delete"))
     mlflow.put("lonely/a")
-    assert "What stood in the last report was deleted. Type gc --orphans" in refused(
+    assert "What stood in the last report was deleted. Type ./fab gc --orphans" in refused(
         orphans(action)
     )
     assert "lonely/a" in mlflow.listing()

@@ -411,7 +411,7 @@ def test_a_rollback_to_what_is_gone_stops_before_the_server_does(host):
         SETTINGS, deployed(), {"name": "before", "task": "upgrade", "release": "old"}
     )
     said = host.machine.change(change[-1].script, **change[-1].files)
-    assert failure(said) == "@fail The former state before is gone. Type rollback again."
+    assert failure(said) == "@fail The former state before is gone. Type ./fab rollback again."
     assert "stop" not in (host.machine.folder / "systemctl").read_text()
 
 

@@ -66,7 +66,7 @@ def refuse_unfit(root, uris):
     if free < 2 * need + 100e6:
         fail(
             f"A backup needs {2 * need / 1e9 + 0.1:.1f} GB of room on the host, and "
-            f"{free / 1e9:.1f} are free. Free some, then type backup again."
+            f"{free / 1e9:.1f} are free. Free some, then type ./fab backup again."
         )
 
 
@@ -93,7 +93,7 @@ def packed(path):
     ):
         part = Part(target.name, digest(packing.stdout, target))
     if packing.returncode:
-        fail(f"zstd could not pack {path} ({packing.returncode}). Type backup again.")
+        fail(f"zstd could not pack {path} ({packing.returncode}). Type ./fab backup again.")
     return part
 
 
@@ -146,7 +146,7 @@ def send(s3, bucket, part, key):
         s3.upload_fileobj(stream, bucket, key, Config=TRANSFER)
     came_back = s3.get_object(Bucket=bucket, Key=key)
     if digest(came_back["Body"]) != part.sha256:
-        fail(f"s3://{bucket}/{key} came back other than it was sent. Type backup again.")
+        fail(f"s3://{bucket}/{key} came back other than it was sent. Type ./fab backup again.")
     return {
         "name": os.path.basename(part.path),
         "bytes": os.path.getsize(part.path),
@@ -255,7 +255,7 @@ except ClientError as error:
         fail(f"The bucket {bucket} does not exist. Create it, or mend `bucket:` in fabric.yaml.")
     fail(
         f"The bucket {bucket} refuses the backup under {asked.place.backup_prefix}/ ({code}). "
-        "Allow s3:PutObject, s3:GetObject and s3:ListBucket there, then type backup again."
+        "Allow s3:PutObject, s3:GetObject and s3:ListBucket there, then type ./fab backup again."
     )
 except BotoCoreError as error:
     fail(f"The backup could not be sent: {error}. Type ./fab configure, which names why.")

@@ -21,7 +21,7 @@ from botocore.exceptions import (
 from talk import PASSES, s3_client, store_trouble
 
 WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken")
-AGAIN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and type configure again."
+AGAIN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and type ./fab configure again."
 
 
 class Trouble(Exception):

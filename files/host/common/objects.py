@@ -53,7 +53,7 @@ def explained(place):
     except Denied as error:
         fail(
             f"{error} on s3://{place.bucket}/{place.prefix}/* is denied to the host's credentials. "
-            "Allow it in their policy, then type gc again."
+            "Allow it in their policy, then type ./fab gc again."
         )
     except Trouble as trouble:
         fail(str(trouble))

@@ -18,10 +18,10 @@ for variable in ("MLFLOW_BACKEND_STORE_URI", "AUTH_STORE_URI"):
     except postgres.Refused as error:
         fail(
             f"{error}. Mend `backend_store_uri:` in fabric.yaml, or give the role's password in "
-            "PGPASSWORD, then type configure again. No database yet? ./fab postgres.install"
+            "PGPASSWORD, then type ./fab configure again. No database yet? ./fab postgres.install"
         )
     if not may:
         fail(
             f"The role may not make tables in the database {name}. Have its administrator type: "
-            f"ALTER DATABASE {name} OWNER TO the role; then type configure again."
+            f"ALTER DATABASE {name} OWNER TO the role; then type ./fab configure again."
         )

@@ -56,7 +56,7 @@ def agreed(uri, own):
         if not re.fullmatch(shape, str(found.get(name))):
             talk.fail(
                 f"The database of users holds no usable {name} (table remote_mlflow.shared). Have "
-                "its administrator delete that row, then type configure again."
+                "its administrator delete that row, then type ./fab configure again."
             )
     return found
 
@@ -97,7 +97,7 @@ def main(root):
         name = postgres.make_url(os.environ["AUTH_STORE_URI"]).database
         talk.fail(
             f"{error}. The role must own the database of users. Have its administrator type: "
-            f"ALTER DATABASE {name} OWNER TO the role; then type configure again."
+            f"ALTER DATABASE {name} OWNER TO the role; then type ./fab configure again."
         )
     for name in VARIABLES:
         if of(env, name) != found[name]:

@@ -48,12 +48,14 @@ def prove_usable(port, login):
             "MLFLOW_TRACKING_PASSWORD. A lost one: ./fab users.reset-admin"
         )
     if status == 403:
-        talk.fail(f"The server refuses the Host header 127.0.0.1:{port}. Type deploy again.")
+        talk.fail(f"The server refuses the Host header 127.0.0.1:{port}. Type ./fab deploy again.")
     if status != 200:
         talk.fail(f"The server cannot search its database ({status}). Type: ./fab logs")
     status = ask(port, "/api/2.0/mlflow-artifacts/artifacts?path=", login)
     if status != 200:
-        talk.fail(f"The server cannot list the bucket ({status}). Type configure, which names why.")
+        talk.fail(
+            f"The server cannot list the bucket ({status}). Type ./fab configure, which names why."
+        )
 
 
 request = talk.request(Request)

@@ -114,7 +114,7 @@ def claim(root, bucket, over):
             raise Trouble(
                 "owner",
                 f"{where} was marked meanwhile by the server on {host}.",
-                "Type deploy again.",
+                "Type ./fab deploy again.",
             )
         warn(f"{where} is taken over from the server on {host}")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -146,7 +146,7 @@ def written_first(root, bucket, options):
             raise Trouble(
                 "owner",
                 f"Another server marked s3://{bucket.name}/{bucket.prefix}/ at this moment.",
-                "Type deploy again.",
+                "Type ./fab deploy again.",
             ) from error
         return False
 
@@ -159,15 +159,15 @@ def refuse_other(root, bucket):
         raise Trouble(
             "owner",
             f"{where} bears no server's mark, so what lies there may be another's.",
-            "Type deploy, which marks it.",
+            "Type ./fab deploy, which marks it.",
         )
     if not is_ours(seen, root, bucket):
         raise Trouble(
             "owner",
             f"{where} belongs to the server {seen['server']} on {seen['host']} since "
             f"{seen['since']}: what this one does not know may be that one's.",
-            "Give each server a `prefix:` of its own; if that one is gone, type deploy to take "
-            "over.",
+            "Give each server a `prefix:` of its own; if that one is gone, type ./fab deploy to "
+            "take over.",
         )
 
 
@@ -182,7 +182,7 @@ def main(request):
     except Denied as error:
         fail(
             f"{error} on s3://{bucket.name}/{bucket.prefix}/* is denied to the host's credentials. "
-            "Allow it in their policy, then type deploy again."
+            "Allow it in their policy, then type ./fab deploy again."
         )
     except Trouble as trouble:
         fail(str(trouble))

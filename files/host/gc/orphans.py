@@ -158,7 +158,7 @@ def prune(folder):
 
 def last(request, bucket):
     """Return the newest report's path, heading and sum; raises Trouble where none will do."""
-    again = "Type gc --orphans first, read what it reports, then the same again."
+    again = "Type ./fab gc --orphans first, read what it reports, then the same again."
     path = max(glob.glob(os.path.join(request.folder, "*.jsonl")), default=None)
     if path is None:
         raise Trouble("report", "There is no report to delete from.", again)

@@ -2,7 +2,7 @@
 # the rest by itself where this was cut off. Needs: what that needs, current (our release), former (the
 # state's name), release (the guide's, in releases), switch.sh and health.sh.
 aside=$(date -u +%Y%m%dT%H%M%SZ)-$current
-if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type rollback again."; fi
+if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type ./fab rollback again."; fi
 if [ ! -e "$root/releases/$release/.guide/ran.json" ]; then fail "The guide's environment $release is no longer on the host. Its databases are in $root/former/$former."; fi
 
 ours_again() {

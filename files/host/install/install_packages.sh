@@ -12,7 +12,7 @@ apt_get() {
           told=yes
         fi
         [ $((SECONDS - started)) -lt 900 ] ||
-          fail "apt's lock was held for 15 minutes by process ${holder:-unknown}. Wait for it to end, or end it, then type install again."
+          fail "apt's lock was held for 15 minutes by process ${holder:-unknown}. Wait for it to end, or end it, then type ./fab install again."
         sleep 2
         ;;
       *"dpkg was interrupted"*)
@@ -29,7 +29,7 @@ apt_get() {
 }
 no_network() {
   if grep -qE 'Temporary failure resolving|Could not resolve|Could not connect|Connection timed out|Network is unreachable|Failed to fetch'; then
-    fail "The host cannot reach its package archive: no outbound network, DNS or proxy. Allow outbound HTTP and HTTPS, then type install again."
+    fail "The host cannot reach its package archive: no outbound network, DNS or proxy. Allow outbound HTTP and HTTPS, then type ./fab install again."
   fi
 }
 

@@ -20,9 +20,9 @@ fi
 if ! output=$(install_release); then
   printf '%s\n' "$output"
   case $output in
-    *"No space left"*) fail "The disk of the host is full. Free 2 GB, then type install again." ;;
+    *"No space left"*) fail "The disk of the host is full. Free 2 GB, then type ./fab install again." ;;
     *"dns error"* | *"error sending request"* | *"Failed to fetch"* | *"connect error"* | *"Connection"*)
-      fail "The host cannot reach the Python package index: no outbound network, DNS or proxy. Allow outbound HTTPS, then type install again." ;;
+      fail "The host cannot reach the Python package index: no outbound network, DNS or proxy. Allow outbound HTTPS, then type ./fab install again." ;;
   esac
   exit 1
 fi

@@ -22,7 +22,7 @@ with_pip() {
 if ! UV_PYTHON_DOWNLOADS=never with_uv > /dev/null 2>&1 && ! output=$(with_pip 2>&1); then
   printf '%s\n' "$output"
   if grep -qE 'Failed to establish|Temporary failure|Could not find a version|timed out|Network is unreachable' <<< "$output"; then
-    fail "The host cannot reach the Python package index: no outbound network, DNS or proxy. Allow outbound HTTPS, then type install again."
+    fail "The host cannot reach the Python package index: no outbound network, DNS or proxy. Allow outbound HTTPS, then type ./fab install again."
   fi
   exit 1
 fi

@@ -298,4 +298,4 @@ try:
     main(talk.request(Request))
 except (Refused, postgres.Refused, databases.Damaged, Unfit, sqlite3.Error, OSError) as error:
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    talk.fail(f"{text[:1].upper() + text[1:]}. {KEPT}. Then type postgres.migrate again.")
+    talk.fail(f"{text[:1].upper() + text[1:]}. {KEPT}. Then type ./fab postgres.migrate again.")

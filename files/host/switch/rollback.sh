@@ -2,7 +2,7 @@
 # served it), current (the release that runs),
 # well (what deploy writes down when all is), "$here"/start (for that release).
 aside=$(date -u +%Y%m%dT%H%M%SZ)-$current
-if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type rollback again."; fi
+if [ ! -d "$root/former/$former" ]; then fail "The former state $former is gone. Type ./fab rollback again."; fi
 if [ ! -e "$root/releases/$release/.complete" ]; then fail "The release $release, which served that state, is no longer here. Type: ./fab upgrade --to ${release%-*}"; fi
 drain
 paused=$SECONDS
