@@ -21,7 +21,7 @@ from tasks.findings.audit.tls import tls
 from tasks.findings.audit.units import units
 from tasks.findings.audit.users import users
 from tasks.findings.audit.versions import versions
-from tasks.findings.bucket import backup
+from tasks.findings.bucket import artifacts, backup
 from tasks.findings.case import Case, Here
 from tasks.findings.diagnosis import Area, Look, diagnose, tell, verdict
 from tasks.findings.symptoms import LONGEST, looking
@@ -45,6 +45,7 @@ AREAS = {
     "versions": Area(versions, "packages"),
     "users": Area(users, "passwords", "users", "admins"),
     "places": Area(places, "places"),
+    "artifacts": Area(artifacts, "bucket"),
     "backup": Area(backup, "bucket"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.changes import backup_key, owner
+from tasks.changes import backup_key, elsewhere, owner
 from tasks.changes.deploy import changes
 from tasks.changes.site import LOOPBACK
 from tasks.engine import credentials
@@ -12,6 +12,9 @@ from tasks.engine.facts import is_deployed, is_scheduled
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.engine.change import Change
     from tasks.engine.server import Server
     from tasks.engine.task import Host
 
@@ -27,9 +30,15 @@ def serves(server: Server) -> bool:
     then="verify",
     in_turn=serves,
     guides_name="deploy-service",
-    help={"yes": "take over a server of the guide's, or another server's prefix, without asking"},
+    help={
+        "yes": "take over a server of the guide's, or another server's prefix, without asking",
+        "move_artifacts": "where the settings name another place: copy former runs' files there",
+        "leave_artifacts": "where the settings name another place: leave former runs' files",
+    },
 )
-def deploy(c: Host, yes: bool = False) -> None:
+def deploy(
+    c: Host, yes: bool = False, move_artifacts: bool = False, leave_artifacts: bool = False
+) -> None:
     """Ship the files that differ, start, check it is usable.
 
     Restarts only when something changed that the server must see, and loses no request doing so:
@@ -42,6 +51,10 @@ def deploy(c: Host, yes: bool = False) -> None:
 
     A server that the guide made is taken over with all its runs and users, after asking.
 
+    Where the settings name another place for artifacts, it counts the files that would be found no
+    more and stops. --move-artifacts copies them, within the store where it can, and compares; what
+    is at the former place stays. A copy that was cut off is continued by the same command.
+
     Example: fab -H ec2 deploy
     """
     server = c.server
@@ -52,12 +65,11 @@ def deploy(c: Host, yes: bool = False) -> None:
         return
     login = credentials.known(server)
     settings, scheduled = server.settings, is_scheduled(server.settings, server.facts)
+    found = _left_behind(server, move_artifacts, leave_artifacts)
     needed = changes(settings, server.facts, login)
     first = backup_key.agreeing(server)
-    if first or needed:
-        if not owner.is_marked(settings, server.facts):
-            needed = changes(settings, server.facts, login, owner.confirm_takeover(server, yes))
-        needed = [*first, *needed]
+    if first or needed or found:
+        needed = [*first, *_with_artifacts(server, yes, found, move_artifacts)]
         server.apply("deploy", needed)
         also = f", and https://{tls.name}" if (tls := server.facts.tls) else ""
         server.say(
@@ -79,3 +91,45 @@ def deploy(c: Host, yes: bool = False) -> None:
         )
     if not scheduled:
         server.say("no schedule makes backups yet: ./fab backup.schedule")
+
+
+def _left_behind(server: Server, move: bool, leave: bool) -> list[elsewhere.Left]:
+    """Look for files at former places, where that can be; raises Exit where nobody decided."""
+    settings, facts = server.settings, server.facts
+    changing = elsewhere.is_changing(settings, facts)
+    if not changing and not (move and elsewhere.former(settings, facts)):
+        if noted := elsewhere.former(settings, facts):
+            server.warn(f"files of runs are left under {', '.join(noted)}, where MLflow does not "
+                        "look. Copy them: ./fab deploy --move-artifacts")  # fmt: skip
+        return []
+    found = elsewhere.left(server)
+    if not (move or leave):
+        elsewhere.refuse_left(settings, found)
+    return found
+
+
+def _with_artifacts(
+    server: Server, yes: bool, found: Sequence[elsewhere.Left], move: bool
+) -> list[Change]:
+    """Return the changes, with the question about the prefix and what concerns former files.
+
+    The most is copied while the server goes on as it is; what comes meanwhile, once it uses the
+    other place.
+    """
+    settings, login = server.settings, credentials.known(server)
+    marked = owner.is_marked(settings, server.facts)
+    over = "" if marked else owner.confirm_takeover(server, yes)
+    places = [each.place for each in found]
+    if found and move:
+        first = elsewhere.moving(settings, places, "copy")
+        server.apply("deploy --move-artifacts", [first], decided=False)
+        for each in found:
+            server.say(f"  copied and compared: {each}, where they stay as well")
+    needed = changes(settings, server.facts, login, over)
+    if marked:
+        needed.insert(0, owner.watching(settings))
+    if found:
+        needed.insert(0, elsewhere.noting(places))
+    if found and move:
+        needed.append(elsewhere.moving(settings, places, "finish"))
+    return needed

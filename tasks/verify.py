@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes import owner
 from tasks.changes.presence import absent, is_up
 from tasks.changes.service import state
 from tasks.changes.verify import _cleaning, proof_again
@@ -48,7 +49,7 @@ def verify(c: Host) -> None:
         failure = _trial(server, login, url(port), made)
     # Whatever others did meanwhile, what was made has to go.
     # First, for a bucket that fails its proof is no reason to leave it there.
-    steps = [_cleaning(server, made), proof_again(server)]
+    steps = [_cleaning(server, made), owner.watching(server.settings), proof_again(server)]
     reports = server.apply("verify from the host", steps, decided=False)
     counts = json.loads(reports[0]) if reports else {}
     if failure:

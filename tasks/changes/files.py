@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.changes import wall
+from tasks.changes import elsewhere, wall
 from tasks.changes.releases import release_of
 from tasks.changes.site import allowed_hosts, allowed_origins, site
 from tasks.changes.surroundings import aws_variables
@@ -138,8 +138,10 @@ def start_script(settings: Settings, facts: Facts) -> File:
 def readying(settings: Settings, facts: Facts) -> Change:
     """Return the change that has the next start wait for a switch, as former scripts did not.
 
-    Every release understands the login's file that goes with it.
+    Every release understands the login's file that goes with it. Raises Exit where the settings
+    name another place for artifacts.
     """
+    elsewhere.refuse_changing(settings, facts)
     behind = wall.putting(settings)
     script = (
         f"{behind.script}\n"

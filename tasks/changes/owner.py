@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
+from tasks.engine.console import interactive
 from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
@@ -34,8 +36,12 @@ def is_marked(settings: Settings, facts: Facts) -> bool:
 
 def mark_text(settings: Settings, facts: Facts) -> str:
     """Spell what files/host/deploy/owner.py notes on the host once it has marked the prefix."""
-    where = f"s3://{settings.bucket}/{settings.artifact_prefix} at {settings.endpoint_url or 'AWS'}"
-    return f"{facts.server_id}@{facts.hostname} {where}"
+    return f"{facts.server_id}@{facts.hostname} {place_text(settings)}"
+
+
+def place_text(settings: Settings) -> str:
+    """Spell the artifacts' place as files/host/deploy/owner.py does."""
+    return f"s3://{settings.bucket}/{settings.artifact_prefix} at {settings.endpoint_url or 'AWS'}"
 
 
 def confirm_takeover(server: Server, yes: bool, python: str = PYTHON) -> str:
@@ -51,18 +57,24 @@ def confirm_takeover(server: Server, yes: bool, python: str = PYTHON) -> str:
         # One that comes meanwhile, as of another host of the same command, is agreed to as well.
         return ANYBODY if yes else ""
     where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
-    question = (
-        f"{where} belongs to the server on {mark['host']} since {mark['since']}: take it for "
-        f"{server.place}?"
-    )
+    whose = f"{where} belongs to the server on {mark['host']} since {mark['since']}"
+    question = f"{whose}. Take it for {server.place}?"
     consequence = (
-        "Do so if that server is gone, or this one takes its place. Two servers need two prefixes "
-        "(`prefix:` in fabric.yaml): each would take the other's artifacts for orphans."
+        f"{whose}.\nIf that server still runs, both will write there from now on, and `gc "
+        "--orphans` of each would take the other's files for nobody's.\nTake it if that server is "
+        "gone, or this one takes its place; else set another `prefix:` in fabric.yaml."
     )
+    if interactive():
+        question = f"Take {where} for {server.place}?"
     with _asking:
         if not server.confirm(question, yes, consequence):
             raise Exit("Nothing was changed. Set another `prefix:` in fabric.yaml, or agree.")
     return ANYBODY if yes else f"{mark['server']}@{mark['host']}"
+
+
+def watching(settings: Settings) -> Change:
+    """Build the step that warns where another server has taken the prefix over meanwhile."""
+    return replace(owning(settings, "see whose the prefix is", PYTHON, "watch"), announce=False)
 
 
 def marking(settings: Settings, over: str = "", python: str = PYTHON) -> Change:

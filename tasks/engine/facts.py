@@ -189,6 +189,7 @@ class Facts:
     backup_aws: str | None = None  # a digest of the keys that backups alone have for the bucket
     well: str | None = None
     owned: str | None = None  # as whom it marked which prefix, see files/host/deploy/owner.py
+    elsewhere: str | None = None  # where files were left, see tasks/changes/elsewhere.py
     server_id: str | None = None
     hostname: str = ""
     backup: str | None = None  # when (seconds since 1970) and which, made by this host

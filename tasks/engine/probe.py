@@ -162,6 +162,7 @@ def parse(text: str) -> Facts:
         backup_aws=_digest(one("backup-aws/credentials")),
         well=one("well"),
         owned=one("owned"),
+        elsewhere=one("elsewhere"),
         server_id=one("server_id"),
         hostname=one("hostname") or "",
         backup=one("backup"),

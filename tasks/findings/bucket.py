@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.changes import schedule
+from tasks.changes import elsewhere, owner, schedule
 from tasks.changes.service import failed_by_timer
+from tasks.engine.facts import is_deployed
 from tasks.findings.case import Remedy
 from tasks.findings.stream import stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tasks.findings.case import Case, Finding
     from tasks.findings.symptoms import Symptoms
@@ -19,6 +20,7 @@ UNSCHEDULED = 7 * 86400  # seconds after which a backup that is made by hand is 
 
 
 def bucket(case: Case) -> Iterator[Finding]:
+    yield from artifacts(case)
     settings, trouble = case.settings, case.symptoms.bucket
     if not settings.bucket:
         yield case.finding(
@@ -49,6 +51,58 @@ def bucket(case: Case) -> Iterator[Finding]:
             f"the host asked s3://{settings.bucket} as the server would",
             Remedy(trouble["remedy"], type=(case.fab("configure"),) if again else ()),
         )
+
+
+def artifacts(case: Case) -> Iterator[Finding]:
+    """Find what keeps files of runs from being found, or from being this server's alone."""
+    settings, facts = case.settings, case.facts
+    if settings.bucket and elsewhere.is_changing(settings, facts):
+        yield case.finding(
+            "place-changes",
+            f"The settings name {elsewhere.spelt(owner.place_text(settings))} for artifacts, and "
+            f"the server uses {elsewhere.spelt(elsewhere.until_now(facts))}.",
+            "the note of the last deploy on the host",
+            Remedy("Put that back into fabric.yaml, or see what would come of it:",
+                   type=(case.fab("plan"), case.fab("deploy"))),
+        )  # fmt: skip
+        return
+    if settings.bucket and (former := elsewhere.former(settings, facts)):
+        left = ", ".join(map(elsewhere.spelt, former))
+        yield case.finding(
+            "files-elsewhere",
+            f"Files of runs are left under {left}, where MLflow does not look.",
+            f"the host's note {facts.root}/.elsewhere",
+            Remedy(
+                "Have them copied; what lies there stays.",
+                type=(case.fab("deploy", "--move-artifacts"),),
+            ),
+        )
+    if case.symptoms.owner is not None and is_deployed(settings, facts):
+        yield _taken_over(case, case.symptoms.owner)
+
+
+def _taken_over(case: Case, mark: Mapping[str, str]) -> Finding:
+    where = f"s3://{case.settings.bucket}/{case.settings.artifact_prefix}/"
+    if not mark:
+        return case.finding(
+            "mark-gone",
+            f"{where} bears this server's mark no more.",
+            "there is no object .remote-mlflow-owner.json",
+            Remedy("Others may take it for theirs. Mark it again:",
+                   type=(case.fab("verify", "deploy"),)),
+        )  # fmt: skip
+    return case.finding(
+        "taken-over",
+        f"{where} was taken over by the server {mark['server']} on {mark['host']}, at "
+        f"{mark['since']}.",
+        "its mark is that server's: the object .remote-mlflow-owner.json",
+        Remedy(
+            "Both write there, and gc --orphans of each would take the other's files for "
+            "nobody's. Give one of them another `prefix:`, and have its files copied by "
+            "deploy --move-artifacts. If that server is gone, take it back:",
+            type=(case.fab("verify", "deploy"),),
+        ),
+    )
 
 
 def backup(case: Case) -> Iterator[Finding]:

@@ -124,6 +124,7 @@ class Symptoms:
     environment: str = "whole"
     profile: bool = True
     bucket: Mapping[str, str] | None = None
+    owner: Mapping[str, str] | None = None  # the mark of another server; {} where there is none
     skew: float | None = None
     backup: Mapping[str, Any] | None = None
     backup_error: str | None = None
@@ -226,6 +227,7 @@ def parse(reports: Sequence[str]) -> Symptoms:
         environment=found.last("environment", "whole"),
         profile="profile" not in found,
         bucket=found.data("bucket"),
+        owner=found.data("owner"),
         skew=found.data("skew"),
         backup=found.data("backup"),
         backup_error=found.data("backup_error"),

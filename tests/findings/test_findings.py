@@ -485,3 +485,33 @@ def test_an_environment_stands_in_what_is_to_be_done_too():
 )  # fmt: skip
 def test_only_what_can_do_no_harm_is_safe(symptoms, safe):
     assert only(case(**symptoms)).safe is safe
+
+
+@pytest.mark.parametrize(
+    ("mark", "key", "said"),
+    [
+        ({"server": "0badcafe", "host": "web2", "since": "2026-01-02T03:04:05Z"}, "taken-over",
+         "taken over by the server 0badcafe on web2, at 2026-01-02T03:04:05Z"),
+        ({}, "mark-gone", "bears this server's mark no more"),
+    ],
+)  # fmt: skip
+def test_a_prefix_that_is_another_s_now_is_a_problem(mark, key, said):
+    finding = only(case(owner=mark))
+    assert (finding.key, finding.severity, said in finding.what) == (key, "problem", True)
+    assert finding.type == ("./fab -H ec2 verify deploy",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "key", "type_"),
+    [
+        ({"owned": "1a2b3c4d@ip-10-0-0-1 s3://my-bucket/former at AWS"}, "place-changes",
+         "./fab -H ec2 plan"),
+        ({"elsewhere": "s3://my-bucket/former at AWS"}, "files-elsewhere",
+         "./fab -H ec2 deploy --move-artifacts"),
+    ],
+)  # fmt: skip
+def test_files_that_mlflow_does_not_find_are_a_problem(facts, key, type_):
+    finding = only(case(SETTINGS, deployed(**facts)))
+    assert finding.key == key
+    assert "s3://my-bucket/former" in finding.what
+    assert finding.type[0] == type_

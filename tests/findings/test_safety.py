@@ -224,7 +224,7 @@ def test_what_was_not_looked_at_is_not_called_missing():
 def test_what_could_not_be_looked_at_is_not_called_well():
     blind = diagnose(case(symptoms={"looked": WELL.looked | {"doors"}}), AREAS)
     assert {finding.area for finding in blind.unseen} == set(AREAS) - set(blind.well)
-    assert blind.well == ["access", "backup"]
+    assert blind.well == ["access", "artifacts", "backup"]
 
 
 REPORTS = """\

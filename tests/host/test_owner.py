@@ -65,11 +65,11 @@ def test_the_prefix_is_taken_over_where_that_is_wanted(terminal, answers):
     assert asks["over"] == ("0badcafe@ip-10-0-0-9" if answers else "anybody")
 
 
-def test_a_host_that_noted_its_mark_is_not_asked_to_look():
+def test_a_host_that_noted_its_mark_looks_in_passing_whether_it_is_still_there():
     c = context(deployed(well=None))
     deploy(c)
     (change,) = c.recorder.runs
-    assert "owner.py" not in change.files
+    assert request(change.files, "owner.py")["action"] == "watch"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_another_server_s_mark_is_told_and_never_replaced_unasked(run, store, ro
     assert not (root / ".owned").exists()
     code, out = run("claim", "0badcafe@ip-10-0-0-9")
     assert code == 0
-    assert out == f"@warn s3://my-bucket/mlflow-artifacts/ {TAKEN} ip-10-0-0-9\n"
+    assert out.startswith(f"@warn s3://my-bucket/mlflow-artifacts/ {TAKEN} ip-10-0-0-9, whose it")
     assert seen(store)["host"] == HERE
 
 
@@ -245,3 +245,30 @@ def test_a_denied_look_names_the_permission(run, store):
     code, out = run("look")
     assert code == 1
     assert out.startswith("@fail s3:GetObject on s3://my-bucket/mlflow-artifacts/* is denied")
+
+
+def test_a_server_whose_prefix_was_taken_over_is_told_whose_it_is_now(run, store, root):
+    run("claim", "")
+    assert run("watch") == (0, "")
+    put(store, OTHER)
+    code, out = run("watch")
+    assert code == 0
+    assert out.startswith(
+        "@warn s3://my-bucket/mlflow-artifacts/ was taken over by the server 0badcafe on "
+        "ip-10-0-0-9 at 2026-01-02T03:04:05+00:00."
+    )
+    assert (root / ".owned").read_text().startswith("lost s3://my-bucket/"), "deploy asks again"
+    assert seen(store) == OTHER
+
+
+def test_a_mark_that_is_gone_is_told_too(run, store, root):
+    run("claim", "")
+    store.client().delete_object(Bucket="my-bucket", Key=KEY)
+    assert "bears this server's mark no more" in run("watch")[1]
+
+
+def test_who_cannot_look_for_the_mark_says_nothing_of_it(run, store, root):
+    run("claim", "")
+    store.refuse(f"GET /my-bucket/{KEY}")
+    assert run("watch") == (0, "")
+    assert "lost" not in (root / ".owned").read_text()

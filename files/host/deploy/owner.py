@@ -28,7 +28,7 @@ SHAPES = {"server": r"[0-9a-f]{8}", "host": r"[A-Za-z0-9._-]{1,64}", "since": r"
 class Request:
     place: Place
     root: str
-    action: str  # look or claim
+    action: str  # look, watch or claim
     over: str = ""  # whose mark a claim may replace: a server@host, "anybody", or "" for nobody
 
 
@@ -105,6 +105,29 @@ def look(root, bucket):
     report(None if seen is None or is_ours(seen, root, bucket) else seen)
 
 
+def watch(root, bucket):
+    """Warn where the prefix bears this server's mark no more; the next deploy asks about it then.
+
+    Raises nothing: what is done beside it does not hang on that.
+    """
+    try:
+        seen = troubled(lambda: mark(bucket))
+    except (Denied, Trouble):
+        return
+    if seen and is_ours(seen, root, bucket):
+        return
+    write_whole(os.path.join(root, ".owned"), f"lost {place(bucket)}\n")
+    where = f"s3://{bucket.name}/{bucket.prefix}/"
+    if seen is None:
+        warn(f"{where} bears this server's mark no more. It is put back by: ./fab deploy")
+        return
+    warn(
+        f"{where} was taken over by the server {seen['server']} on {seen['host']} at "
+        f"{seen['since']}. Two servers need two prefixes: give one of them another `prefix:`. If "
+        "that one is gone, take it back: ./fab deploy"
+    )
+
+
 def claim(root, bucket, over):
     """Mark the prefix as this server's, unless another one has done so and is not to give way."""
     seen = mark(bucket)
@@ -116,7 +139,10 @@ def claim(root, bucket, over):
                 f"{where} was marked meanwhile by the server on {host}.",
                 "Type ./fab deploy again.",
             )
-        warn(f"{where} is taken over from the server on {host}")
+        warn(
+            f"{where} is taken over from the server on {host}, whose it was since "
+            f"{seen['since']}: if that one still runs, give one of the two another `prefix:`"
+        )
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     name, _, host = me(root).partition("@")
     if seen is None or (seen["server"] if in_common(root) else label(seen)) not in (name, me(root)):
@@ -175,7 +201,9 @@ def main(request):
     place = request.place
     bucket = Bucket(place)
     try:
-        if request.action == "look":
+        if request.action == "watch":
+            watch(request.root, bucket)
+        elif request.action == "look":
             troubled(lambda: look(request.root, bucket))
         else:
             troubled(lambda: claim(request.root, bucket, request.over))

@@ -1,7 +1,7 @@
 """See, without changing the bucket, what prove_bucket.py would trip over, and the newest backup.
 
-Runs on the host in the server's own environment. Reports `bucket`, `skew`, and `backup` or
-`backup_error`.
+Runs on the host in the server's own environment. Reports `bucket`, `skew`, `owner` (whose
+the artifacts' prefix is), and `backup` or `backup_error`.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import re
 import time
 
+import owner
 import talk
 from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, refuse_failing, troubled
@@ -31,6 +32,7 @@ class Request:
     place: Place
     patience: float
     backups: dict  # a Place as well
+    root: str
 
 
 def look(bucket):
@@ -145,12 +147,22 @@ def told_backup(bucket, place):
         raise
 
 
-def main(place, patience, backups):
+def whose(bucket, root):
+    """Return the mark of another server on the prefix, None where it is ours, {} without one."""
+    seen = owner.mark(bucket)
+    if seen is None:
+        return {}
+    # One that has no id yet marked nothing.
+    return None if talk.server_id(root) and owner.is_ours(seen, root, bucket) else seen
+
+
+def main(place, patience, backups, root):
     bucket, deadline = None, time.monotonic() + 1.5 * patience
     try:
         bucket = troubled(lambda: Bucket(place, patience, 1))
         passing(lambda: troubled(lambda: look(bucket)), deadline)
         report(None, key="bucket")
+        report(passing(lambda: troubled(lambda: whose(bucket, root)), deadline), key="owner")
         store = troubled(lambda: Bucket(backups, patience, 1, talk.backup_keys()))
         report(passing(lambda: told_backup(store, backups), deadline), key="backup")
     except Denied as error:
@@ -171,4 +183,4 @@ def report_trouble(trouble):
 
 
 asked = talk.request(Request)
-main(asked.place, asked.patience, Place(**asked.backups))
+main(asked.place, asked.patience, Place(**asked.backups), asked.root)

@@ -184,6 +184,6 @@ look_at_environment() {
 }
 
 look_at_bucket() { bucket; }
-ask_bucket() { for_backups timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py"; }
+ask_bucket() { for_backups timeout "$patience" "$root/venv/bin/python" "$here/look_at_bucket.py" root="$root"; }
 
 look_at_parts system machine names service nginx requests databases admins webhooks environment bucket

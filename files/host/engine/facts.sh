@@ -82,7 +82,7 @@ if [ -r "$root/start_mlflow_server.sh" ]; then
 fi
 if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
 if [ -e "/run/$unit.drain" ]; then fact drained yes; fi
-for stamp in proved proved_backups well owned backup tls; do
+for stamp in proved proved_backups well owned elsewhere backup tls; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(cat "$root/.$stamp")"; fi
 done
 for name in backup.key backup-aws/credentials; do fact "$name" "$(as_root cat "/etc/$unit/$name" 2>/dev/null | tr -d '\n' | sha256sum | cut -c1-8)"; done
