@@ -177,6 +177,8 @@ def test_every_setting_stands_in_the_readme_with_its_default(key):
     if field is None or field.default is None:
         return
     default = field.default
+    if isinstance(default, bool):
+        default = str(default).lower()
     if key == "keep":
         values = ", ".join(f"{name}: {value}" for name, value in default.model_dump().items())
         default = f"{{{values}}}"

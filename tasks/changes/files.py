@@ -127,6 +127,7 @@ def start_script(settings: Settings, facts: Facts) -> File:
             variables=source("variables.sh").strip(),
             destination=f"s3://{settings.require_bucket()}/{settings.artifact_prefix}",
             profile=settings.profile,
+            ai_gateway=str(settings.ai_gateway).lower(),
             aws=aws_variables(settings),
             workers=workers(settings, facts),
             allowed_hosts=",".join(allowed_hosts(settings, facts)),

@@ -230,6 +230,7 @@ class Settings(BaseModel):
         "proxied",
         description="artifacts through the server, or by presigned URL from S3",
     )
+    ai_gateway: bool = Field(False, description="MLflow's AI gateway to model providers")
     public_name: Word | None = Field(None, description="DNS name that clients use (TLS)")
     balancer: Addresses | None = Field(
         None, description="addresses or networks that a balancer in front comes from"
@@ -371,6 +372,8 @@ def _reason(error: Any) -> str:
     wanted = {
         "int_parsing": "a whole number",
         "int_type": "a whole number",
+        "bool_parsing": "true or false",
+        "bool_type": "true or false",
         "string_type": "text (quote it)",
         "extra_forbidden": "a known key",
     }.get(error["type"])

@@ -211,6 +211,7 @@ FORBIDDEN = [
     source(f"{BOBS}/model", runId=BOBS_RUN),
     post("/ajax-api/3.0/mlflow/demo/generate", {"features": []}),
     get("/ajax-api/3.0/mlflow/assistant/config"),
+    post("/gateway/proxy/x/v1/files", {}) | {"path": "/gateway/proxy/x/v1/files"},
 ]
 
 SECRET = {"secret_name": "x", "secret_value": [{"key": "a", "value": "b"}], "provider": "openai"}
@@ -220,6 +221,14 @@ OFF = [
     post("/api/3.0/mlflow/gateway/secrets/create", SECRET),
     post("/ajax-api/3.0/mlflow/genai/evaluate/invoke", JOB),
     post("/gateway/x/mlflow/invocations", {}) | {"path": "/gateway/x/mlflow/invocations"},
+]
+
+# Users are refused what would have the server call an address of theirs, whether it is on or off.
+FORBIDDEN += [
+    post("/api/3.0/mlflow/gateway/secrets/create", SECRET),
+    post("/ajax-api/3.0/mlflow/gateway/secrets/create", SECRET),
+    post("/api/3.0/mlflow/gateway/model-definitions/create", {"name": "x"}),
+    post("/api/3.0/mlflow/gateway/endpoints/create", {"name": "x"}),
 ]
 
 UNKNOWN = [

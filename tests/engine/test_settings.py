@@ -195,6 +195,7 @@ def test_every_scalar_can_be_a_variable():
         "username": "boss",
         "default_permission": "EDIT",
         "backend_store_uri": "postgresql://x",
+        "ai_gateway": "True",
         "artifact_access": "direct",
         "public_name": "mlflow.example.org",
         "balancer": "10.0.1.10, 10.0.2.0/24",

@@ -12,7 +12,9 @@ from . import places
 
 BASIC = re.compile(rb"basic +([A-Za-z0-9+/]+={0,2}) *", re.IGNORECASE)
 # The Assistant runs programs on its host for whoever it takes for a person there.
-CLOSED = "/ajax-api/3.0/mlflow/assistant"
+ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
+# The AI gateway would pass any path on to the provider, with the server's key.
+PASSING = "/gateway/proxy/"
 # A path of the artifact proxy, from its root.
 ARTIFACT = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|presigned|mpu/\w+)/(.*)")
 LOGIN = (
@@ -38,8 +40,8 @@ class Door:
         elif message := self.refusal(scope):
             error = {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
             await answer(send, 400, json.dumps(error).encode(), b"application/json")
-        elif scope["path"].startswith(CLOSED):
-            error = {"error_code": "PERMISSION_DENIED", "message": "The Assistant is closed here."}
+        elif scope["path"].startswith((ASSISTANT, PASSING)):
+            error = {"error_code": "PERMISSION_DENIED", "message": "This is closed here."}
             await answer(send, 403, json.dumps(error).encode(), b"application/json")
         else:
             await self.app(scope, receive, send)

@@ -18,7 +18,11 @@ from mlflow.protos.mlflow_artifacts_pb2 import (
 )
 from mlflow.protos.model_registry_pb2 import CreateModelVersion
 from mlflow.protos.service_pb2 import (
+    AttachModelToGatewayEndpoint,
     CreateExperiment,
+    CreateGatewayEndpoint,
+    CreateGatewayModelDefinition,
+    CreateGatewaySecret,
     CreatePresignedDownloadUrl,
     CreatePresignedUploadUrl,
     CreateWorkspace,
@@ -27,9 +31,12 @@ from mlflow.protos.service_pb2 import (
     SetTraceTagV3,
     StartTrace,
     StartTraceV3,
+    UpdateGatewayEndpoint,
+    UpdateGatewayModelDefinition,
+    UpdateGatewaySecret,
     UpdateWorkspace,
 )
-from mlflow.server import handlers
+from mlflow.server import auth, handlers
 from mlflow.store.artifact.utils.models import _parse_model_uri
 
 from . import mistakes, places
@@ -40,11 +47,25 @@ PATHS = ("path", "artifact_path", "artifact_file_path", "artifact_directory_path
 CLOSED = frozenset({"_generate_demo"})  # a minute of work for anybody; only an admin may undo it
 
 
-def look(guarded):
+# What the AI gateway calls with whose key: an address of the provider is one that the server asks.
+ADMINS = (
+    AttachModelToGatewayEndpoint,
+    CreateGatewayEndpoint,
+    CreateGatewayModelDefinition,
+    CreateGatewaySecret,
+    UpdateGatewayEndpoint,
+    UpdateGatewayModelDefinition,
+    UpdateGatewaySecret,
+)
+
+
+def look(guarded, admins):
     """Refuse the request that is being handled, or return None."""
     try:
         if request.endpoint in CLOSED:
             return refused("The demo is closed on this server.", 403, "PERMISSION_DENIED")
+        if request.endpoint in admins and not auth.sender_is_admin():
+            return refused("Admins alone set up the AI gateway.", 403, "PERMISSION_DENIED")
         for name in PATHS:
             for path in (*request.args.getlist(name), (request.view_args or {}).get(name, "")):
                 places.refuse_path(path)
@@ -219,7 +240,8 @@ def stand(app):
     guarded = {
         handlers.HANDLERS[message].__name__: (message, check) for message, check in CHECKS.items()
     }
-    app.before_request(lambda: look(guarded))
+    admins = {handlers.HANDLERS[message].__name__ for message in ADMINS}
+    app.before_request(lambda: look(guarded, admins))
     app.after_request(soften)
     app.register_error_handler(RecursionError, too_deep)
     app.register_error_handler(MlflowException, told)
