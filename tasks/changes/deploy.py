@@ -47,10 +47,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     # What goes on by itself beside the server goes by the same layout, settings and programs.
     streamed = [file for file in streams.present(settings, facts) if differs(facts, file)]
     renewed = schedule.renewing(settings, facts)
-    wanted = files(settings, facts)
-    after = auth_file(settings, facts)
-    if facts.has_users:
-        wanted.append(after)
+    wanted, after = wanted_files(settings, facts), auth_file(settings, facts)
     differing = [file for file in wanted if differs(facts, file)]
     stamp = deploy_digest(wanted, facts)
     idle = not_running(settings, facts)
@@ -81,6 +78,21 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     first = stores.in_common(settings) is not None and not facts.has_users
     shipment = Shipment(what, shipped, after, stamp, restart, first, bool(streamed))
     return [*marking, *behind, deploying(settings, facts, shipment, login), *renewed]
+
+
+def wanted_files(settings: Settings, facts: Facts) -> list[File]:
+    """Return the files as a host should have them, the login's among them once there are users."""
+    return files(settings, facts) + ([auth_file(settings, facts)] if facts.has_users else [])
+
+
+def restarts(settings: Settings, facts: Facts) -> bool:
+    """Tell whether deploying would restart a server that runs."""
+    if facts.unit(f"{settings.unit}.service").active != "active":
+        return False
+    differing = [file for file in wanted_files(settings, facts) if differs(facts, file)]
+    keys = env_changes(settings, facts) or share_changes(settings, facts)
+    seen = has_outdated_env(settings, facts) or wall.changes(settings, facts)
+    return bool(keys or seen) or must_restart(settings, differing)
 
 
 @dataclass(frozen=True)
