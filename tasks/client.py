@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes.presence import required_login
 from tasks.changes.site import balancer_addresses
 from tasks.engine import credentials, paths
 from tasks.engine import login as login_engine
@@ -42,7 +43,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
     Example: eval "$(fab -H ec2 client --export)"
     """
     server = c.server
-    login = credentials.required(server)
+    login = required_login(server)
     uri = address(server)
     if export:
         for name, value in (

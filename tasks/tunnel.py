@@ -6,12 +6,15 @@ What keeps it open is a program of its own, tasks/laptop/tunnel_daemon.py.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes.presence import absent
 from tasks.engine.configuration import UNNAMED
 from tasks.engine.console import console, seconds
+from tasks.engine.facts import is_deployed
 from tasks.engine.task import remote
 from tasks.engine.typed import typed
 from tasks.laptop import machine
@@ -65,7 +68,9 @@ def tunnel(c: Host, background: bool = False, local_port: int = 0, any_port: boo
         end_all(place_of(server))
         kept, port = open_kept(server, port, any_port, background, lock)
     try:
-        _announce(server, port)
+        if not _announce(server, port) and has_none(server):
+            kept.end()
+            raise Exit(absent(server))
         if background:
             server.say("close it with: ./fab tunnel.close")
             return
@@ -153,13 +158,23 @@ def _attend(server: Server, kept: Kept) -> None:
     server.say("tunnel closed")
 
 
-def _announce(server: Server, port: int) -> None:
-    if answers(port):
+def has_none(server: Server) -> bool:
+    """Tell whether the host is seen to have no server, neither ours nor one of the guide's."""
+    with suppress(Exit):  # OpenSSH may have ways in that this look has not
+        facts = server.facts
+        return not (is_deployed(server.settings, facts) or facts.guide or facts.listeners)
+    return False
+
+
+def _announce(server: Server, port: int) -> bool:
+    there = answers(port)
+    if there:
         server.say(f"✓ MLflow is at {url(port)}", "green")
     else:
         server.warn(
             f"the tunnel is open at {url(port)}, but the server does not answer. Type: ./fab status"
         )
+    return there
 
 
 def _row(there: Tunnel) -> dict[str, Any]:

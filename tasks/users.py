@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes.files import workers
-from tasks.changes.presence import absent
+from tasks.changes.presence import absent, required_login
 from tasks.changes.team import PERMISSIONS, _permission, _plain, team
 from tasks.changes.users import asking, forgetting, forgetting_one, resetting
 from tasks.engine import credentials, paths
 from tasks.engine import login as login_engine
+from tasks.engine.configuration import nearest
 from tasks.engine.console import console, interactive
 from tasks.engine.facts import is_deployed
 from tasks.engine.login import NAME, Login
@@ -107,6 +108,11 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
     """
     server = _deployed(c.server)
     rows = serialised.loads(server.look("users.list", [asking(server, "list")])[-1])
+    names = [row["user"] for row in rows]
+    if name not in names:
+        _forget_file(server, name)  # a removal that lost its connection left it
+        known = nearest(name, names)
+        raise Exit(f"There is no user {name!r}{known}. Who is there: ./fab users.list")
     grants = [spelt(grant) for row in rows if row["user"] == name for grant in row["grants"]]
     loses = f" It loses: {', '.join(grants)}." if grants else ""
     question = f"Remove {name} from {server.place}?"
@@ -114,9 +120,13 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
         if not server.confirm(question, yes, f"{name} can then log in no more.{loses}"):
             raise Exit("Nothing was changed.")
     _change(server, f"users.remove {name}", asking(server, "remove", name=name), at_once=True)
+    _forget_file(server, name)
+    server.say(f"✓ removed {name}", "green")
+
+
+def _forget_file(server: Server, name: str) -> None:
     for file in (file_of(server, name), _pending(server, name)):
         file.unlink(missing_ok=True)
-    server.say(f"✓ removed {name}", "green")
 
 
 @remote(once=True, help={"name": "whose (default: the login that is kept here)"})
@@ -129,7 +139,7 @@ def passwd(c: Host, name: str | None = None) -> None:
     Example: fab -H ec2 users.passwd --name alice
     """
     server = _deployed(c.server)
-    own = credentials.required(server)
+    own = required_login(server)
     user = name or own.username
     with _new_password(server, user) as login:
         step = asking(server, "passwd", name=user, password=login.password)

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import owner
-from tasks.changes.presence import absent, is_up
+from tasks.changes.presence import absent, is_up, required_login
 from tasks.changes.service import state
 from tasks.changes.verify import _cleaning, proof_again
-from tasks.engine import credentials
 from tasks.engine.console import console
+from tasks.engine.facts import is_deployed
+from tasks.engine.login import PASSWORD, USERNAME
 from tasks.engine.tables import counted
 from tasks.engine.task import remote
 from tasks.laptop.play import client_environment, play
-from tasks.laptop.tunnels import forwarded, free_port, url
+from tasks.laptop.tunnels import forwarded, free_port, is_refused, url
 
 if TYPE_CHECKING:
     from typing import Any
@@ -37,15 +38,21 @@ def verify(c: Host) -> None:
     Example: fab -H ec2 verify
     """
     server = c.server
-    login = credentials.required(server)
+    login = required_login(server)
     if not is_up(server.settings, server.facts):
-        if not server.facts.complete:
+        if not is_deployed(server.settings, server.facts):
             raise Exit(absent(server))
         raise Exit(f"{server.name} is {state(server.settings, server.facts)}.")
     made: dict[str, str] = {}
     failure = None
     port = free_port()
     with forwarded(server, port), console.waiting(f"verify on {server.name}", server.name):
+        if is_refused(port, login):
+            raise Exit(
+                f"{server.name} refuses the password of {login.username}. ./fab client says where "
+                f"it is kept; give the right one in {USERNAME} and {PASSWORD}. A lost one: ./fab "
+                "users.reset-admin"
+            )
         failure = _trial(server, login, url(port), made)
     # Whatever others did meanwhile, what was made has to go.
     # First, for a bucket that fails its proof is no reason to leave it there.

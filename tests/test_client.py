@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from invoke import Exit
-from stand_ins import Task, blank, context
+from stand_ins import Task, blank, context, deployed
 
 from tasks.client import client
 from tasks.engine import credentials
@@ -108,6 +108,11 @@ def test_use_is_refused_for_a_rehearsal_host(home):
 
 def test_without_a_login_it_says_what_to_type():
     with pytest.raises(Exit, match="No login for ec2 is known here"):
+        client(context(deployed()))
+
+
+def test_without_a_server_it_says_that_there_is_none():
+    with pytest.raises(Exit, match=r"There is no server on ec2 yet. Type: \./fab install"):
         client(context(blank()))
 
 

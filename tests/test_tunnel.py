@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from invoke import Exit
-from stand_ins import Task, blank, context
+from stand_ins import Task, blank, context, deployed
 
 from tasks import tunnel as module
 from tasks.engine.settings import Settings
@@ -129,7 +129,7 @@ def port() -> int:
 
 @pytest.fixture
 def c(port: int) -> Task:
-    return context(blank(), Settings(bucket="my-bucket", local_port=port))
+    return context(deployed(), Settings(bucket="my-bucket", local_port=port))
 
 
 def another(local_port: int, alias: str = "beta", **values: Any) -> Task:
@@ -233,6 +233,14 @@ def test_a_server_that_is_down_does_not_hinder_the_tunnel(c, ssh, capsys):
     module.tunnel(c, background=True)
     assert "the server does not answer. Type: ./fab -H ec2 status" in capsys.readouterr().err
     assert there(c).condition == "open"
+
+
+def test_a_tunnel_to_a_host_without_a_server_is_not_left_open(ssh, port):
+    ssh.mode("silent")
+    c = context(blank(), Settings(bucket="my-bucket", local_port=port))
+    with pytest.raises(Exit, match="There is no server on ec2 yet"):
+        module.tunnel(c, background=True)
+    assert there_is_none(c)
 
 
 def test_what_keeps_it_has_a_session_of_its_own_and_no_folder(c, ssh):

@@ -111,9 +111,26 @@ def test_removing_says_what_goes_and_asks(c, terminal, capsys):
     assert len(c.recorder.runs) == 1
 
 
+def listed(*names: str) -> str:
+    rows = [{"user": name, "admin": False, "grants": []} for name in names]
+    return f"@report {json.dumps(rows)}\n@exit 0\n"
+
+
+def test_nobody_is_asked_about_a_user_that_there_is_not(c):
+    c.recorder.replies = [Reply(listed("alice", "admin"))]
+    with pytest.raises(Exit, match=r"no user 'alicia' \(did you mean 'alice'\?\)"):
+        users.remove(c, "alicia")
+    assert len(c.recorder.runs) == 1
+
+
+def test_users_of_a_host_without_a_server_are_not_asked_for_a_login():
+    with pytest.raises(Exit, match="There is no server on ec2 yet"):
+        users.list_(context(blank()))
+
+
 def test_removing_takes_the_handed_over_login_away(c):
     credentials.write_privately(users.file_of(c.server, "al"), "x")
-    c.recorder.replies = [Reply("@report []\n@exit 0\n"), DONE]
+    c.recorder.replies = [Reply(listed("al")), DONE]
     users.remove(c, "al", yes=True)
     assert not users.file_of(c.server, "al").exists()
 

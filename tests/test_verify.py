@@ -224,3 +224,10 @@ def test_a_program_is_told_one_line_and_heard_line_by_line(script, failure, hear
     words = [sys.executable, "-c", f"import json, os, sys; {script}"]
     assert play.play(words, {}, said.append, "a line") == failure
     assert said == heard
+
+
+def test_a_wrong_password_is_said_at_once(monkeypatch, trial, c):
+    monkeypatch.setattr(module, "is_refused", lambda port, login: True)
+    with pytest.raises(Exit, match=r"ec2 refuses the password of admin\. \./fab client says"):
+        module.verify(c)
+    assert c.recorder.runs == []

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.engine import credentials
 from tasks.engine.facts import is_deployed, refuse_without_sudo
 
 if TYPE_CHECKING:
     from tasks.engine.facts import Facts
+    from tasks.engine.login import Login
     from tasks.engine.server import Server
     from tasks.engine.settings import Settings
 
@@ -40,6 +42,13 @@ def refuse_absent(server: Server) -> None:
     if not is_deployed(server.settings, server.facts):
         raise Exit(absent(server))
     refuse_without_sudo(server.facts)
+
+
+def required_login(server: Server) -> Login:
+    """Return the login for this server; raises Exit where none is known, or there is no server."""
+    if credentials.known(server) is None and not is_deployed(server.settings, server.facts):
+        raise Exit(absent(server))
+    return credentials.required(server)
 
 
 def absent(server: Server) -> str:

@@ -6,8 +6,7 @@ import dataclasses
 import json as serialised
 from typing import TYPE_CHECKING
 
-from tasks.changes.presence import ABSENT
-from tasks.engine import credentials
+from tasks.changes.presence import ABSENT, required_login
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
 from tasks.engine.templates import requested
@@ -30,7 +29,7 @@ def calling(server: Server, action: str, login: Login | None, **request: Any) ->
 
     Raises Exit where no login of the server's is known.
     """
-    login = login or credentials.required(server)
+    login = login or required_login(server)
     files = requested(
         "registry.py", port=server.settings.port, login=dataclasses.asdict(login), action=action,
         **request,

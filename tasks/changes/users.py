@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from tasks.changes.presence import required_login
 from tasks.changes.service import awaiting
-from tasks.engine import credentials, shell
+from tasks.engine import shell
 from tasks.engine.change import Change
 from tasks.engine.templates import requested
 
@@ -54,7 +55,7 @@ def asking(server: Server, action: str, login: Login | None = None, **request: A
 
     Raises Exit where no login of the server's is known.
     """
-    login = login or credentials.required(server)
+    login = login or required_login(server)
     files = requested(
         "users.py", port=server.settings.port, login=dataclasses.asdict(login), action=action,
         **request,
