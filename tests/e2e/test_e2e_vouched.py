@@ -1,0 +1,203 @@
+"""Who may write to the bucket gets nothing on a host, and wears away nothing that is genuine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import CHAIN, ROOT, Host, Lab
+
+CANARY = "/home/ubuntu/canary"
+NEWER = "20990101T000000Z-aaaaaaaa"
+
+
+class Attacker:
+    """Somebody who may write to the backups of a host, and has no key."""
+
+    def __init__(self, host: Host) -> None:
+        self.s3, self.bucket = host.lab.s3(), host.lab.bucket
+        self.place = "mlflow-backups/default/"
+
+    def names(self, id: str) -> list[str]:
+        found = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=f"{self.place}{id}/")
+        return [entry["Key"].rpartition("/")[2] for entry in found.get("Contents", ())]
+
+    def read(self, id: str, name: str) -> bytes:
+        key = f"{self.place}{id}/{name}"
+        return bytes(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def write(self, id: str, name: str, body: bytes) -> None:
+        self.s3.put_object(Bucket=self.bucket, Key=f"{self.place}{id}/{name}", Body=body)
+
+    def copy(self, id: str, to: str) -> None:
+        for name in self.names(id):
+            self.write(to, name, self.read(id, name))
+
+    def change(self, id: str, **values: Any) -> None:
+        manifest = json.loads(self.read(id, "manifest.json"))
+        self.write(id, "manifest.json", json.dumps(manifest | values).encode())
+
+    def unsign(self, id: str, **values: Any) -> dict[str, Any]:
+        """Make it a set as there were before keys."""
+        told = json.loads(self.read(id, "manifest.json"))
+        told = {k: v for k, v in told.items() if k not in ("id", "key", "signature")} | values
+        self.write(id, "manifest.json", json.dumps(told).encode())
+        return told
+
+    def delete(self, id: str) -> None:
+        for name in self.names(id):
+            self.s3.delete_object(Bucket=self.bucket, Key=f"{self.place}{id}/{name}")
+
+    @contextmanager
+    def forging(self, id: str) -> Iterator[None]:
+        """Put a set back as it was, and take the forged newer one away."""
+        former = {name: self.read(id, name) for name in self.names(id)}
+        try:
+            yield
+        finally:
+            self.delete(id)
+            for name, body in former.items():
+                self.write(id, name, body)
+            self.delete(NEWER)
+
+
+def backed_up(host: Host) -> str:
+    return host.fab("backup").out.rpartition("default/")[2].split("/")[0]
+
+
+def renamed(attacker: Attacker, id: str, name: str) -> None:
+    files = json.loads(attacker.read(id, "manifest.json"))["files"]
+    attacker.write(id, Path(name).name.strip() or "x", b"touch " + CANARY.encode())
+    body = attacker.read(id, Path(name).name.strip() or "x")
+    files[0] |= {"name": name, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    attacker.change(id, files=files)
+
+
+def flipped(attacker: Attacker, id: str) -> None:
+    body = bytearray(attacker.read(id, "mlflow.db.zst"))
+    body[len(body) // 2] ^= 1
+    attacker.write(id, "mlflow.db.zst", bytes(body))
+
+
+FORGED: dict[str, Any] = {
+    "absolute": lambda a, id: renamed(a, id, "/home/ubuntu/.ssh/authorized_keys2"),
+    "above": lambda a, id: renamed(a, id, "../canary"),
+    "line": lambda a, id: renamed(a, id, "mlflow.db.zst\n@report {}"),
+    "nul": lambda a, id: renamed(a, id, "mlflow.db.zst\0"),
+    "flipped": flipped,
+    "claimed": lambda a, id: a.change(id, host="elsewhere"),
+    "configuration": lambda a, id: a.write(id, "configuration.tar.gz.enc", bytes(500)),
+}
+
+
+@pytest.mark.sampled
+def test_forged_sets_are_one_line_and_touch_nothing(host: Host) -> None:
+    id, attacker = backed_up(host), Attacker(host)
+    pid = host.unit("mlflow-server", "MainPID")
+    for name, forge in FORGED.items():
+        with attacker.forging(id):
+            forge(attacker, id)
+            for words in (("backup.verify", "--id", id), ("restore", "--id", id, "--yes")):
+                host.refused(*words, "--unsigned", because=(f"The backup {id} is damaged",))
+            print(f"{name}: refused")
+    assert host.run(f"ls {CANARY} /home/ubuntu/.ssh/authorized_keys2 2>&1 || true").count("No such")
+    assert host.run(f"ls -A {ROOT}/backups; ls -d {ROOT}/next* 2>/dev/null || true") == ""
+    assert host.unit("mlflow-server", "MainPID") == pid, "the server was left alone"
+    host.healthy()
+
+
+@pytest.mark.sampled
+def test_a_set_that_nobody_vouches_for_needs_consent_and_a_replay_gets_none(host: Host) -> None:
+    id, attacker = backed_up(host), Attacker(host)
+    with attacker.forging(id):
+        attacker.copy(id, NEWER)
+        host.refused("restore", "--id", NEWER, "--yes", "--unsigned", because=(f"that of {id}",))
+        told = attacker.unsign(NEWER, made="2099-01-01T00:00:00+00:00")
+        # As the ones before there was a key: the newest that is signed is another one.
+        done = host.fab("backup.verify")
+        assert f"✓ {id} was restored" in done.out
+        because = (f"Nobody vouches for the backup {NEWER}", "--unsigned")
+        host.refused("restore", "--id", NEWER, "--yes", because=because)
+        host.refused("backup.verify", "--id", NEWER, because=because)
+        rows = {row["id"]: row for row in json.loads(host.fab("backup.list", "--json").out)}
+        assert (rows[id]["signed"], rows[NEWER]["signed"]) == ("yes", "nobody")
+        assert rows[id]["verified"], "that one was"
+        files = [each for each in told["files"] if not each["name"].endswith(".enc")]
+        body = host.run(f"tar -C {ROOT} -cz server.env .server-id | base64 -w0")
+        import base64
+
+        plain = base64.b64decode(body)
+        files.append({"name": "configuration.tar.gz", "bytes": len(plain),
+                      "sha256": hashlib.sha256(plain).hexdigest()})  # fmt: skip
+        attacker.write(NEWER, "configuration.tar.gz", plain)
+        attacker.write(NEWER, "manifest.json", json.dumps(told | {"files": files}).encode())
+        done = host.fab("restore", "--id", NEWER, "--yes", "--unsigned")
+        assert f"✓ restored {NEWER}" in done.out
+        host.healthy()
+        host.fab("rollback", "--yes")
+        # The host knows its own last one.
+        attacker.delete(id)
+        assert f"the last backup that this host made, {id}" in host.fab("restore", code=1).err
+
+
+@pytest.mark.costly
+def test_a_new_host_gets_the_key_along_and_a_lost_key_costs_no_run(lab: Lab) -> None:
+    with lab.blank() as first:
+        first.variables["FABRIC_MLFLOW_BACKUP_PREFIX"] = "lost"
+        first.fab(*CHAIN, "backup", timeout=600)
+        (copy,) = (first.home / ".config/remote-mlflow").glob("*backup-key")
+        secret = first.run(f"grep SECRET_KEY {ROOT}/server.env")
+    with lab.blank() as second:
+        second.variables |= first.variables
+        second.fab(*CHAIN, "--yes", timeout=600)
+        because = ("was signed by the backup key", "--unsigned")
+        second.refused("restore", "--yes", because=because)
+        done = second.fab("restore", "--yes", "--unsigned")
+        assert "without the backup key" in done.err + done.out
+        second.healthy()
+        assert second.run(f"grep SECRET_KEY {ROOT}/server.env") != secret
+        # Now the operator has the other host's key.
+        there = second.home / ".config/remote-mlflow" / f"lost{copy.suffix}"
+        there.write_text(copy.read_text())
+        there.chmod(0o600)
+        done = second.fab("restore", "--yes")
+        assert "the host gets the backup key" in done.out + done.err
+        assert second.run(f"grep SECRET_KEY {ROOT}/server.env") == secret
+        assert second.run("cat /etc/mlflow-server/backup.key") == copy.read_text().strip()
+        assert "nothing to change" in second.fab("deploy").out
+        (row,) = json.loads(second.fab("backup.list", "--json").out)
+        assert row["signed"] == "yes"
+
+
+@pytest.mark.costly
+def test_backups_with_keys_and_a_bucket_of_their_own(lab: Lab) -> None:
+    with lab.blank() as host:
+        folder = host.home / ".aws"
+        folder.mkdir(mode=0o700)
+        keys = (f"{name.lower()} = {value}\n" for name, value in lab.keys.items())
+        (folder / "credentials").write_text("[vault]\n" + "".join(keys))
+        with lab.bucket_denying("s3:DeleteObject") as bucket:
+            host.variables["FABRIC_MLFLOW_BACKUP_PROFILE"] = "vault"
+            host.variables["FABRIC_MLFLOW_BACKUP_BUCKET"] = bucket
+            done = host.fab(*CHAIN, timeout=600)
+            assert f"prove access to s3://{bucket}/mlflow-backups/default/" in done.out
+            file = "/etc/mlflow-server/backup-aws/credentials"
+            assert host.run(f"stat -c '%a %U' {file} /etc/mlflow-server") == "600 root\n700 root"
+            assert f"s3://{bucket}/" in host.fab("backup").out
+            host.fab("backup.verify")
+            host.fab("backup.schedule", "--verify", "daily")
+            host.run("systemctl start mlflow-server-backup.service")
+            host.run("systemctl start mlflow-server-backup-verify.service")
+            host.fab("backup.stream", "on")
+            host.fab("backup.stream", "verify")
+            assert "mlflow-backups" not in str(
+                lab.s3().list_objects_v2(Bucket=lab.bucket, Prefix="mlflow-backups/default/2")
+            ).replace("'Prefix': 'mlflow-backups", "")
+            host.fab("backup.stream", "off")
+            host.fab("restore", "--yes")
+            assert "nothing to change" in host.fab("configure").out
