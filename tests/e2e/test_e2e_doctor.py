@@ -410,8 +410,10 @@ def test_a_server_that_is_silent_is_not_called_well(host: Host) -> None:
         blind = [row for row in rows if row["severity"] == "blind"]
         assert "server" in {row["area"] for row in blind}
         assert blind[0]["type"] == [f"./fab -H {host.alias} doctor --timeout 30"]
-        done = host.fab("doctor", "--json", "--timeout", "15", code=1)
-        assert "not-answering" in {row["key"] for row in json.loads(done.out)}
+        done = host.fab("doctor", "--json", "--timeout", "15", code=None)
+        # For its first two minutes it may be starting yet.
+        assert {row["key"] for row in json.loads(done.out)} & {"not-answering", "starting"}
+        assert done.code in (1, 2)
     finally:
         host.run(f"kill -CONT {' '.join(pids)}")
     mended(host)
