@@ -156,8 +156,8 @@ class Interview:
 
     def _hosts(self) -> list[str]:
         """Ask for the host until one lets us in, or is to be kept although it does not yet."""
-        if aliases := known_hosts_of():
-            console.say(f"Hosts of your ~/.ssh/config: {', '.join(aliases)}")
+        if aliases := known_hosts_of(self._c.client().config_file):
+            console.say(f"Hosts of your ssh configuration: {', '.join(aliases)}")
         default = self._given["hosts"] or (aliases[0] if len(aliases) == 1 else "")
         refused = ""
         while True:

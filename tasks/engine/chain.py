@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 NO_HOST = (
     "No host to work on. Name one: -H ec2, or `hosts:` in fabric.yaml, or FABRIC_HOSTS. "
-    "No server yet? Try ./fab rehearse"
+    "No server yet? Begin with ./fab init, or try ./fab rehearse"
 )
 
 LOOKS = 3  # at a host that others change, before the operator is told

@@ -60,7 +60,7 @@ class Client:
     def __init__(self, config_file: str | None = None, identities: tuple[str, ...] = ()) -> None:
         if config_file and not Path(config_file).expanduser().is_file():
             raise Exit(f"No ssh configuration at {config_file}. Give -S an existing file.")
-        self._config_file = config_file
+        self.config_file = config_file
         self._identities = identities
 
     def words(self) -> list[str]:
@@ -71,20 +71,20 @@ class Client:
         own = paths.rehearsal() / "ssh_config"
         if own.is_file():
             words += ["-F", str(self._composed(own))]
-        elif self._config_file:
-            words += ["-F", _absolute(self._config_file)]
+        elif self.config_file:
+            words += ["-F", _absolute(self.config_file)]
         for identity in self._identities:
             words += ["-i", _absolute(identity)]
         return words
 
     def _composed(self, own: Path) -> Path:
         theirs = (
-            [Path(self._config_file).expanduser().resolve()]
-            if self._config_file
+            [Path(self.config_file).expanduser().resolve()]
+            if self.config_file
             else [Path.home() / ".ssh/config", Path("/etc/ssh/ssh_config")]
         )
         # OpenSSH takes the first value it finds: what was named by -S must win over a host of ours.
-        order = [*theirs, own] if self._config_file else [own, *theirs]
+        order = [*theirs, own] if self.config_file else [own, *theirs]
         text = "".join(f'Include "{path}"\n' for path in order)
         # One file per content: two chains with other -S files do not rewrite each other's.
         file = own.with_name(f"ssh_config.{abs(hash_of(text)):x}")
