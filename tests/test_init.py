@@ -85,7 +85,7 @@ def test_what_is_known_is_offered(c, project, terminal, home):
         # The host.
         (["no-such.invalid", *RIGHT], "Unknown host no-such.invalid"),
         (["-x", *RIGHT], "is not a host"),
-        (["", *RIGHT], "Give a host, such as ec2 or ubuntu@203.0.113.10."),
+        ([",", *RIGHT], "Give a host, such as ec2 or ubuntu@203.0.113.10."),
         # The kind of keys.
         (["ec2", "4", *RIGHT[1:]], "Give the number of a line above."),
         # The bucket.
