@@ -873,10 +873,14 @@ def test_a_fresh_nginx_never_starts_by_itself(machine):
 
 
 @pytest.fixture
-def look(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+def look(
+    store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
     def run(bucket: str = "my-bucket", region: str = "", endpoint: str = "") -> dict[str, Any]:
         place = place_in(store, bucket=bucket, region=region, endpoint=endpoint or store.url)
-        code, out = program(capsys, "look_at_bucket.py", place=place, patience=1.4)
+        code, out = program(
+            capsys, "look_at_bucket.py", place=place, backups=place, patience=1.4, root=tmp_path
+        )
         assert code == 0
         return reported(out)
 
