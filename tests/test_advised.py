@@ -97,7 +97,7 @@ def refusal(words: list[str]) -> str | None:
             task = NAMES[name]
         elif task is None:
             return None if name in (HOLE, "TASK") else f"there is no task {name}"
-        elif word.startswith("--") and word.rstrip(".") not in flags(task):
+        elif word.startswith("--") and word.rstrip(".").replace(HOLE, "") not in flags(task):
             return f"{task.name} has no option {word}"
     return None
 

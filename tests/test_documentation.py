@@ -234,3 +234,9 @@ def test_every_finding_of_the_audit_stands_in_its_page_and_no_other():
     cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
     named = {key for cell in cells for key in re.findall(r"`([a-z-]+)`", cell)}
     assert named == found | shared
+
+
+def test_what_changing_each_setting_does_is_told():
+    page = (paths.PROJECT / "docs/settings.md").read_text().partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z_]+)` \| \S.*\|$", page, re.M)
+    assert sorted(rows) == sorted(Settings.model_fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from invoke import Exit
@@ -178,3 +179,11 @@ def test_a_failed_step_is_the_one_line():
     c.recorder.replies = [Reply("@fail no network\n@exit 1\n")]
     with pytest.raises(Exit, match="no network"):
         install(c)
+
+
+def test_a_changed_root_never_makes_an_empty_server_beside_the_one_that_runs():
+    facts = deployed(server_env=frozenset(), release=None, complete=frozenset())
+    with pytest.raises(Exit, match="would make an empty one"):
+        changes(SETTINGS, facts)
+    stopped = replace(facts, units={})
+    changes(SETTINGS, stopped)  # a folder that was lost is made again

@@ -75,7 +75,7 @@ def backup_changes(settings: Settings, facts: Facts, keys: Keys | None) -> list[
         raise Exit(
             f"`backup_profile: {profile}` stands neither in your ~/.aws/credentials nor on the "
             f"host. Put [{profile}] with aws_access_key_id and aws_secret_access_key there, then "
-            "type configure again."
+            "type ./fab configure again."
         )
     if profile and keys is not None:
         digest = hashlib.sha256(keys.file().replace("\n", "").encode()).hexdigest()[:8]

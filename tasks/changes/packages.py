@@ -20,7 +20,7 @@ def packages(facts: Facts, postgres: bool) -> list[Change]:
     if not missing:
         return []
     script = f"packages={sh(' '.join(missing))}\n{source('install_packages.sh')}"
-    return [Change(f"install with apt: {', '.join(missing)}", script)]
+    return [Change(f"install with apt: {', '.join(missing)}", script, usual="45 to 80 s")]
 
 
 # The guide's own commands find it where the host has no other.
@@ -34,4 +34,4 @@ def environment(name: str, what: str, then: str = "") -> Change:
     """Build the change that makes a small environment from files/<name>.txt."""
     lock = read(f"{name}.txt")
     script = f"folder={name} digest={digest(lock)}\n{source('install_tools.sh')}{then}"
-    return Change(what, script, {f"{name}.txt": lock})
+    return Change(what, script, {f"{name}.txt": lock}, usual="10 to 30 s")

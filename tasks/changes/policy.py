@@ -28,6 +28,7 @@ ACTIONS = {
     "HeadObject": "s3:GetObject",
     "GetObject": "s3:GetObject",
     "PutObject": "s3:PutObject",
+    "CopyObject": "s3:PutObject",  # and s3:GetObject at the place that it copies from
     "CreateMultipartUpload": "s3:PutObject",
     "UploadPart": "s3:PutObject",
     "CompleteMultipartUpload": "s3:PutObject",
@@ -62,7 +63,7 @@ def _calls(by: str, on: Literal["bucket", "objects"], *operations: str) -> list[
 ARTIFACTS = (
     *_calls("configure", "bucket", "HeadBucket", "ListObjectsV2"),
     *_calls("configure", "objects", "PutObject", "GetObject", "DeleteObject"),
-    *_calls("deploy", "objects", "GetObject", "PutObject"),
+    *_calls("deploy", "objects", "GetObject", "PutObject", "CopyObject"),
     *_calls("the server", "objects", "HeadObject", "GetObject", "PutObject", "DeleteObjects"),
     *_calls("the server", "objects", "CreateMultipartUpload", "UploadPart"),
     *_calls("the server", "objects", "CompleteMultipartUpload", "AbortMultipartUpload"),

@@ -23,10 +23,7 @@ GUIDES = (
 )
 
 
-UNREADABLE = (
-    "The server's database cannot be read: {error}. What to do about it says: "
-    "./fab -H {host} doctor"
-)
+UNREADABLE = "The server's database cannot be read: {error}. What to do about it says: ./fab doctor"
 
 
 def refuse_nothing(server: Server) -> Facts:

@@ -32,11 +32,18 @@ class Change:
     script: str
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     announce: bool = True  # False where the script itself says each thing as it does it
+    usual: str = ""  # how long it usually takes, where that is long
 
     @property
     def sentences(self) -> list[str]:
         """Split what is done at once into what people read one by one."""
         return self.what.split("; ")
+
+
+def said(change: Change) -> list[str]:
+    """Return what is said before a change is made; of a long one, how long it usually takes."""
+    *rest, last = change.sentences
+    return [*rest, f"{last} (usually {change.usual})" if change.usual else last]
 
 
 def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
@@ -49,7 +56,7 @@ def bundle(changes: Sequence[Change], runner: str = "change.sh") -> bytes:
     steps = "\n".join(
         "\n".join(
             [
-                *(f"say {sh(line)}" for line in change.sentences if change.announce and aloud),
+                *(f"say {sh(line)}" for line in said(change) if change.announce and aloud),
                 change.script,
             ]
         )

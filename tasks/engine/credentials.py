@@ -91,7 +91,7 @@ def backup_keys(server: Server) -> Keys | None:
     except Exit:
         raise Exit(
             f"The profile {name} in {file} lacks one of its two keys. Give it both, then type "
-            "configure again."
+            "./fab configure again."
         ) from None
 
 

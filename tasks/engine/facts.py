@@ -260,7 +260,8 @@ def refuse_closed_nginx(settings: Settings, facts: Facts) -> None:
     if not any(fnmatch(site.included, each) for each in facts.nginx.includes):
         raise Exit(
             "The host's /etc/nginx/nginx.conf includes neither sites-enabled/* nor conf.d/*.conf. "
-            "Add `include /etc/nginx/conf.d/*.conf;` to its http block, then type deploy again."
+            "Add `include /etc/nginx/conf.d/*.conf;` to its http block, then type "
+            "./fab deploy again."
         )
 
 

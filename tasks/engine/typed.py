@@ -15,7 +15,7 @@ from tasks.engine.console import console
 from tasks.engine.ssh import destination
 
 # Tasks of the operator's machine alone, and the namespaces of such.
-LOCAL = ("environments", "init", "rehearse", "sandbox", "test")
+LOCAL = ("aws", "environments", "init", "rehearse", "sandbox", "test")
 
 COMMAND = re.compile(
     r"\./fab (?P<options>(?:-[SiH] (?:'[^']*'|\S+) )*)(?P<use>use \S+ )?(?=(?P<task>[a-z]+))"

@@ -160,7 +160,7 @@ def test_a_password_that_mlflow_refuses_from_now_on_is_named(capsys):
 
 def test_plan_says_that_it_would_be_taken_over():
     tasks = dict(plan.steps(context(replace(blank(), **HOLDS)).server))  # type: ignore[arg-type]
-    assert tasks["deploy"] == ["take over the guide's server, after asking"]
+    assert tasks["deploy"][-1] == "take over the guide's server, after asking"
     assert "stop the guide's server" in dict(plan.steps(context(ready()).server))["deploy"]
 
 

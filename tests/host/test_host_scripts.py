@@ -411,6 +411,13 @@ def test_a_missing_bucket_is_named(prove):
     )
 
 
+def test_a_look_tells_whose_the_prefix_is(look, store):
+    mark = {"server": "0badcafe", "host": "web2", "since": "2026-01-02T03:04:05Z"}
+    key = "mlflow-artifacts/.remote-mlflow-owner.json"
+    store.client().put_object(Bucket="my-bucket", Key=key, Body=json.dumps(mark).encode())
+    assert look()["owner"] == mark
+
+
 @pytest.mark.parametrize(
     ("pattern", "permission"),
     [
@@ -895,6 +902,7 @@ def reported(out: str) -> dict[str, Any]:
 def test_a_look_at_a_good_bucket_finds_nothing_and_writes_nothing(look, store):
     seen = look()
     assert (seen["bucket"], seen["backup"]) == (None, None)
+    assert seen["owner"] == {}, "nobody marked it"
     assert abs(seen["skew"]) < 60
     assert store.listing() == []
     assert not [request for request in store.requests if request.startswith("DELETE")]
