@@ -12,8 +12,9 @@ from tasks.findings.stream import stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
-    from tasks.findings.case import Case, Finding
+    from tasks.findings.case import Case, Finding, Severity
     from tasks.findings.symptoms import Symptoms
 
 UNSCHEDULED = 7 * 86400  # seconds after which a backup that is made by hand is an old one
@@ -138,7 +139,7 @@ def backup(case: Case) -> Iterator[Finding]:
             "There is no backup yet.",
             f"nothing under {case.settings.backup_prefix}/{case.settings.label}/ in the bucket",
             Remedy(tasks=("backup",)),
-            severity="problem" if symptoms.schedule or (facts.runs or 0) > 0 else "note",
+            severity=_of_none(case),
         )
         return
     age = facts.now - newest["made"]
@@ -150,12 +151,41 @@ def backup(case: Case) -> Iterator[Finding]:
             + (f"; journalctl -u {case.unit}-backup says why" if symptoms.schedule else ""),
             Remedy(tasks=("backup",)),
         )
+    yield from _doubtful(case, newest)
     if newest["damage"]:
         yield case.finding(
             "backup-damaged",
             f"The newest backup fails its check: {newest['damage']}.",
             f"{newest['id']}: its manifest against what the bucket holds",
             Remedy("Do not rely on it; make another one now.", tasks=("backup",)),
+        )
+
+
+def _of_none(case: Case) -> Severity:
+    """Return how bad it is that there is no backup: a new server needs none yet."""
+    needed = case.symptoms.schedule or (case.facts.runs or 0) > 0
+    return "problem" if needed else "note"
+
+
+def _doubtful(case: Case, newest: Mapping[str, Any]) -> Iterator[Finding]:
+    """Name what lies among the backups and is none of this server's."""
+    if newest.get("doubt"):
+        yield case.finding(
+            "backup-unvouched",
+            f"No backup is signed with the server's backup key. {newest['doubt']}",
+            f"{newest['id']}: its manifest against the host's key",
+            Remedy("Make one that is:", tasks=("backup",)),
+            severity=_of_none(case),
+        )
+    if newer := newest.get("newer"):
+        yield case.finding(
+            "backup-forged",
+            f"The backup {newer['id']} is not as this server made it: {newer['why']}.",
+            f"it is newer than {newest['id']}, the newest that this server vouches for",
+            Remedy(
+                "It is left alone. It was changed, or somebody put it there: see who may write "
+                f"under {case.settings.backup_prefix}/ in the bucket, and delete it."
+            ),
         )
 
 

@@ -21,7 +21,17 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from host_side import HOST, Machine, Quiet, Store, execute, place_in, program
+from host_side import (
+    HOST,
+    OTHER_KEY,
+    Machine,
+    Quiet,
+    Store,
+    execute,
+    place_in,
+    program,
+    signed,
+)  # fmt: skip
 from werkzeug.serving import make_server
 
 from tasks.engine.change import Change, bundle
@@ -883,11 +893,12 @@ def test_a_fresh_nginx_never_starts_by_itself(machine):
 def look(
     store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., dict[str, Any]]:
-    def run(bucket: str = "my-bucket", region: str = "", endpoint: str = "") -> dict[str, Any]:
+    def run(
+        bucket: str = "my-bucket", region: str = "", endpoint: str = "", root: Path | str = ""
+    ) -> dict[str, Any]:
         place = place_in(store, bucket=bucket, region=region, endpoint=endpoint or store.url)
-        code, out = program(
-            capsys, "look_at_bucket.py", place=place, backups=place, patience=1.4, root=tmp_path
-        )
+        request = {"place": place, "backups": place, "root": root or tmp_path}
+        code, out = program(capsys, "look_at_bucket.py", **request, patience=1.4)
         assert code == 0
         return reported(out)
 
@@ -992,32 +1003,38 @@ def test_the_newest_whole_set_is_found_and_compared(look, store, back_up):
     store.client().delete_object(Bucket="my-bucket", Key=f"{place}/mlflow.db.zst")
     assert look()["backup"]["damage"] == "mlflow.db.zst is missing"
     store.client().put_object(Bucket="my-bucket", Key=f"{place}/manifest.json", Body=b"{")
-    assert look()["backup"]["damage"] == "its manifest.json cannot be read"
+    assert look()["backup"]["damage"] == "its manifest.json says nothing"
 
 
-def test_a_set_of_long_ago_is_found_too(look, store, back_up):
-    back_up()
-    place = f"mlflow-backups/default/{look()['backup']['id']}"
-    for key in store.listing():
-        old = key.replace(place, "mlflow-backups/default/20200101T000000Z-x")
-        store.client().put_object(Bucket="my-bucket", Key=old, Body=store.body(key))
-        store.client().delete_object(Bucket="my-bucket", Key=key)
-    assert look()["backup"]["id"] == "20200101T000000Z-x"
+FIRST = {  # what a manifest of the first kind says
+    "made": "2026-01-01T00:00:00+00:00",
+    "host": "ip-10-0-0-1",
+    "release": "3.1.0",
+    "files": [{"name": "mlflow.db.gz", "bytes": 1, "sha256": "a" * 64}],
+    "databases": {
+        "mlflow.db": {"revisions": ["r1"], "count": 3},
+        "basic_auth.db": {"revisions": ["a1"], "count": 1},
+    },
+}
+
+
+def lay(store: Store, id: str, **files: bytes) -> str:
+    """Put files into the set of this id, a manifest of the first kind where none is given."""
+    for name, body in {"manifest.json": json.dumps(FIRST).encode(), **files}.items():
+        key = f"mlflow-backups/default/{id}/{name}"
+        store.client().put_object(Bucket="my-bucket", Key=key, Body=body)
+    return id
+
+
+def test_a_set_of_long_ago_is_found_too(look, store):
+    old = lay(store, "20200101T000000Z-x")
+    assert look()["backup"]["id"] == old
 
 
 def test_a_set_of_the_first_kind_is_understood(look, store):
-    place = "mlflow-backups/default/20260101T000000Z-ip-10-0-0-1"
-    told = {
-        "files": [{"name": "mlflow.db.gz", "bytes": 1}],
-        "databases": {"mlflow.db": {"revisions": ["r1"], "count": 3}},
-    }
-    client = store.client()
-    client.put_object(Bucket="my-bucket", Key=f"{place}/mlflow.db.gz", Body=b"x")
-    client.put_object(
-        Bucket="my-bucket", Key=f"{place}/manifest.json", Body=json.dumps(told).encode()
-    )
+    id = lay(store, "20260101T000000Z-ip-10-0-0-1", **{"mlflow.db.gz": b"x"})
     seen = look()["backup"]
-    assert (seen["id"], seen["damage"]) == ("20260101T000000Z-ip-10-0-0-1", None)
+    assert (seen["id"], seen["damage"]) == (id, None)
     assert seen["made"] == 1767225600
 
 
@@ -1025,12 +1042,53 @@ def test_a_set_of_the_first_kind_is_understood(look, store):
     "key", ["stream/mlflow.db/ltx/0/1.ltx", "stream/manifest.json", "99991231T000000Z-x/mlflow.db"]
 )
 def test_what_is_no_backup_never_hides_one_of_long_ago(look, store, key):
-    client = store.client()
-    place = "mlflow-backups/default"
-    for name in (f"{place}/20200101T000000Z-x/manifest.json", f"{place}/{key}"):
-        client.put_object(Bucket="my-bucket", Key=name, Body=b'{"files": []}')
+    old = lay(store, "20200101T000000Z-x", **{"mlflow.db.gz": b"x"})
+    store.client().put_object(Bucket="my-bucket", Key=f"mlflow-backups/default/{key}", Body=b"{}")
     seen = look()["backup"]
-    assert (seen["id"], seen["damage"]) == ("20200101T000000Z-x", None)
+    assert (seen["id"], seen["damage"]) == (old, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (None, "nobody signed it"),
+        (b'{"files": 1}', "its manifest.json lacks `made`"),
+        (b'{"files": [1]}', "its manifest.json lacks `made`"),
+        (b"[" * 100_000, "its manifest.json says nothing"),
+        (b" " * (1 << 20) + b"{}", "its manifest.json has more than 1 MB"),
+    ],
+)
+@pytest.mark.parametrize("stamp", ["29990101T000000Z", "29999999T999999Z"])
+def test_a_forged_set_does_not_pass_for_a_fresh_backup(look, store, back_up, stamp, body, why):
+    back_up()
+    mine = look()["backup"]
+    forged = lay(store, f"{stamp}-x", **({"manifest.json": body} if body else {}))
+    assert look()["backup"] == mine | {"newer": {"id": forged, "why": why}}
+
+
+def test_a_set_of_another_server_hides_none_of_this_one_s(look, store, back_up):
+    back_up()
+    mine = look()["backup"]
+    id = "29990101T000000Z-bbbbbbbb"
+    lay(store, id, **{"manifest.json": signed(FIRST, id, OTHER_KEY)})
+    assert look()["backup"] == mine
+
+
+def test_where_nobody_vouches_for_any_it_is_said(look, store, backup_key):
+    id = lay(store, "20260101T000000Z-x", **{"mlflow.db.gz": b"x"})
+    seen = look()["backup"]
+    assert (seen["id"], seen["damage"], seen["newer"]) == (id, None, None)
+    assert seen["doubt"].startswith(f"Nobody vouches for the backup {id}")
+
+
+def test_any_number_of_forged_sets_hides_not_what_this_host_made(look, store, back_up, root):
+    back_up()
+    mine = look()["backup"]["id"]
+    for day in range(10, 32):
+        lay(store, f"299901{day}T000000Z-x")
+    assert look(root=root)["backup"]["id"] == mine
+    read = [each for each in store.requests if each.startswith("GET") and "manifest" in each]
+    assert len(read) < 30
 
 
 def test_backups_that_may_not_be_listed_are_said(look, store):

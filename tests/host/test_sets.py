@@ -813,7 +813,10 @@ echo '@report {"migrated": []}'
 
 
 @pytest.fixture
-def verify(store: Store, root: Path, run_program: Any) -> Any:
+def verify(
+    store: Store, root: Path, run_program: Any, backup_key: str, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    key = Path(os.environ["REMOTE_MLFLOW_BACKUP_KEY_FILE"])
     for release in (RELEASE, "3.18.0-def"):
         python = root / "releases" / release / "bin/python"
         python.parent.mkdir(parents=True, exist_ok=True)
@@ -823,6 +826,8 @@ def verify(store: Store, root: Path, run_program: Any) -> Any:
 
     def run(id: str = "", **more: Any) -> tuple[int, str, list[str]]:
         folder = root / "backups/verifying"
+        # The program forgets where the key is, here for all that follow it in this process.
+        monkeypatch.setenv("REMOTE_MLFLOW_BACKUP_KEY_FILE", str(key))
         code, out = run_program(
             "verify_set.py", place=place_in(store), root=root, folder=folder, id=id, **more
         )

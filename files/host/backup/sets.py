@@ -30,11 +30,12 @@ DAY = 86400  # seconds
 class Sets:
     """All sets of one environment, whichever host made them.
 
-    `key` is the text of another one than the server's own, whose sets it vouches for as well.
+    `key` is the text of another one than the server's own, whose sets it vouches for as well; `s3`
+    another client than the usual one.
     """
 
-    def __init__(self, place, key=""):
-        self.s3 = backups_client(place)
+    def __init__(self, place, key="", s3=None):
+        self.s3 = s3 or backups_client(place)
         self.bucket, self.folder = place.bucket, f"{place.backup_prefix}/{place.environment}/"
         self.environment = place.environment
         self.own = vouching.own()
@@ -80,7 +81,7 @@ class Sets:
                 place = f"s3://{self.bucket}/{self.folder}{id}/"
                 note = self._read(id, VERIFIED) if VERIFIED in parts else None
                 digest = vouching.digest(manifest)
-                seen = {"id": id, "place": place, "signed": self._signed(manifest)}
+                seen = {"id": id, "place": place, "signed": self.signed(manifest)}
                 seen |= {"verified": note if self._noted(note, id, digest) else None}
                 found.append(manifest | seen | {"digest": digest})
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
@@ -88,21 +89,25 @@ class Sets:
     def _read(self, id, name, asked=""):
         """Return one of a set's small JSON files; None where it is damaged or just went."""
         try:
+            return self.told(id, name)
+        except shapes.Odd as error:
+            tell = fail if id == asked else warn
+            tell(f"The backup {id} is damaged, and left alone: its {name} {error}.")
+        return None
+
+    def told(self, id, name):
+        """Return one of a set's small JSON files, or None where it just went; raises Odd."""
+        try:
             answer = self.s3.get_object(Bucket=self.bucket, Key=self.key(id, name))
         except ClientError as error:
             # Whoever only looks takes no lock: a set may be thinned out since it was listed.
             if error.response["Error"]["Code"] not in GONE:
                 raise
             return None
-        try:
-            told = READ[name](answer["Body"].read(shapes.LARGEST + 1))
-            if name == MANIFEST:
-                self._refuse_forged(told, id)
-            return told
-        except shapes.Odd as error:
-            tell = fail if id == asked else warn
-            tell(f"The backup {id} is damaged, and left alone: its {name} {error}.")
-        return None
+        told = READ[name](answer["Body"].read(shapes.LARGEST + 1))
+        if name == MANIFEST:
+            self._refuse_forged(told, id)
+        return told
 
     def _refuse_forged(self, manifest, id):
         """Raise Odd where a manifest was made for another set, or not by the key that it names."""
@@ -118,7 +123,8 @@ class Sets:
         if key and not key.vouches(vouching.MANIFEST, manifest):
             raise shapes.Odd("was not signed by the key that it names")
 
-    def _signed(self, manifest):
+    def signed(self, manifest):
+        """Say who vouches for a set with this manifest."""
         if "signature" not in manifest:
             return NOBODY
         return VOUCHED if manifest.get("key") in self.keys else OTHER_KEY

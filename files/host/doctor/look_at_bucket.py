@@ -7,18 +7,19 @@ the artifacts' prefix is), and `backup` or `backup_error`.
 import contextlib
 import dataclasses
 import datetime
-import json
-import re
+import itertools
 import time
 
 import owner
+import sets
+import shapes
 import talk
 from botocore.exceptions import ClientError
 from bucket import Bucket, Denied, Trouble, refuse_failing, troubled
 from talk import Place, report
 
 NOTHING = "AAAAAAAAAAAAAAAAAAAAAA=="  # no content has this MD5
-SET = re.compile(r"\d{8}T\d{6}Z-.+")
+MOST = 20  # sets that are looked into: somebody may have put any number there
 RECENT = 40  # days: sets of these are listed first; hourly sets of years are many pages
 
 
@@ -61,59 +62,89 @@ def permitted(bucket, permission, action, **options):
         return False
 
 
-def sets(bucket, place, since=""):
-    """List the names of the backup sets under a place, the newest first.
+def listed(backups, since=""):
+    """List the ids of the backup sets, the newest first.
 
     <UTC time>-<server>: whatever else lies there, such as a stream, is none of them.
     """
-    pages = bucket.s3.get_paginator("list_objects_v2").paginate(
+    place = backups.folder
+    pages = backups.s3.get_paginator("list_objects_v2").paginate(
         # By their year: the stream beside them is no set, and has many more objects.
-        Bucket=bucket.name,
+        Bucket=backups.bucket,
         Prefix=place + "2",
         Delimiter="/",
         StartAfter=place + since,
     )
     found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
     names = (name[len(place) :].rstrip("/") for name in found)
-    return sorted((name for name in names if SET.fullmatch(name)), reverse=True)
+    return sorted((name for name in names if shapes.ID.fullmatch(name)), reverse=True)
 
 
-def names(bucket, place, recent):
-    """Go through the sets, the newest first; older ones are listed only where they are needed."""
-    yield from sets(bucket, place, recent)
-    yield from (name for name in sets(bucket, place) if name < recent)
+def ids(backups, recent, last):
+    """Go through the sets, the newest first; older ones are listed only where they are needed.
+
+    After the first ones that is this host's own `last` alone.
+    """
+    yield from itertools.islice(
+        itertools.chain(listed(backups, recent), older(backups, recent)), MOST
+    )
+    if last:
+        yield last.id
 
 
-def newest_backup(bucket, prefix, environment):
-    """Tell of the newest set that has a manifest, and whether its files are those that were sent.
+def older(backups, than):
+    yield from (id for id in listed(backups) if id < than)
+
+
+def newest_backup(backups, root):
+    """Tell of the newest set that the server's key vouches for, and whether its files are whole.
+
+    Of the newest of all, and why it is doubtful, where there is none such. Under "newer" stands
+    what is newer than it and was changed, or put there: whoever may write to the bucket must not
+    have an old backup pass for a fresh one.
+    """
+    recent = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=RECENT)
+    first = newer = None
+    for id in ids(backups, recent.strftime("%Y%m%dT"), sets.last(root)):
+        try:
+            manifest = backups.told(id, sets.MANIFEST)
+        except shapes.Odd as odd:
+            first = first or seen(id, f"its manifest.json {odd}")
+            newer = newer or {"id": id, "why": f"its manifest.json {odd}"}
+            continue
+        if manifest is None:
+            continue
+        signed = backups.signed(manifest)
+        if signed == sets.VOUCHED or backups.own is None:
+            return seen(id, damage(backups, id, manifest), newer=newer)
+        first = first or seen(
+            id, damage(backups, id, manifest), sets.doubt(manifest | {"id": id, "signed": signed})
+        )
+        # Another key is that of another server, which shares the place.
+        if signed == sets.NOBODY:
+            newer = newer or {"id": id, "why": "nobody signed it"}
+    return first
+
+
+def seen(id, damage, doubt="", newer=None):
+    """Return what is reported of a set; one that says to be of no time was made long ago."""
+    try:
+        made = datetime.datetime.strptime(id[:16], "%Y%m%dT%H%M%SZ")
+        made = made.replace(tzinfo=datetime.timezone.utc).timestamp()
+    except ValueError:
+        made = 0
+    return {"id": id, "made": made, "damage": damage, "doubt": doubt, "newer": newer}
+
+
+def damage(backups, id, manifest):
+    """Say what is wrong with a set's files, or None.
 
     Compared are sizes and entity tags, which S3 gives anew to whatever is written: so nothing needs
     to be downloaded.
     """
-    place = f"{prefix}/{environment}/"
-    recent = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=RECENT)
-    for name in names(bucket, place, recent.strftime("%Y%m%dT")):
-        listed = bucket.s3.list_objects_v2(Bucket=bucket.name, Prefix=place + name + "/")
-        files = {entry["Key"].split("/")[-1]: entry for entry in listed.get("Contents", [])}
-        if "manifest.json" not in files:
-            continue
-        body = bucket.s3.get_object(Bucket=bucket.name, Key=place + name + "/manifest.json")
-        made = datetime.datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ")
-        return {
-            "id": name,
-            "made": made.replace(tzinfo=datetime.timezone.utc).timestamp(),
-            "damage": damage(files, body["Body"].read()),
-        }
-    return None
-
-
-def damage(files, manifest):
-    """Say what is wrong with a set's files, or None."""
-    try:
-        wanted = json.loads(manifest)["files"]
-    except (ValueError, KeyError, TypeError):
-        return "its manifest.json cannot be read"
-    for entry in wanted:
+    there = backups.s3.list_objects_v2(Bucket=backups.bucket, Prefix=backups.key(id, ""))
+    files = {entry["Key"].split("/")[-1]: entry for entry in there.get("Contents", [])}
+    for entry in manifest["files"]:
         found = files.get(entry["name"])
         if found is None:
             return f"{entry['name']} is missing"
@@ -139,9 +170,9 @@ def passing(action, deadline):
         time.sleep(0.1)
 
 
-def told_backup(bucket, place):
+def told_backup(backups, root):
     try:
-        return newest_backup(bucket, place.backup_prefix, place.environment)
+        return newest_backup(backups, root)
     except ClientError as error:
         refuse_failing(error)
         raise
@@ -164,7 +195,8 @@ def main(place, patience, backups, root):
         report(None, key="bucket")
         report(passing(lambda: troubled(lambda: whose(bucket, root)), deadline), key="owner")
         store = troubled(lambda: Bucket(backups, patience, 1, talk.backup_keys()))
-        report(passing(lambda: told_backup(store, backups), deadline), key="backup")
+        found = sets.Sets(backups, s3=store.s3)
+        report(passing(lambda: told_backup(found, root), deadline), key="backup")
     except Denied as error:
         where = f"s3://{place.bucket}/{place.prefix}/*"
         what = f"{error} on {where} is denied to the host's credentials."
