@@ -248,6 +248,46 @@ def test_users_are_compared_with_the_newest_vouched_backup(run, stream, root, li
     assert not (root / "backups/users").exists()
 
 
+LATER = "case when date('now') > '2000-01-01' then 1 else 0 end"
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        (
+            [
+                "alter table users rename to hidden",
+                f"create view users as select id, username, password_hash, {LATER} is_admin"
+                " from hidden",
+            ],
+            "views or triggers, of which MLflow makes none: users",
+        ),
+        (
+            [
+                "create trigger more after insert on users begin "
+                "update users set is_admin = 1; end"
+            ],
+            "views or triggers, of which MLflow makes none: more",
+        ),
+        (
+            ["insert into users values (0, 'admin', 'z', 1)"],
+            "users of one name: admin",
+        ),
+    ],
+)  # fmt: skip
+def test_users_that_are_not_what_they_seem_are_told(
+    run, stream, root, litestream, back_up, statements, said
+):
+    """They are compared at one moment, and read ever after."""
+    back_up()
+    mine = stream(MINE, 0)
+    for statement in statements:
+        execute(litestream / "basic_auth.db", statement)
+    asked = {"at": "latest", "stream": mine, "folder": root / "backups/users"}
+    assert run("compare_stream.py", **asked)[1]["doubts"] == [said]
+    assert restored(run, root, "latest", mine, checked=True)[0] == 1
+
+
 def test_without_a_vouched_backup_nobody_vouches_for_a_stream(
     run, stream, root, litestream, back_up, monkeypatch
 ):

@@ -21,6 +21,26 @@ def of_sqlite(path):
         return _told(database.execute(QUERY))
 
 
+def oddities(path):
+    """Say in lines what a database has that MLflow never makes: who may log in is not what it says.
+
+    A view may show other users an hour later, a trigger make some.
+    """
+    with closing(databases.opened(path)) as database:
+        made = database.execute(
+            "select name from sqlite_master where coalesce(rootpage, 0) = 0 order by name"
+        ).fetchall()
+        twice = database.execute(
+            "select username from users group by username having count(*) > 1"
+        ).fetchall()
+    lines = {"views or triggers, of which MLflow makes none": made, "users of one name": twice}
+    return [
+        f"{what}: {_names([str(name) for (name,) in names])}"
+        for what, names in lines.items()
+        if names
+    ]
+
+
 def of_postgres(uri):
     """Return the same of a database of PostgreSQL's."""
     import postgres

@@ -41,7 +41,7 @@ def main(request):
         shutil.rmtree(request.folder, ignore_errors=True)
     every = (
         sets.Sets(request.place, request.key).complete()
-        if lines == [restore_stream.UNVOUCHED]
+        if restore_stream.UNVOUCHED in lines
         else []
     )
     talk.report({"doubts": lines, "keys": sets.other_keys(every)})

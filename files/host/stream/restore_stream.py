@@ -152,10 +152,11 @@ def doubts(request):
     backups = sets.Sets(request.place, request.key)
     vouched = sets.vouched(backups.complete())
     users = configuration.users_of(backups, vouched[0], request.folder) if vouched else None
+    path = os.path.join(request.folder, databases.AUTH)
+    odd = accounts.oddities(path)
     if users is None:
-        return [UNVOUCHED]
-    found = accounts.of_sqlite(os.path.join(request.folder, databases.AUTH))
-    return accounts.differences(found, users, vouched[0]["id"])
+        return [*odd, UNVOUCHED]
+    return [*odd, *accounts.differences(accounts.of_sqlite(path), users, vouched[0]["id"])]
 
 
 def refuse_others(request):
