@@ -44,7 +44,7 @@ PLACE = {
 def test_the_program_is_told_where_to(values, place):
     change = backing_up(Settings(**({"bucket": "my-bucket"} | values)))
     assert change.script.splitlines()[-1] == (
-        '"$root/venv/bin/python" "$here/back_up.py" root="$root"'
+        'for_backups "$root/venv/bin/python" "$here/back_up.py" root="$root"'
     )
     assert request(change.files, "back_up.py") == {"place": PLACE | place}
 
@@ -69,5 +69,7 @@ def test_a_failed_backup_is_never_called_complete(capsys):
 
 def test_a_database_that_cannot_be_read_is_no_server_that_is_missing():
     c = context(deployed(schema=None, schema_error="unable to open database file"))
-    with pytest.raises(Exit, match=r"cannot be read: unable to open database file\. .*ec2 doctor"):
+    with pytest.raises(
+        Exit, match=r"cannot be read: unable to open database file\. .*\./fab doctor"
+    ):
         backup(c)

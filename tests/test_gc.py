@@ -46,7 +46,7 @@ def programs(c: Task) -> list[list[str]]:
     """For each exec, what its steps run, in order, and what with."""
     return [
         [line.split('"$here/')[1].replace('"', "").replace(" root=$root", "").replace("action=", "")
-         for line in run.steps.splitlines() if "$here/" in line]
+         for line in run.steps.splitlines() if ".py" in line and "$here/" in line]
         for run in c.recorder.runs
     ]  # fmt: skip
 

@@ -183,6 +183,8 @@ def test_every_scalar_can_be_a_variable():
         "bucket": "b-1",
         "prefix": "p",
         "backup_prefix": "q",
+        "backup_bucket": "my-backups",
+        "backup_profile": "backups",
         "region": "eu-west-1",
         "profile": "work",
         "endpoint_url": "https://s3.example.org",
