@@ -1,4 +1,4 @@
-"""The AWS account behind a server: what it must allow, and how safe it is."""
+"""What AWS must allow for a server, and whoever looks after it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What AWS must allow the operator who types `aws.*`: the calls of these tasks, by how narrow.
 
-A change is allowed on what bears the tag alone, and the tag is given only as something is made:
-who adopts an instance that others made, has them tag it first, and is handed it by that.
+A change is allowed on what bears the tag alone, and none of these may give it: who is to look after
+an instance is handed it by somebody else's tagging it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tasks.changes.policy import PLACEHOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tasks.engine.settings import Settings
 
-TAG = "remote-mlflow"  # its value is the server's name, see changes/account.py
-
-PATH = f"/{TAG}/"  # of roles and instance profiles
+TAG = "remote-mlflow"  # its value is the server's unit, such as mlflow-server
 
 TAGGED = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
-
-BORN_TAGGED = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
 
 
 def ec2(*kinds: str) -> tuple[str, ...]:
@@ -34,7 +30,7 @@ def ec2(*kinds: str) -> tuple[str, ...]:
 class Right:
     """A statement: the calls of boto3 with the action that each needs, on which resources.
 
-    `BUCKET` in a resource stands for the bucket of the settings.
+    `BUCKET` in a resource stands for each of the buckets of the settings.
     """
 
     name: str
@@ -42,13 +38,14 @@ class Right:
     resources: tuple[str, ...]
     condition: Mapping[str, Any] = field(default_factory=dict)
 
-    def statement(self, bucket: str) -> dict[str, Any]:
+    def statement(self, buckets: Sequence[str]) -> dict[str, Any]:
         """Spell it as IAM takes it."""
+        resources = [one.replace("BUCKET", name) for one in self.resources for name in buckets]
         found = {
             "Sid": self.name,
             "Effect": "Allow",
             "Action": sorted(set(self.calls.values())),
-            "Resource": [one.replace("BUCKET", bucket) for one in self.resources],
+            "Resource": list(dict.fromkeys(resources)),
         }
         return {**found, "Condition": dict(self.condition)} if self.condition else found
 
@@ -64,36 +61,35 @@ RIGHTS = (
         "Look",
         _named(
             "ec2",
-            "DescribeInstances", "DescribeInstanceTypes", "DescribeInstanceTypeOfferings",
-            "DescribeIamInstanceProfileAssociations", "DescribeImages", "DescribeSecurityGroups",
-            "DescribeSecurityGroupRules", "DescribeVolumes", "DescribeVpcs", "DescribeSubnets",
-            "DescribeRouteTables", "DescribeKeyPairs", "DescribeAddresses",
+            "DescribeInstances", "DescribeInstanceTypes", "DescribeSecurityGroupRules",
+            "DescribeVolumes",
         ),
         ("*",),
     ),
-    Right("LookAtInstances", _named("ec2", "DescribeInstanceAttribute"), ec2("instance")),
+    # User data may hold secrets.
+    Right("LookAtInstances", _named("ec2", "DescribeInstanceAttribute"), ec2("instance"), TAGGED),
     Right(
         "LookAtRights",
         _named(
             "iam",
-            "GetInstanceProfile", "GetRole", "ListRolePolicies", "GetRolePolicy",
+            "GetInstanceProfile", "ListRolePolicies", "GetRolePolicy",
             "ListAttachedRolePolicies", "GetPolicy", "GetPolicyVersion", "ListAccessKeys",
-            "GetAccessKeyLastUsed",
+            "GetAccessKeyLastUsed", "ListGroupsForUser", "ListUserPolicies", "GetUserPolicy",
+            "ListAttachedUserPolicies", "ListGroupPolicies", "GetGroupPolicy",
+            "ListAttachedGroupPolicies",
         ),
         ("arn:aws:iam::*:instance-profile/*", "arn:aws:iam::*:role/*", "arn:aws:iam::*:policy/*",
-         "arn:aws:iam::*:user/*"),
+         "arn:aws:iam::*:user/*", "arn:aws:iam::*:group/*"),
     ),
     Right(
         "LookAtBucket",
         {
             "HeadBucket": "s3:ListBucket",
-            "GetBucketLocation": "s3:GetBucketLocation",
             "GetBucketVersioning": "s3:GetBucketVersioning",
             "GetBucketEncryption": "s3:GetEncryptionConfiguration",
             "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
             "GetBucketPolicy": "s3:GetBucketPolicy",
             "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
-            "GetBucketTagging": "s3:GetBucketTagging",
         },
         ("arn:aws:s3:::BUCKET",),
     ),
@@ -126,9 +122,10 @@ RIGHTS = (
 def document(settings: Settings) -> dict[str, Any]:
     """Return the policy of whoever types `aws.*`; a bucket that is not named is a placeholder."""
     bucket = settings.bucket or PLACEHOLDER
+    buckets = list(dict.fromkeys((bucket, settings.backup_bucket or bucket)))
     return {
         "Version": "2012-10-17",
-        "Statement": [right.statement(bucket) for right in RIGHTS],
+        "Statement": [right.statement(buckets) for right in RIGHTS],
     }
 
 

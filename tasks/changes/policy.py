@@ -98,7 +98,7 @@ def places(settings: Settings, role: Role = "both") -> list[Place]:
     """Return what the host's credentials are for; a bucket that is not named is a placeholder."""
     bucket = settings.bucket or PLACEHOLDER
     # Backups may lie in a bucket of their own, where the settings know of one.
-    theirs = getattr(settings, "backup_bucket", None) or bucket
+    theirs = settings.backup_bucket or bucket
     found = {
         "artifacts": Place("Artifacts", bucket, settings.artifact_prefix, ARTIFACTS),
         "backups": Place("Backups", theirs, settings.backup_prefix, BACKUPS),

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from invoke import Exit
 
 from tasks.engine.console import console
-from tasks.findings.case import Case, Finding, Remedy
+from tasks.findings.case import Finding, Remedy
 from tasks.findings.symptoms import LONGEST, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
 UNSEEN = 2  # the exit code where nothing is known to be wrong, and not all was looked at
 
@@ -26,13 +25,39 @@ LONGER = 30  # seconds, at least, that are proposed where the usual ones were to
 LATE = "within"  # is in every reason that a longer look can mend
 
 
-class Area:
+class Looked(Protocol):
+    """All that was seen, as a dataclass that knows which area is looked through.
+
+    `looked` names the parts that gave an answer, `blind` says why one gave none; `fab` spells what
+    to type about it.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def area(self) -> str: ...
+
+    @property
+    def looked(self) -> frozenset[str]: ...
+
+    def blind(self, part: str) -> str: ...
+
+    def fab(self, *words: str) -> str: ...
+
+    @property
+    def finding(self) -> Callable[..., Finding]: ...
+
+
+Seen = TypeVar("Seen", bound=Looked)
+
+
+class Area(Generic[Seen]):
     """A topic: the function that finds what is wrong in it, and the parts of the look it needs."""
 
-    def __init__(self, findings: Callable[[Case], Iterator[Finding]], *parts: str) -> None:
+    def __init__(self, findings: Callable[[Seen], Iterator[Finding]], *parts: str) -> None:
         self.findings, self.parts = findings, parts
 
-    def missing(self, case: Case) -> list[str]:
+    def missing(self, case: Seen) -> list[str]:
         """Name the parts that could not be looked at."""
         return [part for part in self.parts if part not in case.looked]
 
@@ -51,7 +76,7 @@ class Look:
                 f"--timeout is a number of seconds from 1 to {LONGEST}. Such as: --timeout {LONGER}"
             )
 
-    def longer(self, case: Case) -> tuple[str, ...]:
+    def longer(self, case: Looked) -> tuple[str, ...]:
         """Spell what looks longer; nothing where that would be too long."""
         seconds = min(LONGEST, max(LONGER, 4 * self.patience))
         if seconds <= self.patience:
@@ -73,7 +98,7 @@ class Diagnosis:
         return [asdict(finding) for finding in (*self.found, *self.unseen)]
 
 
-def diagnose(case: Case, areas: Mapping[str, Area], look: Look | None = None) -> Diagnosis:
+def diagnose(case: Seen, areas: Mapping[str, Area[Seen]], look: Look | None = None) -> Diagnosis:
     """Look through all areas; problems come first, within them what others may follow from."""
     found = [
         finding
@@ -92,7 +117,7 @@ def diagnose(case: Case, areas: Mapping[str, Area], look: Look | None = None) ->
     )
 
 
-def _unseen(case: Case, missing: Sequence[str], look: Look) -> Finding:
+def _unseen(case: Looked, missing: Sequence[str], look: Look) -> Finding:
     reasons = dict.fromkeys(case.blind(part) or "no answer" for part in missing)
     late = any(LATE in reason for reason in reasons)
     return case.finding(
