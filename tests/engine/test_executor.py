@@ -103,6 +103,12 @@ def here(c):
     noted.append(("here",))
 
 
+@local
+def there(c):
+    settings, hosts = c.place()
+    noted.append((settings.label, *hosts))
+
+
 @remote
 def leak(c):
     from tasks.engine.console import console
@@ -189,7 +195,7 @@ def question_there(c):
 
 
 TASKS = Collection(
-    first, second, third, everywhere, talk, answer, show, here, leak, broken, count,
+    first, second, third, everywhere, talk, answer, show, here, there, leak, broken, count,
     roll, roll_if, once, wait_for_ctrl_c, use, where, change, advise, repair,
     follow, hear, look_up, question, question_there,
 )  # fmt: skip
@@ -557,6 +563,13 @@ def test_a_local_task_runs_once_however_many_hosts_there_are(fab, network):
 def test_a_local_task_needs_no_host(fab):
     assert fab("here") == 0
     assert noted == [("here",)]
+
+
+def test_a_local_task_may_ask_which_environment_and_hosts_are_meant(fab, yaml):
+    yaml("hosts: [alpha]\nmlflow: {environments: {staging: {port: 6000, hosts: [beta]}}}\n")
+    assert fab("there", "use", "staging", "there") == 0
+    assert fab("-H", "gamma", "there") == 0
+    assert noted == [("default", "alpha"), ("staging", "beta"), ("default", "gamma")]
 
 
 def test_local_and_remote_tasks_keep_their_order(fab, network):
