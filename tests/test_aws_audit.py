@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -33,6 +34,7 @@ from tasks.engine import paths
 from tasks.engine.console import console
 from tasks.engine.settings import Settings
 from tasks.findings.aws.case import MENDED
+from tasks.laptop.account import look as looking
 from tasks.laptop.account import mend, way
 from tasks.laptop.account.session import Account, sign_in
 
@@ -319,6 +321,28 @@ def test_old_keys_are_named(capsys, world, monkeypatch, key):
     later = datetime.now(timezone.utc) + timedelta(days=91)
     monkeypatch.setattr("time.time", later.timestamp)
     assert "key-old" in on_host(capsys, monkeypatch, world, [key])
+
+
+def test_a_key_that_is_no_user_s_is_named_as_that(world):
+    answer = {"AccessKeyLastUsed": {}}
+    iam = SimpleNamespace(get_access_key_last_used=lambda **_: answer)
+    account: Any = SimpleNamespace(client=lambda _: iam)
+    assert looking.key(account, "AKIA0123456789ABCDEF")["user"] == "nobody in this account"
+
+
+def test_the_groups_of_a_second_interface_count(world, capsys):
+    ec2, first = world.client("ec2"), world.described()
+    wide = ec2.create_security_group(GroupName="wide", Description="w", VpcId=first["VpcId"])
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22,
+            "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}  # fmt: skip
+    ec2.authorize_security_group_ingress(GroupId=wide["GroupId"], IpPermissions=[rule])
+    card = ec2.create_network_interface(SubnetId=first["SubnetId"], Groups=[wide["GroupId"]])
+    ec2.attach_network_interface(
+        NetworkInterfaceId=card["NetworkInterface"]["NetworkInterfaceId"],
+        InstanceId=world.instance,
+        DeviceIndex=1,
+    )
+    assert keys(capsys, world) == ["ssh-open"]
 
 
 def test_keys_of_a_session_belong_to_nobody(world, monkeypatch):

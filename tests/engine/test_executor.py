@@ -565,7 +565,7 @@ def test_a_local_task_needs_no_host(fab):
     assert noted == [("here",)]
 
 
-def test_a_local_task_may_ask_which_environment_and_hosts_are_meant(fab, yaml):
+def test_a_local_task_may_ask_which_environment_and_hosts_are_meant(fab):
     yaml("hosts: [alpha]\nmlflow: {environments: {staging: {port: 6000, hosts: [beta]}}}\n")
     assert fab("there", "use", "staging", "there") == 0
     assert fab("-H", "gamma", "there") == 0

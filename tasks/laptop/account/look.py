@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import socket
 from dataclasses import dataclass, field
@@ -116,13 +117,19 @@ def at_instance(account: Account, look: Look, instance: Mapping[str, Any]) -> No
     look.at("instance", lambda: instance)
     look.at("protection", lambda: bool(attribute("disableApiTermination")))
     look.at("user data", lambda: _decoded(attribute("userData")))
-    groups = [group["GroupId"] for group in instance.get("SecurityGroups", [])]
-    look.at("rules", lambda: rules(account, groups))
+    look.at("rules", lambda: rules(account, _groups(instance)))
     volumes = [disk["Ebs"]["VolumeId"] for disk in instance.get("BlockDeviceMappings", [])]
     look.at("volumes", lambda: ec2.describe_volumes(VolumeIds=volumes)["Volumes"])
     kind = [instance["InstanceType"]]
     look.at("type", lambda: ec2.describe_instance_types(InstanceTypes=kind)["InstanceTypes"][0])
     look.at("role", lambda: role(account, instance.get("IamInstanceProfile", {}).get("Arn", "")))
+
+
+def _groups(instance: Mapping[str, Any]) -> list[str]:
+    """Return the security groups of all interfaces; the instance's own are the first one's."""
+    cards = [card["Groups"] for card in instance.get("NetworkInterfaces", [])]
+    found = itertools.chain(instance.get("SecurityGroups", []), *cards)
+    return list(dict.fromkeys(group["GroupId"] for group in found))
 
 
 def _decoded(text: str | None) -> str:
@@ -157,7 +164,9 @@ def role(account: Account, profile: str) -> dict[str, Any]:
 def key(account: Account, id: str) -> dict[str, Any]:
     """Return whose key this is, when it was made, and what that user may do."""
     iam = account.client("iam")
-    user = iam.get_access_key_last_used(AccessKeyId=id)["UserName"]
+    user = iam.get_access_key_last_used(AccessKeyId=id).get("UserName")
+    if not user:  # the account's root, or another account's
+        return {"id": id, "user": "nobody in this account", "made": None, "policies": []}
     made = {
         one["AccessKeyId"]: one["CreateDate"].timestamp()
         for one in iam.list_access_keys(UserName=user)["AccessKeyMetadata"]
