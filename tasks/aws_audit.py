@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as serialised
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -171,7 +171,8 @@ def instance_case(account: Account, where: Where, name: str) -> AccountCase:
     if server:
         look_at_keys(account, look, server)
     look.cannot("which keys lie on a host, only the host knows: name it with -H", "keys")
-    return case_of(where, name or settings.unit, look)
+    case = case_of(where, name or settings.unit, look)
+    return replace(case, on_host=server is not None)
 
 
 def case_of(where: Where, name: str, look: Look) -> AccountCase:

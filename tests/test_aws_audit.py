@@ -212,19 +212,36 @@ every_fault = pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_named_and_mended_where_that_is_promised(capsys, world, monkeypatch, name):
     break_it, wanted = FAULTS[name]
     break_it(world)
-    before = rows(capsys, world)
+    assert keys(capsys, world) == wanted
+    address = world.described().get("PublicIpAddress", "")
+    before = known_to_host(capsys, monkeypatch, address)
     assert [row["key"] for row in before] == wanted
-    monkeypatch.setattr(way, "reaches", lambda *_: True)
-    playing(monkeypatch, Host("ec2", world.described().get("PublicIpAddress", ""), []))
-    world.calls.clear()
     if not any(row["safe"] for row in before):
         return
+    world.calls.clear()
     with_fix(world)
     capsys.readouterr()
     changing = {call for call in world.calls if not re.match("Describe|Get|List|Head", call)}
     assert changing
     assert [call for call in changing if operator_policy.action(call) is None] == []
-    assert rows(capsys, world) == [row for row in before if not row["safe"]]
+    after = known_to_host(capsys, monkeypatch, address)
+    assert after == [row for row in before if not row["safe"]]
+
+
+def known_to_host(capsys: Any, monkeypatch: Any, address: str) -> list[Any]:
+    """Audit where the host is named, and lets its operator in from everywhere."""
+    monkeypatch.setattr(way, "reaches", lambda *_: True)
+    playing(monkeypatch, Host("ec2", address, []))
+    found = answered(capsys, context(hosts=["ec2"]))
+    return [row for row in found if row["severity"] != "blind"]
+
+
+def test_without_the_host_s_name_ssh_is_left_as_it_is(world, capsys):
+    world.let("0.0.0.0/0", 22)
+    (found,) = rows(capsys, world, fix=True, yes=True)
+    assert found["safe"] is False
+    assert found["remedy"].endswith("--fix does it where the host is named with -H.")
+    assert "0.0.0.0/0" in world.networks()
 
 
 def with_fix(world: World, **options: Any) -> None:

@@ -31,7 +31,8 @@ class AccountFinding(Finding):
 class AccountCase:
     """What AWS answered, by part; `unseen` says why others were not seen.
 
-    `name` is the host or the bucket; `fixing` is what has the safe repairs done.
+    `name` is the host or the bucket; `fixing` is what has the safe repairs done. `on_host` says
+    whether that reaches the host itself, too.
     """
 
     name: str
@@ -40,6 +41,7 @@ class AccountCase:
     unseen: Mapping[str, str]
     now: float
     fixing: str = "./fab aws.audit --fix"
+    on_host: bool = False
     area: str = field(default="", compare=False)
 
     @property

@@ -51,6 +51,16 @@ def ports(rule: Mapping[str, Any]) -> str:
     return f"{rule['IpProtocol']} {first if first == last else f'{first}-{last}'}"
 
 
+def _narrowing(case: AccountCase, rule: Rule, revoke: str) -> Remedy:
+    if not alone(rule, SSH):
+        words = "It opens more than SSH: let your own address in first, then take it away."
+        return Remedy(words, type=(revoke,))
+    words = "Let your own address in instead."
+    if not case.on_host:
+        return Remedy(f"{words} --fix does it where the host is named with -H.", safe=False)
+    return Remedy(f"{words} {case.mends}")
+
+
 def _open(case: AccountCase, rule: Rule, world: str) -> Iterator[Finding]:
     id, group, port = rule["SecurityGroupRuleId"], rule["GroupId"], case.settings.port
     seen = f"rule {id} of {group}: {ports(rule)} from {world}"
@@ -59,17 +69,11 @@ def _open(case: AccountCase, rule: Rule, world: str) -> Iterator[Finding]:
     )
     ours = [SSH, port, *((80, 443) if case.settings.public_name else ())]
     if covers(rule, SSH):
-        mends = alone(rule, SSH)
         yield case.finding(
             "ssh-open",
             "Everybody may try to log in by SSH.",
             seen,
-            Remedy(
-                f"Let your own address in instead. {case.mends}"
-                if mends
-                else "It opens more than SSH: let your own address in first, then take it away.",
-                type=() if mends else (revoke,),
-            ),
+            _narrowing(case, rule, revoke),
             resource=id,
             check="ec2_instance_port_ssh_exposed_to_internet",
         )
