@@ -89,7 +89,7 @@ def restore_set(c: Host, id: str, yes: bool, unsigned: bool) -> None:
     server = c.server
     chosen, key = with_key(server, lambda key: choose(server, id, key))
     id, doubt = chosen["set"]["id"], chosen["doubt"]
-    consequence = replaced(chosen["set"], chosen["present"])
+    consequence = replaced(chosen["set"], chosen["present"]) + other_key(server, key)
     ask(server, f"the backup {id}", consequence, [doubt] if doubt else [], yes, unsigned)
     fetch = fetching(server.settings, id, key, unsigned=bool(doubt))
     steps = restoring(server.settings, server.facts, fetch, is_one_of_several(c))
@@ -110,7 +110,8 @@ def restore_moment(server: Server, at: str, yes: bool, unsigned: bool) -> None:
         server.apply("restore", lacking, False)
     compared, key = with_key(server, lambda key: compare(server, at, chosen["stream"], key))
     doubts = [printable(line) for line in compared["doubts"]]
-    ask(server, what, overwritten(chosen), doubts, yes, unsigned)
+    consequence = overwritten(chosen) + other_key(server, key)
+    ask(server, what, consequence, doubts, yes, unsigned)
     agreed = {"key": key, "agreed": compared["doubts"], "checked": not unsigned}
     fetch = fetching_moment(settings, at, chosen["stream"], **agreed)
     steps = restoring(settings, server.facts, fetch)
@@ -145,6 +146,16 @@ def with_key(server: Server, look: Callable[[str], Any]) -> tuple[Any, str]:
     seen = look("")
     key = backup_keys.of(server, seen["keys"]) if seen.get("doubt", seen.get("doubts")) else None
     return (look(key), key) if key else (seen, "")
+
+
+def other_key(server: Server, key: str) -> str:
+    """Say that another server's key vouches for what comes, and would become this host's."""
+    if not key:
+        return ""
+    line = f"The backup key {backup_keys.id_of(key)} vouches for it, of which you have a copy"
+    if former := server.facts.backup_key:
+        return f"\n{line}. The host gets it in the place of its own, {former}."
+    return f"\n{line}. The host gets it."
 
 
 def taking_along(server: Server, key: str) -> list[Change]:

@@ -225,6 +225,23 @@ def test_a_key_of_the_operator_s_vouches_and_goes_along(capsys):
     assert other in capsys.readouterr().out
 
 
+def test_the_question_says_that_another_key_would_become_the_host_s(terminal, capsys):
+    lost = context(deployed(), alias="lost", REMOTE_MLFLOW_BACKUP_KEY="")
+    lost.server.identity = "lost"
+    backup_keys.keep(lost.server, "cd" * 32)
+    other, own = backup_keys.id_of("cd" * 32), backup_keys.id_of(BACKUP_KEY)
+    c = asked(doubt="Another key signed it.", keys=[other])
+    c.recorder.replies += asked().recorder.replies
+    terminal.append("n")
+    with pytest.raises(Exit):
+        restore(c)
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"The backup key {other} vouches for it" in out
+    assert f"The host gets it in the place of its own, {own}." in out
+    assert len(c.recorder.runs) == 2
+    assert backup_keys.kept(c.server) is None
+
+
 # -- restore --at ------------------------------------------------------------------------------
 
 STREAM = "926c1729/20261124T120000Z"

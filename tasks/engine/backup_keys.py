@@ -50,7 +50,7 @@ def supplied(server: Server) -> str | None:
     console.protect(key)
     if not KEY.fullmatch(key):
         raise Exit(
-            f"{VARIABLE} is no backup key, which has 64 hexadecimal digits. Mend or unset it."
+            f"{VARIABLE} is no backup key, which has 64 digits of 0-9 and a-f. Mend or unset it."
         )
     return key
 

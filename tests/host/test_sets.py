@@ -18,6 +18,7 @@ import tarfile
 import threading
 import time
 import types
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,18 @@ def test_two_backups_of_one_second_are_two_sets(back_up, store):
     ids = {reported(back_up()[1])["id"] for _ in range(2)}
     assert len(ids) == 2
     assert len(store.listing()) == 8
+
+
+def test_places_that_somebody_takes_end_a_backup_soon(back_up, store, root):
+    """Whoever may write to the bucket could keep it at it for ever, and the lock with it."""
+    (root / ".server-id").write_text("aaaaaaaa")
+    now = datetime.now(timezone.utc)
+    for second in range(60):
+        id = f"{now + timedelta(seconds=second):%Y%m%dT%H%M%SZ}-aaaaaaaa"
+        put(store, id, "x", b"")
+    code, out = back_up()
+    assert code == 1
+    assert out.startswith("@fail Somebody writes where this server's backups go, such as s3://")
 
 
 def test_what_a_killed_backup_left_is_taken_away(back_up, root):
@@ -538,6 +551,15 @@ def test_where_another_key_signed_all_it_is_named(choose, store, made):
     assert (found["set"]["id"], found["keys"]) == (made, [other])
     assert f"was signed by the backup key {other}" in found["doubt"]
     assert choose(key="cd" * 32)["doubt"] == ""
+
+
+def test_any_number_of_made_up_keys_hides_none(choose, store, made):
+    put(store, made, "manifest.json", signed(manifest(store, made), made, "cd" * 32))
+    for number in range(30):
+        id = copy(store, made, f"299901{number:02}T000000Z-x")
+        told = manifest(store, made) | {"id": id, "key": f"{number:08x}"}
+        put(store, id, "manifest.json", json.dumps(told).encode())
+    assert vouching().Key("cd" * 32).id in choose()["keys"]
 
 
 @pytest.mark.parametrize("task", ["choose", "verify"])

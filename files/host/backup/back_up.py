@@ -43,6 +43,7 @@ from talk import (
 # Four parts of 8 MB on their way at once keep the memory below 200 MB.
 TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
 BLOCK = 1 << 20
+ATTEMPTS = 5  # seconds in each of which another host may have begun a set
 BEHIND = 15  # the niceness of a backup: those who log runs come first
 
 Part = namedtuple("Part", "path sha256")  # a file of the set
@@ -157,14 +158,21 @@ def send(s3, bucket, part, key):
 
 def unused_place(s3, place, server):
     """Name a set of a server that nobody has begun; returns its moment, id and key prefix."""
-    while True:
+    taken = set()
+    while len(taken) < ATTEMPTS:
         now = datetime.datetime.now(datetime.timezone.utc)
         id = f"{now:%Y%m%dT%H%M%SZ}-{server}"
         key = f"{place.backup_prefix}/{place.environment}/{id}"
         # A host that was rebuilt from a backup has the id of the one that made it.
         if not s3.list_objects_v2(Bucket=place.bucket, Prefix=key + "/", MaxKeys=1).get("KeyCount"):
             return now, id, key
+        taken.add(id)
         time.sleep(1)
+    # For as long as somebody lays them there, no other task could begin.
+    fail(
+        f"Somebody writes where this server's backups go, such as s3://{place.bucket}/{key}/. See "
+        "who may write to the bucket, then type backup again."
+    )
 
 
 def leave_stamp(root, started, id, key):
