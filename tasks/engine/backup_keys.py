@@ -56,8 +56,14 @@ def supplied(server: Server) -> str | None:
 
 
 def copy_of(server: Server) -> Path:
-    """Name the operator's copy of this server's key: one for all with a database in common."""
-    return credentials.copy_of(server).with_suffix(_ending(server))
+    """Name the operator's copy of this server's key: one for all with a database in common.
+
+    The name ends in the environment, also where the login's names the database alone.
+    """
+    copy, environment = credentials.copy_of(server), server.settings.environment
+    if stores.in_common(server.settings) and environment:
+        return copy.with_name(f"{copy.stem}--{environment}{_ending(server)}")
+    return copy.with_suffix(_ending(server))
 
 
 def kept(server: Server) -> str | None:
@@ -94,6 +100,8 @@ def of(server: Server, ids: Sequence[str]) -> str | None:
 def _all(server: Server) -> Iterator[str]:
     if given := supplied(server):
         yield given
+    if own := kept(server):
+        yield own
     for file in sorted(paths.config().glob("*" + _ending(server))):
         if _is_of_environment(server, file) and (key := _read(file)):
             yield key
@@ -106,8 +114,6 @@ def _is_of_environment(server: Server, file: Path) -> bool:
     """
     name = re.sub(r"(\.[0-9a-f]{8})?\Z", "", file.name.removesuffix(_ending(server)))
     _, dashes, environment = name.rpartition("--")
-    if stores.in_common(server.settings):
-        return True
     return (environment if dashes else None) == server.settings.environment
 
 

@@ -143,6 +143,25 @@ def test_keys_of_other_environments_are_not_found():
     assert backup_keys.of(at(None).server, ["00000000"]) is None
 
 
+def test_keys_of_other_environments_do_not_speak_for_a_database_in_common_either():
+    """Whoever has the key of a server for trials does not speak for the one in production."""
+
+    def server(environment: str, host: str = "") -> Any:
+        uri = f"postgresql://mlflow@{host}.example/mlflow" if host else None
+        named = Settings(bucket="my-bucket", environment=environment, backend_store_uri=uri)
+        return at(None, named).server
+
+    keys = {}
+    for number, (environment, host) in enumerate((("trials", "t"), ("real", "f"), ("real", ""))):
+        keys[environment, host] = f"{number:064x}"
+        backup_keys.keep(server(environment, host), keys[environment, host])
+    here = server("real", "r")
+    found = {place for place, key in keys.items() if backup_keys.of(here, [id_of(key)])}
+    assert found == {("real", "f"), ("real", "")}
+    backup_keys.keep(here, OTHER)
+    assert backup_keys.of(here, [id_of(OTHER)]) == OTHER
+
+
 def test_a_rehearsal_host_never_gets_a_real_one_s():
     keep(at(None), OTHER)
     rehearsed = context(configured(), rehearsal=True, **{VARIABLE: ""})
