@@ -29,7 +29,7 @@ MLFLOW_ARTIFACTS_DESTINATION={{ destination }}
 MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 MLFLOW_ENABLE_AI_GATEWAY={{ ai_gateway }}
 # What encrypts providers' keys in the database; MLflow's own default is the same everywhere.
-MLFLOW_CRYPTO_KEK_PASSPHRASE=$(printf 'gateway %s' "$MLFLOW_FLASK_SERVER_SECRET_KEY" | sha256sum | cut -d' ' -f1)
+MLFLOW_CRYPTO_KEK_PASSPHRASE=$(printf 'gateway %s' "${MLFLOW_FLASK_SERVER_SECRET_KEY:-}" | sha256sum | cut -d' ' -f1)
 MLFLOW_DISABLE_TELEMETRY=true
 MLFLOW_MODEL_CATALOG_URI=
 MLFLOW_SERVER_X_FRAME_OPTIONS=DENY

@@ -243,10 +243,10 @@ class Session(boto3.session.Session):
         return self.made[asked]
 
 
-def session() -> Any:
-    """Return the session that the environment asks for: the same as long as it asks alike."""
-    if Path.home().joinpath(".aws").exists():  # where it may ask for anything
-        return Session()
+def session(*keys: str, **options: str) -> Any:
+    """Return the session asked for; that of the environment is one while it asks alike."""
+    if keys or options or Path.home().joinpath(".aws").exists():  # where it may ask for anything
+        return Session(*keys, **options)
     return _session(*sorted(pair for pair in os.environ.items() if pair[0].startswith("AWS_")))
 
 

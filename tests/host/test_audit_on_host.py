@@ -86,15 +86,15 @@ def told(out: str) -> Any:
 def test_passwords_that_are_guessed_first_are_found_for_every_user(run_program, root):
     users(root, ann="mlflow123456", bob="bob1234", cid="a-quite-different-one", dot="dotdot")
     code, out = run_program("audit_passwords.py", root=root, patience=5)
-    assert (code, told(out)) == (0, {"weak": ["ann", "bob", "dot"], "tried": 4, "of": 4})
+    assert (code, told(out)) == (0, {"weak": ["ann", "bob", "dot"]})
     assert "mlflow123456" not in out
 
 
 def test_many_users_are_tried_for_as_long_as_there_is_time(run_program, root):
     users(root, ann="mlflow123456")
-    assert told(run_program("audit_passwords.py", root=root, patience=-1)[1]) == {
-        "weak": [], "tried": 0, "of": 1,
-    }  # fmt: skip
+    code, out = run_program("audit_passwords.py", root=root, patience=-1)
+    assert code != 0
+    assert told(out.splitlines()[0]) == {"weak": []}
 
 
 def test_users_that_the_logs_do_not_know_are_unseen(run_program, root, monkeypatch):
