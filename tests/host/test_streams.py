@@ -248,6 +248,17 @@ def test_users_are_compared_with_the_newest_vouched_backup(run, stream, root, li
     assert not (root / "backups/users").exists()
 
 
+def test_users_are_not_compared_with_an_old_backup_unnoticed(
+    run, stream, root, litestream, back_up, store
+):
+    """Somebody who was an admin then, and may write to the bucket, takes the newer ones away."""
+    back_up()
+    (root / ".backup").write_text(f"4000000000 20961002T070640Z-{MINE} {vouching().Key(KEY).id}\n")
+    asked = {"at": "latest", "stream": stream(MINE, 0), "folder": root / "backups/users"}
+    (doubt,) = run("compare_stream.py", **asked)[1]["doubts"]
+    assert doubt.startswith(f"the last backup that this host made, 20961002T070640Z-{MINE}, is not")
+
+
 LATER = "case when date('now') > '2000-01-01' then 1 else 0 end"
 
 

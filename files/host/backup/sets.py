@@ -250,20 +250,27 @@ def last(root):
         return None
 
 
-def warn_of_loss(found, root):
-    """Tell whether the last backup that this host made is gone from all sets, and warn of it."""
+def loss(found, root):
+    """Say that the last backup that this host made is gone from all sets; None where it is not."""
     mark = last(root)
     if not mark:
-        return False
+        return None
     there = vouched(found) if mark.key else found
     made = (datetime.fromisoformat(each["made"]).timestamp() for each in there)
     if mark.id in [each["id"] for each in there] or max(made, default=0) > mark.made:
-        return False
-    warn(
+        return None
+    return (
         f"the last backup that this host made, {mark.id}, is not in the bucket any more as it was "
         "sent: all that are there are older, or nobody vouches for them"
     )
-    return True
+
+
+def warn_of_loss(found, root):
+    """Tell whether the last backup that this host made is gone from all sets, and warn of it."""
+    lost = loss(found, root)
+    if lost:
+        warn(lost)
+    return bool(lost)
 
 
 def entry_of(manifest, name):

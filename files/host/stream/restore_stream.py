@@ -150,12 +150,16 @@ def lay_own(request, server):
 def doubts(request):
     """Say in lines what speaks against the database of users that was brought into the folder."""
     backups = sets.Sets(request.place, request.key)
-    vouched = sets.vouched(backups.complete())
-    users = configuration.users_of(backups, vouched[0], request.folder) if vouched else None
+    every = backups.complete()
+    vouched = sets.vouched(every)
     path = os.path.join(request.folder, databases.AUTH)
     odd = accounts.oddities(path)
+    users = configuration.users_of(backups, vouched[0], request.folder) if vouched else None
     if users is None:
         return [*odd, UNVOUCHED]
+    # Whoever was an admin once is one in an old backup: it must not be the newest by its deletion.
+    if lost := sets.loss(every, request.root):
+        odd.append(lost)
     return [*odd, *accounts.differences(accounts.of_sqlite(path), users, vouched[0]["id"])]
 
 
