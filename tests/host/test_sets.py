@@ -420,6 +420,15 @@ def test_one_set_whose_manifest_is_damaged_does_not_hide_the_others(
     )
 
 
+def test_of_many_damaged_ones_few_are_named(backups, store, made, capsys):
+    for number in range(9):
+        put(store, f"2999010{number}T000000Z-x", "manifest.json", b"{")
+    assert [each["id"] for each in backups.complete()] == [made]
+    *named, more = capsys.readouterr().out.splitlines()
+    assert len(named) == 3
+    assert more == "@warn 6 more are damaged, and left alone as well"
+
+
 def test_a_note_of_a_verification_that_is_damaged_counts_as_none(backups, store, made):
     put(store, made, "verified.json", b"{")
     assert backups.complete()[0]["verified"] is None

@@ -24,6 +24,7 @@ VOUCHED, OTHER_KEY, NOBODY = "yes", "other key", "nobody"
 GONE = ("NoSuchKey", "404")
 BLOCK = 1 << 20
 DAY = 86400  # seconds
+SHOWN = 3  # damaged sets that are named: somebody may have put any number there
 
 
 class Sets:
@@ -71,27 +72,33 @@ class Sets:
         must not hide the others. Where the one that is `asked` for is there, it is the only one;
         ends with one line where that one is not so.
         """
-        found, folders = [], self.folders() if folders is None else folders
+        found, damaged = [], []
+        folders = self.folders() if folders is None else folders
         if MANIFEST in folders.get(asked, ()):
             folders = {asked: folders[asked]}
         for id, parts in folders.items():
-            manifest = self._read(id, MANIFEST, asked) if MANIFEST in parts else None
+            manifest = self._read(id, MANIFEST, damaged) if MANIFEST in parts else None
             if manifest:
                 place = f"s3://{self.bucket}/{self.folder}{id}/"
-                note = self._read(id, VERIFIED) if VERIFIED in parts else None
+                note = self._read(id, VERIFIED, damaged) if VERIFIED in parts else None
                 digest = vouching.digest(manifest)
                 seen = {"id": id, "place": place, "signed": self.signed(manifest)}
                 seen |= {"verified": note if self._noted(note, id, digest) else None}
                 found.append(manifest | seen | {"digest": digest})
+        if damaged and list(folders) == [asked] and not found:
+            fail(damaged[0])
+        for line in damaged[:SHOWN]:
+            warn(line)
+        if len(damaged) > SHOWN:
+            warn(f"{len(damaged) - SHOWN} more are damaged, and left alone as well")
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
 
-    def _read(self, id, name, asked=""):
-        """Return one of a set's small JSON files; None where it is damaged or just went."""
+    def _read(self, id, name, damaged):
+        """Return one of a set's small JSON files; None where it just went, or is `damaged`."""
         try:
             return self.told(id, name)
         except shapes.Odd as error:
-            tell = fail if id == asked else warn
-            tell(f"The backup {id} is damaged, and left alone: its {name} {error}.")
+            damaged.append(f"The backup {id} is damaged, and left alone: its {name} {error}.")
         return None
 
     def told(self, id, name):
