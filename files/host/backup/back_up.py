@@ -171,7 +171,7 @@ def unused_place(s3, place, server):
     # For as long as somebody lays them there, no other task could begin.
     fail(
         f"Somebody writes where this server's backups go, such as s3://{place.bucket}/{key}/. See "
-        "who may write to the bucket, then type backup again."
+        "who may write to the bucket, then type ./fab backup again."
     )
 
 

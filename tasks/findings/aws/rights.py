@@ -52,7 +52,7 @@ def rights(case: AccountCase) -> Iterator[Finding]:
             "Keys on the host are used instead of its role.",
             f"{ids} in ~/.aws/credentials; the instance has the role {role['name']}",
             Remedy(
-                "Move the keys away, and type configure: it proves the bucket with the role.",
+                "Move the keys away, and type ./fab configure: it proves the bucket with the role.",
                 type=(
                     f"ssh {case.name} mv -n .aws/credentials .aws/credentials.away",
                     f"./fab -H {case.name} configure deploy",
