@@ -88,7 +88,7 @@ def _key(case: AccountCase, key: Mapping[str, Any]) -> Iterator[Finding]:
             "key-old",
             f"A key on the host is {int((case.now - key['made']) / DAY)} days old.",
             f"{id} of {user}",
-            Remedy("Make another for that user, type configure with it, and delete this one."),
+            Remedy("Make another for that user, type ./fab configure, and delete this one."),
             severity="note",
             resource=id,
             check="iam_rotate_access_key_90_days",
