@@ -64,7 +64,7 @@ def upgrade(c: Host, to: str = "", check: bool = False) -> None:
         return
     steps = upgrading(server.settings, server.facts, release, lock, is_one_of_several(c))
     server.apply("upgrade", [*backup_key.agreeing(server), *steps])
-    server.say(f"✓ MLflow {version} serves; back goes: ./fab rollback", "green")
+    server.say(f"✓ MLflow {version} serves. To undo: ./fab rollback", "green")
     say_version(server, version)
 
 

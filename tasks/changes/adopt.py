@@ -49,7 +49,7 @@ def adopt(server: Server, yes: bool) -> None:
         needed = changes(settings, facts, login, over)
     needed = [*backup_key.agreeing(server), *needed]
     reports = [json.loads(report) for report in server.apply("deploy", needed)]
-    server.say(f"✓ MLflow {settings.version} serves; back goes: ./fab rollback", "green")
+    server.say(f"✓ MLflow {settings.version} serves. To undo: ./fab rollback", "green")
     if login is not None:
         credentials.keep(server, login)
     server.say("The users keep their passwords.")

@@ -50,7 +50,7 @@ def supplied(server: Server) -> str | None:
     console.protect(key)
     if not KEY.fullmatch(key):
         raise Exit(
-            f"{VARIABLE} is no backup key, which has 64 digits of 0-9 and a-f. Mend or unset it."
+            f"{VARIABLE} is no backup key, which has 64 digits of 0-9 and a-f. Fix or unset it."
         )
     return key
 
@@ -127,7 +127,7 @@ def _read(file: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise Exit(f"{file} cannot be read ({error}). Move it away, or mend it.") from None
+        raise Exit(f"{file} cannot be read ({error}). Move it away, or fix it.") from None
     if not KEY.fullmatch(key):
         raise Exit(
             f"{file} holds no backup key, which has 64 hexadecimal digits. Move it away, then type "

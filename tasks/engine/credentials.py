@@ -81,7 +81,7 @@ def backup_keys(server: Server) -> Keys | None:
     try:
         config.read(file)
     except configparser.Error as error:
-        raise Exit(f"{file} cannot be read: {str(error).splitlines()[0]}. Mend it.") from None
+        raise Exit(f"{file} cannot be read: {str(error).splitlines()[0]}. Fix it.") from None
     if not config.has_section(name):
         return None
     found = dict(config[name])

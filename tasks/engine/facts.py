@@ -295,5 +295,5 @@ def refuse_without_sudo(facts: Facts) -> None:
     if facts.sudo:
         return
     what, allowing = sudo_trouble(facts)
-    mend = f"Allow it, in a terminal on the host: {allowing}" if allowing else "Mend that there."
+    mend = f"Allow it, in a terminal on the host: {allowing}" if allowing else "Fix that there."
     raise Exit(f"{what}. {mend}")

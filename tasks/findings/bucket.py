@@ -39,7 +39,7 @@ def bucket(case: Case) -> Iterator[Finding]:
             f"no [{settings.profile}] in ~/.aws/credentials and no [profile {settings.profile}] in "
             "~/.aws/config",
             Remedy(
-                "Mend `profile:` in fabric.yaml; or set AWS_ACCESS_KEY_ID and "
+                "Fix `profile:` in fabric.yaml; or set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, then:",
                 type=(case.fab("configure", "deploy"),),
             ),
@@ -192,7 +192,7 @@ def _doubtful(case: Case, newest: Mapping[str, Any]) -> Iterator[Finding]:
 def _unscheduled(case: Case) -> Finding:
     return case.finding(
         "backup-unscheduled",
-        "No schedule makes backups.",
+        "Automatic backups are off.",
         f"there is no {case.unit}-backup.timer",
         Remedy(type=(case.fab("backup.schedule"),)),
         severity="note",
@@ -201,7 +201,7 @@ def _unscheduled(case: Case) -> Finding:
 
 def _timers(case: Case) -> Iterator[Finding]:
     failed = failed_by_timer(case.settings, case.facts)
-    again = "Mend that, then have it done again:"
+    again = "Fix that, then have it done again:"
     if "backup" in failed:
         yield case.finding(
             "backup-failed",

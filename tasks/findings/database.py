@@ -65,7 +65,7 @@ def _elsewhere(case: Case) -> Iterator[Finding]:
             "The database does not answer: every request fails or waits.",
             f"{case.facts.store}: {error}",
             Remedy(
-                "Start PostgreSQL, or mend the way to it. Another password goes into PGPASSWORD, "
+                "Start PostgreSQL, or fix the way to it. Another password goes into PGPASSWORD, "
                 "and to the host by:",
                 type=(case.fab("configure"),),
             ),

@@ -41,7 +41,7 @@ def host(case: Case) -> Iterator[Finding]:
                 type=(case.ssh(allowing, terminal=True),),
             )
             if allowing
-            else Remedy("Log in as a user whom it lets, or mend that on the host."),
+            else Remedy("Log in as a user whom it lets, or fix that on the host."),
         )
     for mount in symptoms.mounts:
         yield from _disk(case, mount)
@@ -59,7 +59,7 @@ def host(case: Case) -> Iterator[Finding]:
             f"Other units of the host have failed: {names}.",
             "systemctl --failed",
             Remedy(
-                "Look why, and mend or disable them.",
+                "Look why, and fix or disable them.",
                 type=tuple(case.ssh(f"systemctl status --no-pager {name}") for name in others[:3]),
             ),
             severity="note",
@@ -94,7 +94,7 @@ def _network(case: Case) -> Iterator[Finding]:
             f"No name server answers the host: apt, uv, certbot and AWS find no address ({why}).",
             f"the host asked for {name}",
             Remedy(
-                "Mend what /etc/resolv.conf names, or the way there (UDP and TCP port 53); then:",
+                "Fix what /etc/resolv.conf names, or the way there (UDP and TCP port 53); then:",
                 type=(
                     case.ssh(
                         "cat /etc/resolv.conf; "

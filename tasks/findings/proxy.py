@@ -90,7 +90,7 @@ def _broken(case: Case, state: str) -> Finding:
         f"nginx refuses its configuration: {what}",
         seen,
         Remedy(
-            "" if ours else "That file is not this project's: mend what it names, then:",
+            "" if ours else "That file is not this project's: fix what it names, then:",
             tasks=("deploy",) if ours else ("start",),
             safe=ours,
         ),

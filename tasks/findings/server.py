@@ -51,7 +51,7 @@ def server(case: Case) -> Iterator[Finding]:
             f"The server crashes at every start: {error or 'its log names no error'}",
             f"systemd has started it {service.restarts + 1} times; journalctl -u {unit}",
             Remedy(
-                "If another finding names the cause, mend that first. What was changed by hand, "
+                "If another finding names the cause, fix that first. What was changed by hand, "
                 "deploy puts right; the whole story is in: " + case.fab("logs"),
                 tasks=("deploy",),
             ),

@@ -307,7 +307,7 @@ def _exists(*argv: str) -> bool:
 def _run(*argv: str) -> str:
     done = subprocess.run(argv, text=True, capture_output=True)
     if done.returncode:
-        raise Exit(f"`{' '.join(argv)}` failed: {_last(done.stderr)}. Mend that and try again.")
+        raise Exit(f"`{' '.join(argv)}` failed: {_last(done.stderr)}. Fix that and try again.")
     return done.stdout
 
 

@@ -733,12 +733,12 @@ def test_hooks_that_several_tasks_share_are_called_once_for_all_hosts(fab, netwo
 
 def test_what_is_wrong_here_is_said_before_any_connection(fab, network, monkeypatch, capsys):
     def refuse(servers: Any) -> None:
-        raise Exit("it is wrong. Mend it")
+        raise Exit("it is wrong. Fix it")
 
     monkeypatch.setattr(second, "check", refuse)
     network.add("alpha", facts)
     assert fab("-H", "alpha", "third", "second") == 1
-    assert capsys.readouterr().err == "it is wrong. Mend it\n"
+    assert capsys.readouterr().err == "it is wrong. Fix it\n"
     assert network.hosts["alpha"].logins == 0
 
 

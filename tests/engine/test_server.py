@@ -279,7 +279,7 @@ def test_reports_are_returned_in_their_order(c):
 
 
 def test_a_named_failure_is_the_one_line(c):
-    assert failure(c, "noise", "@fail It is broken. Mend it", "@exit 1") == "It is broken. Mend it"
+    assert failure(c, "noise", "@fail It is broken. Fix it", "@exit 1") == "It is broken. Fix it"
     assert not c.server.changed
 
 

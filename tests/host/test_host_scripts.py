@@ -416,7 +416,7 @@ def test_a_missing_bucket_is_named(prove):
     code, out = prove("no-such-bucket")
     assert code == 1
     assert out == (
-        "@fail The bucket no-such-bucket does not exist. Create it, or mend `bucket:` in "
+        "@fail The bucket no-such-bucket does not exist. Create it, or fix `bucket:` in "
         "fabric.yaml.\n"
     )
 
@@ -520,7 +520,7 @@ def test_a_wrong_region_names_the_right_one(prove, store):
     [
         ({"AWS_ACCESS_KEY_ID": "toy"}, "lack one of their two keys"),
         ({}, "The host has no AWS credentials"),
-        ({"AWS_PROFILE": "nowhere"}, "Mend `profile:` in fabric.yaml"),
+        ({"AWS_PROFILE": "nowhere"}, "Fix `profile:` in fabric.yaml"),
     ],
 )
 def test_keys_that_are_not_there_are_told_apart(prove, monkeypatch, variables, wanted):

@@ -260,7 +260,7 @@ except ClientError as error:
         fail(f"{failing} Earlier backups stay. {PASSES}")
     code, bucket = error.response["Error"]["Code"], asked.place.bucket
     if code == "NoSuchBucket":
-        fail(f"The bucket {bucket} does not exist. Create it, or mend `bucket:` in fabric.yaml.")
+        fail(f"The bucket {bucket} does not exist. Create it, or fix `bucket:` in fabric.yaml.")
     fail(
         f"The bucket {bucket} refuses the backup under {asked.place.backup_prefix}/ ({code}). "
         "Allow s3:PutObject, s3:GetObject and s3:ListBucket there, then type ./fab backup again."

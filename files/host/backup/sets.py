@@ -350,7 +350,7 @@ def explained():
             fail(f"{failing} {PASSES}")
         code = error.response["Error"]["Code"]
         if code == "NoSuchBucket":
-            fail("The bucket does not exist. Create it, or mend `bucket:` in fabric.yaml.")
+            fail("The bucket does not exist. Create it, or fix `bucket:` in fabric.yaml.")
         fail(
             f"The bucket refuses the host to {error.operation_name} ({code}). Allow "
             "s3:ListBucket, s3:GetObject and s3:PutObject on the backups, then type the same again."

@@ -42,7 +42,7 @@ on_failure() { lay "$here/former"; }
 if ! said=$(as_root haproxy -c -f "$here/wanted/haproxy.cfg" 2>&1); then
   printf '%s\n' "$said"
   why=$(sed -n "s#$here/wanted/##; s/.*ALERT.*parsing //p" <<< "$said" | head -n 1)
-  fail "HAProxy refuses its configuration: $why. Mend that line of $file, then type ./fab balancer again."
+  fail "HAProxy refuses its configuration: $why. Fix that line of $file, then type ./fab balancer again."
 fi
 say "put $file"
 on_failure() { put_back; }

@@ -76,7 +76,7 @@ class Bucket:
                 raise Trouble(
                     "bucket-missing",
                     f"The bucket {self.name} does not exist.",
-                    "Create it, or mend `bucket:` in fabric.yaml.",
+                    "Create it, or fix `bucket:` in fabric.yaml.",
                 ) from error
             if code == "ExpiredToken":
                 raise Trouble(
@@ -145,7 +145,7 @@ def troubled(action):
         raise Trouble(
             "profile-absent",
             f"{error}.",
-            "Mend `profile:` in fabric.yaml or the host's ~/.aws.",
+            "Fix `profile:` in fabric.yaml or the host's ~/.aws.",
         ) from error
     except (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError) as error:
         raise Trouble(

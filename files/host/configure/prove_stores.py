@@ -17,7 +17,7 @@ for variable in ("MLFLOW_BACKEND_STORE_URI", "AUTH_STORE_URI"):
         may = postgres.ask(os.environ[variable], "select " + TABLES)
     except postgres.Refused as error:
         fail(
-            f"{error}. Mend `backend_store_uri:` in fabric.yaml, or give the role's password in "
+            f"{error}. Fix `backend_store_uri:` in fabric.yaml, or give the role's password in "
             "PGPASSWORD, then type ./fab configure again. No database yet? ./fab postgres.install"
         )
     if not may:

@@ -100,7 +100,7 @@ as_root systemctl enable --quiet "$unit.socket" "$unit.service"
 if [ -n "$link" ]; then as_root ln -sfn "$site" "$link"; fi
 if ! output=$(as_root nginx -t 2>&1); then
   printf '%s\n' "$output"
-  fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Mend that file, then type ./fab deploy again."
+  fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then type ./fab deploy again."
 fi
 as_root systemctl enable --quiet nginx
 as_root systemctl start "$unit.socket"

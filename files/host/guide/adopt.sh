@@ -15,7 +15,7 @@ old_server_back() {
 }
 
 if ! output=$(as_root nginx -t 2>&1); then
-  fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Mend that file, then type ./fab deploy again. Nothing was changed."
+  fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then type ./fab deploy again. Nothing was changed."
 fi
 guide note
 say "stop the guide's server"

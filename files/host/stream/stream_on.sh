@@ -29,7 +29,7 @@ sent() {
 say "wait until both are in the bucket"
 until sent; do
   if hopeless; then
-    fail "Litestream cannot send them: $(said | tail -n 1 | shortly). Mend that, then type the same again; earlier backups stay."
+    fail "Litestream cannot send them: $(said | tail -n 1 | shortly). Fix that, then type the same again; earlier backups stay."
   fi
   sleep 0.3
 done

@@ -31,7 +31,7 @@ answer_authority() {
   place_as_root "$here/challenge.conf" "$challenge" 0644
   if ! output=$(as_root nginx -t 2>&1); then
     printf '%s\n' "$output"
-    fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Mend that file, then type the same again."
+    fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then type the same again."
   fi
   as_root systemctl reload-or-restart nginx
 }
@@ -103,7 +103,7 @@ ask_authority() {
     --key-type ecdsa --keep-until-expiring --deploy-hook "$hook" $again 2>&1); then
     printf '%s\n' "$output"
     if [ $ours = no ]; then where=" ($name points to $found, this host has $addresses)"; else where=''; fi
-    fail "No certificate for $name: $(why_not <<< "$output")$where. Everything is as it was; mend that, then type the same again."
+    fail "No certificate for $name: $(why_not <<< "$output")$where. Everything is as it was; fix that, then type the same again."
   fi
   # One that was kept has the options of its own time.
   as_root sed -i -e '/^autorenew/d' -e '/^renew_hook/d' -e "/^\[renewalparams\]/a renew_hook = $hook" "$renewal"
