@@ -58,7 +58,7 @@ def test_an_upgrade_is_one_change(capsys):
     assert f"with release {RELEASE}." in run.files["start"]
     assert run.files["release.txt"] == releases.shipped("3.17.2")
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "✓ MLflow 3.17.2 serves; back goes: ./fab -H ec2 rollback"
+        "✓ MLflow 3.17.2 serves. To undo: ./fab -H ec2 rollback"
     )
 
 

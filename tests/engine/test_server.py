@@ -389,10 +389,10 @@ PRODUCTION = Settings(environment="production", confirm="name")
 
 def test_what_is_said_names_the_environment_in_its_commands(capsys):
     c = context(blank(), STAGING)
-    c.server.say("back goes: ./fab rollback")
+    c.server.say("To undo: ./fab rollback")
     c.server.warn("see ./fab -H ec2 logs")
     out, err = capsys.readouterr()
-    assert out == "back goes: ./fab -H ec2 use staging rollback\n"
+    assert out == "To undo: ./fab -H ec2 use staging rollback\n"
     assert err == "see ./fab -H ec2 use staging logs\n"
     assert c.server.fab("users.list") == "./fab -H ec2 use staging users.list"
     assert c.server.place == "ec2 (staging)"
