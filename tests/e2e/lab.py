@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,13 @@ class Host:
             done = working.done(timeout)
         assert code is None or done.code == code, done
         assert "Traceback" not in done.out + done.err, done
-        return done
+        return replace(done, out=self._plain(done.out), err=self._plain(done.err))
+
+    def _plain(self, text: str) -> str:
+        """Leave out of advised commands what each of them has here: the lab's ssh configuration."""
+        for option in ("-S", "-F"):
+            text = text.replace(f" {option} {self.lab.ssh_config}", "")
+        return text
 
     def refused(self, *words: str, because: tuple[str, ...], **rest: Any) -> Done:
         """Run ./fab, which must end with exit 1 and one last line that says all of `because`."""

@@ -183,7 +183,9 @@ class Older:
         lab, folder = self.host.lab, f"/home/ubuntu/fetched-{id}"
         settings = Settings(bucket=lab.bucket, endpoint_url=lab.endpoint)
         words = (backup.ROOT, f"folder={folder}")
-        fetch = backup.running(settings, "fetch a backup", "fetch_set.py", *words, id=id)
+        fetch = backup.running(
+            settings, "fetch a backup", "fetch_set.py", *words, id=id, unsigned=True
+        )
         self.disk(f"{PROGRAMS}/fetch_set.json").write_text(str(fetch.files["fetch_set.json"]))
         self.as_user("bash", "-euc", f"here={PROGRAMS} root={ROOT}\n{fetch.script}")
         try:

@@ -96,7 +96,12 @@ def release(older: Older, fault: str, rehearsed: bool) -> Iterator[str]:
 
 def install(older: Older, name: str, lock: str) -> None:
     """Make an environment by the project's own means."""
-    older.as_user("bash", "-c", "mkdir -p /tmp/lock; cat > /tmp/lock/release.txt", stdin=lock)
+    older.as_user(
+        "bash",
+        "-c",
+        f"mkdir -p /tmp/lock; cp {PROGRAMS}/variables.sh /tmp/lock; cat > /tmp/lock/release.txt",
+        stdin=lock,
+    )
     # By SSH: only a login's environment says how the package index is reached.
     steps = f". {PROGRAMS}/words.sh; . {PROGRAMS}/install_release.sh"
     older.host.ssh(f"here=/tmp/lock root={ROOT} release={name}; {steps}")

@@ -14,7 +14,13 @@ from lab import ROOT, UNIT, Host, until
 SITE = f"/etc/nginx/sites-available/{UNIT}"
 Row = dict[str, Any]
 # What a fresh Debian has, and a cloud's image may not.
-EXPECTED = {"ssh-password", "firewall-none", "upgrades-off", "backup-unscheduled"}
+EXPECTED = {
+    "ssh-password",
+    "firewall-none",
+    "upgrades-off",
+    "backup-unscheduled",
+    "backup-unvouched",
+}
 
 # Everything at once, each by itself as somebody might do it; MEND takes all of it back.
 BREAK = f"""

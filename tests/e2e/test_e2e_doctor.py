@@ -21,12 +21,14 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from host_side import vouching
 from lab import DATA, ROOT, SEARCH, UNIT, Done, Host, until
 
 pytestmark = pytest.mark.sampled
 SITE = f"/etc/nginx/sites-available/{UNIT}"
-# What every healthy host here has: no schedule, and a shell that was told of no server.
-EXPECTED = {"backup-unscheduled", "backup-none", "client-variables-unset"}
+# What every healthy host here has: no schedule, others' backups beside it, and a shell that was told
+# of no server.
+EXPECTED = {"backup-unscheduled", "backup-none", "backup-unvouched", "client-variables-unset"}
 Row = dict[str, Any]
 
 
@@ -344,7 +346,7 @@ def test_secrets_that_others_may_read_are_named(host: Host) -> None:
     host.run(f"chmod 644 {ROOT}/server.env {ROOT}/basic_auth.db")
     row = found(host, "readable-secrets", "server.env", "basic_auth.db", "644")
     follow(host, row)
-    assert host.run(f"stat -c %a {ROOT}/server.env {ROOT}/basic_auth.db").split() == ["600"] * 2
+    assert host.run(f"stat -Lc %a {ROOT}/server.env {ROOT}/basic_auth.db").split() == ["600"] * 2
     mended(host)
 
 
@@ -742,15 +744,19 @@ def remove_backups(host: Host) -> None:
 
 
 def test_a_backup_that_is_older_than_its_schedule_is_named(host: Host) -> None:
-    remove_backups(host)
     backed_up(host)
     s3, bucket = host.lab.s3(), host.lab.bucket
+    then = time.strftime("%Y%m%d", time.gmtime(time.time() - 3 * 86400))
+    key_of_host = vouching().named(host.run(f"cat /etc/{UNIT}/backup.key"))
     for key in newest_set(host):
-        old = re.sub(
-            r"/\d{8}T", f"/{time.strftime('%Y%m%d', time.gmtime(time.time() - 3 * 86400))}T", key
-        )
-        s3.copy_object(Bucket=bucket, Key=old, CopySource={"Bucket": bucket, "Key": key})
+        old = re.sub(r"/\d{8}T", f"/{then}T", key)
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        if key.endswith("/manifest.json"):
+            told = json.loads(body) | {"id": old.split("/")[-2]}
+            body = json.dumps(key_of_host.signed("manifest", told)).encode()
+        s3.put_object(Bucket=bucket, Key=old, Body=body)
         s3.delete_object(Bucket=bucket, Key=key)
+    host.run(f"rm -f {ROOT}/.backup")  # or its last backup would be missing
     assert keys(doctor(host)) == set(), "without a schedule three days are no fault"
     with schedule(host):
         row = found(host, "backup-old", "3 days old")

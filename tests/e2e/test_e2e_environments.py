@@ -148,7 +148,7 @@ class TestThreeOnOneHost:
         assert three.host.unit(f"{UNIT}.service", "MemoryMax") == str(2**30)
 
     def test_each_answer_says_whose_it_is(self, three: Three) -> None:
-        tasks = ("status", "doctor", "backup", "logs", "--lines", "1")
+        tasks = ("status", "doctor", "--timeout", "20", "backup", "logs", "--lines", "1")
         done = three.host.fab(
             "use", "staging", *tasks, "use", "production", "status", aim=three.aim, code=0
         )
@@ -190,7 +190,7 @@ class TestThreeOnOneHost:
         because = ("(production)", "production wants its name typed: use production TASK --yes")
         chosen = {"FABRIC_MLFLOW_ENVIRONMENT": "production"}
         three.host.refused("gc", "--yes", because=because, aim=three.aim, **chosen)
-        three.host.refused("use", "production", "users.remove", "nobody", because=because,
+        three.host.refused("use", "production", "users.remove", "admin", because=because,
                            aim=three.aim)  # fmt: skip
         assert "nothing to remove" in three.fab("use", "production", "gc", "--yes").out
 

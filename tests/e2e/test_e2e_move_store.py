@@ -122,7 +122,8 @@ class Outcome:
         last = self.out.splitlines()[-1]
         assert last.startswith("@fail ")
         assert last.endswith(
-            ". The SQLite files were only read, and nothing is switched. postgres.migrate again."
+            ". The SQLite files were only read, and nothing is switched. Then type "
+            "./fab postgres.migrate again."
         )
         assert "Traceback" not in self.out
         return last
