@@ -26,8 +26,7 @@ from lab import DATA, ROOT, SEARCH, UNIT, Done, Host, until
 
 pytestmark = pytest.mark.sampled
 SITE = f"/etc/nginx/sites-available/{UNIT}"
-# What every healthy host here has: no schedule, others' backups beside it, and a shell that was told
-# of no server.
+# What every healthy host here has: no schedule, others' backups, a shell without a server.
 EXPECTED = {"backup-unscheduled", "backup-none", "backup-unvouched", "client-variables-unset"}
 Row = dict[str, Any]
 
