@@ -33,7 +33,7 @@ DATABASES, ANSWER, STORE = 0.6, 0.75, 0.35
 
 S3, FIRST = "s3.{}.amazonaws.com", "us-east-1"
 
-PACKAGES = "pypi.org"  # uv and pip ask there; that a closed network has no such name is no fault
+PACKAGES = "mlflow.org"  # of the world outside; that a closed network has no such name is no fault
 
 ADDRESS = re.compile(r"[0-9.]+|.*:.*")  # of IPv4 or IPv6, which nobody has to be asked for
 

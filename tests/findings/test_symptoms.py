@@ -155,11 +155,11 @@ def test_whoever_looks_longer_is_more_patient_with_every_part():
 @pytest.mark.parametrize(
     ("settings", "asked"),
     [
-        (Settings(), ["s3.us-east-1.amazonaws.com", "pypi.org"]),
-        (Settings(region="eu-west-1"), ["s3.eu-west-1.amazonaws.com", "pypi.org"]),
-        (Settings(endpoint_url="http://minio.lan:9000"), ["minio.lan", "pypi.org"]),
-        (Settings(endpoint_url="http://10.0.0.7:9000"), ["pypi.org"]),
-        (Settings(endpoint_url="http://[fd00::7]:9000"), ["pypi.org"]),
+        (Settings(), ["s3.us-east-1.amazonaws.com", "mlflow.org"]),
+        (Settings(region="eu-west-1"), ["s3.eu-west-1.amazonaws.com", "mlflow.org"]),
+        (Settings(endpoint_url="http://minio.lan:9000"), ["minio.lan", "mlflow.org"]),
+        (Settings(endpoint_url="http://10.0.0.7:9000"), ["mlflow.org"]),
+        (Settings(endpoint_url="http://[fd00::7]:9000"), ["mlflow.org"]),
     ],
 )
 def test_names_that_the_host_must_know_are_asked_for(settings, asked):
