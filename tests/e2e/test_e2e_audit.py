@@ -109,7 +109,7 @@ FOUND = {
 
 
 def audit(host: Host) -> list[Row]:
-    done = host.fab("audit", "--json", code=None)
+    done = host.fab("audit", "--json", "--timeout", "30", code=None)
     rows: list[Row] = json.loads(done.out)
     problems = [row for row in rows if row["severity"] == "problem"]
     assert done.code == (1 if problems else 0), done
@@ -134,7 +134,7 @@ def test_a_healthy_host_has_no_problem_with_its_backups_scheduled(host: Host) ->
         assert [row for row in rows if row["severity"] == "problem"] == []
         assert {row["key"] for row in rows} <= EXPECTED
         assert {row["environment"] for row in rows} == {"default"}
-        said = host.fab("audit").out.splitlines()[-1]
+        said = host.fab("audit", "--timeout", "30").out.splitlines()[-1]
         assert said.startswith(
             "✓ well: tls, units, secrets, versions, users, places, backup (advisories: "
         )

