@@ -136,7 +136,7 @@ def test_a_healthy_host_has_no_problem_with_its_backups_scheduled(host: Host) ->
         assert {row["environment"] for row in rows} == {"default"}
         said = host.fab("audit", "--timeout", "30").out.splitlines()[-1]
         assert said.startswith(
-            "✓ well: tls, units, secrets, versions, users, places, backup (advisories: "
+            "✓ well: tls, units, secrets, versions, users, places, artifacts, backup (advisories: "
         )
         # What a timer runs is confined, and works.
         host.run(f"systemctl start {UNIT}-backup.service")
