@@ -129,6 +129,7 @@ class Older:
         self.disk(PROGRAMS).mkdir()
         for path in templates.programs().values():
             shutil.copy(path, self.disk(PROGRAMS))
+        host.run(f"chown ubuntu {PROGRAMS}")
 
     def reset(self) -> None:
         """Serve the older release with the marks again, whatever the last test left."""
@@ -187,7 +188,8 @@ class Older:
             settings, "fetch a backup", "fetch_set.py", *words, id=id, unsigned=True
         )
         self.disk(f"{PROGRAMS}/fetch_set.json").write_text(str(fetch.files["fetch_set.json"]))
-        self.as_user("bash", "-euc", f"here={PROGRAMS} root={ROOT}\n{fetch.script}")
+        begin = f"here={PROGRAMS} root={ROOT}\n{templates.source('words.sh')}"
+        self.as_user("bash", "-c", f"{begin}\n{fetch.script}")
         try:
             for name in ("mlflow.db", "basic_auth.db"):
                 with closing(sqlite3.connect(self.disk(f"{folder}/{name}"))) as base:

@@ -21,7 +21,7 @@ def test_a_set_that_cannot_be_restored_is_one_line_and_changes_nothing(older: Ol
     with spoiled(older, "mlflow.db.zst", flipped) as id:
         refused(older, id, f"The backup {id} is damaged: mlflow.db.zst is not what was sent")
     with spoiled(older, "manifest.json", newer) as id:
-        refused(older, id, "made by MLflow 3.99.0, which is newer", "./fab upgrade --to 3.99.0")
+        refused(older, id, "made by MLflow 3.99.0, which is newer", " upgrade --to 3.99.0")
     with spoiled(older, "manifest.json", None) as id:
         refused(older, id, f"There is no complete backup {id}")
     assert untouched(older) == before
@@ -65,10 +65,13 @@ def spoiled(older: Older, name: str, spoil: Spoil | None) -> Iterator[str]:
     try:
         for entry, copy in zip(listed, copies, strict=True):
             body = s3.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
-            if not copy.endswith(f"/{name}"):
-                s3.put_object(Bucket=bucket, Key=copy, Body=body)
-            elif spoil:
-                s3.put_object(Bucket=bucket, Key=copy, Body=spoil(body))
+            if copy.endswith(f"/{name}"):
+                if spoil is None:
+                    continue
+                body = spoil(body)
+            if copy.endswith("/manifest.json"):
+                body = older.host.signed(json.loads(body), id)
+            s3.put_object(Bucket=bucket, Key=copy, Body=body)
         yield id
     finally:
         for copy in copies:

@@ -31,7 +31,7 @@ def aged(host: Host, days: int, minute: int = 0) -> str:
         if name == "verified.json":
             continue
         if name == "manifest.json":
-            body = json.dumps(json.loads(body) | {"made": moment.isoformat()}).encode()
+            body = host.signed(json.loads(body) | {"made": moment.isoformat()}, id)
         s3.put_object(Bucket=bucket, Key=f"mlflow-backups/default/{id}/{name}", Body=body)
     return id
 
