@@ -170,6 +170,12 @@ def host(lab: Lab) -> Host:
     return lab.main()
 
 
+@pytest.fixture(scope="module")
+def no_backups(lab: Lab) -> None:
+    """Have a module begin without backups, of which no other host's key is this one's."""
+    lab.main().remove_backups()
+
+
 @pytest.fixture
 def blank(lab: Lab) -> Iterator[Host]:
     """Give a host as a cloud would ship it, for this test alone."""

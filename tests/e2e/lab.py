@@ -233,6 +233,13 @@ class Host:
     def unit(self, name: str, key: str) -> str:
         return self.run(f"systemctl show {name} -p {key} --value")
 
+    def remove_backups(self) -> None:
+        """Take all backups away, which other hosts of the lab make at the same place."""
+        s3, bucket = self.lab.s3(), self.lab.bucket
+        listed = s3.list_objects_v2(Bucket=bucket, Prefix="mlflow-backups/")
+        for entry in listed.get("Contents", []):
+            s3.delete_object(Bucket=bucket, Key=entry["Key"])
+
     def signed(self, manifest: dict[str, Any], id: str) -> bytes:
         """Spell a manifest as this host would sign it for a set of another id."""
         from host_side import signed

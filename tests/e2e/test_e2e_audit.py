@@ -12,15 +12,10 @@ import pytest
 from lab import ROOT, UNIT, Host, until
 
 SITE = f"/etc/nginx/sites-available/{UNIT}"
+pytestmark = pytest.mark.usefixtures("no_backups")
 Row = dict[str, Any]
 # What a fresh Debian has, and a cloud's image may not.
-EXPECTED = {
-    "ssh-password",
-    "firewall-none",
-    "upgrades-off",
-    "backup-unscheduled",
-    "backup-unvouched",
-}
+EXPECTED = {"ssh-password", "firewall-none", "upgrades-off", "backup-unscheduled"}
 
 # Everything at once, each by itself as somebody might do it; MEND takes all of it back.
 BREAK = f"""

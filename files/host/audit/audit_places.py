@@ -139,7 +139,7 @@ def told(found):
 
 
 def plain(text):
-    return "".join(c if c.isprintable() else "?" for c in str(text))[:200]
+    return talk.printable(text, longest=200)
 
 
 def main(asked):

@@ -64,8 +64,15 @@ def fail(text):
 
 
 def _line(text):
-    """Spell a text as one line that a terminal only shows: parts of it may be anybody's."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return printable(text, " ")
+
+
+def printable(text, instead="?", longest=None):
+    """Spell a text as one line that a terminal only shows: parts of it may be anybody's.
+
+    It has at most so many characters, where a `longest` is given.
+    """
+    return "".join(letter if letter.isprintable() else instead for letter in str(text))[:longest]
 
 
 def report(value, key=None):

@@ -12,9 +12,11 @@ import hmac
 import os
 
 import databases
+import talk
 
 KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 SIGNATURE = 32  # bytes
+LONGEST = 80  # characters of a name that are told
 LIVING = (
     "select webhook_id, name, secret from webhooks "
     "where deleted_timestamp is null and secret is not null order by name, webhook_id"
@@ -45,8 +47,7 @@ def is_readable(secret, key):
 
 def named(rows):
     """Return id and name of each for people: what stands in a database may be anything."""
-    return [{"id": _plain(id), "name": _plain(name)} for id, name, _ in rows]
-
-
-def _plain(text):
-    return "".join(c if c.isprintable() else "?" for c in str(text))[:80]
+    return [
+        {"id": talk.printable(id, longest=LONGEST), "name": talk.printable(name, longest=LONGEST)}
+        for id, name, _ in rows
+    ]

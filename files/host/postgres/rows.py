@@ -11,6 +11,7 @@ import sqlite3
 from contextlib import closing
 
 import databases
+import talk
 
 AT_ONCE = 1000  # rows
 BLOCK = 1 << 20  # characters or bytes of a batch in what has no limit of its own
@@ -164,7 +165,7 @@ def described(database, table, columns, row):
         if column.name in keys
     ]
     text = f"a row of {table} ({', '.join(parts)})"
-    return "".join(sign if sign.isprintable() else "?" for sign in text)[:300]
+    return talk.printable(text, longest=300)
 
 
 def nth(database, table, columns, number):

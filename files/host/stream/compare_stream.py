@@ -5,7 +5,6 @@ whoever may write to the bucket can make one up. Reports {"doubts": [lines], "ke
 other backup keys that signed sets, the newest first}.
 """
 
-import dataclasses
 import shutil
 
 import databases
@@ -15,23 +14,10 @@ import streams
 import talk
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    place: talk.Place
-    root: str
-    folder: str
-    at: str  # a moment: latest, or ISO 8601 with its offset
-    stream: str  # <server id>/<begin>
-    key: str = ""  # another backup key than the server's own, which vouches for sets as well
-
-    litestream = restore_stream.Request.litestream
-
-
 def main(request):
     place = streams.Streams(request.place)
-    found = next(
-        iter(place.candidates(streams.moment(request.at), request.stream, request.root)), None
-    )
+    candidates = place.candidates(streams.moment(request.at), request.stream, request.root)
+    found = next(iter(candidates), None)
     if found is None:
         place.refuse(request.at)
     try:
@@ -49,4 +35,4 @@ def main(request):
 
 if __name__ == "__main__":
     with restore_stream.explained():
-        main(talk.request(Request))
+        main(talk.request(restore_stream.Request))
