@@ -53,9 +53,9 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     idle = not_running(settings, facts)
     elsewhere = listens_elsewhere(settings, facts)
     drained = facts.drained and bool(settings.balancers)
-    behind = [*env_changes(settings, facts), *share_changes(settings, facts)]
-    outdated = bool(behind) or has_outdated_env(settings, facts)
-    behind += wall.changes(settings, facts)
+    keys = key_changes(settings, facts)
+    outdated = bool(keys) or has_outdated_env(settings, facts)
+    behind = [*keys, *wall.changes(settings, facts)]
     needs_deploy = behind or outdated or streamed or differing or idle or elsewhere or drained
     if not (needs_deploy or facts.bootstrap) and facts.well == stamp:
         return [*marking, *renewed]
@@ -90,9 +90,13 @@ def restarts(settings: Settings, facts: Facts) -> bool:
     if facts.unit(f"{settings.unit}.service").active != "active":
         return False
     differing = [file for file in wanted_files(settings, facts) if differs(facts, file)]
-    keys = env_changes(settings, facts) or share_changes(settings, facts)
-    seen = has_outdated_env(settings, facts) or wall.changes(settings, facts)
-    return bool(keys or seen) or must_restart(settings, differing)
+    outdated = bool(key_changes(settings, facts)) or has_outdated_env(settings, facts)
+    return outdated or must_restart(settings, differing)
+
+
+def key_changes(settings: Settings, facts: Facts) -> list[Change]:
+    """Return what gives server.env the keys that it lacks, or that other servers have."""
+    return [*env_changes(settings, facts), *share_changes(settings, facts)]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tasks.changes import owner
 from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
 from tasks.engine.shell import sh
-from tasks.engine.tables import size_text
+from tasks.engine.tables import counted, size_text
 from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ class Left:
 
     def __str__(self) -> str:
         """Spell it for people."""
-        whose = {0: "", 1: "1 run has "}.get(self.runs, f"{self.runs} runs have ")
-        files = "1 file" if self.files == 1 else f"{self.files} files"
-        return f"{whose}{files} ({size_text(self.bytes)}) under {spelt(self.place)}"
+        have = "has" if self.runs == 1 else "have"
+        whose = f"{counted(self.runs, 'run')} {have} " if self.runs else ""
+        what = f"{counted(self.files, 'file')} ({size_text(self.bytes)})"
+        return f"{whose}{what} under {spelt(self.place)}"
 
 
 def spelt(place: str) -> str:
