@@ -113,9 +113,11 @@ def tidy(name: str) -> None:
     for folder in (RUN / "propagate" / name, RUN / "unix-export" / name):
         clear(folder)
     for top, _ in _hierarchies():
-        for group in top.rglob(name):
-            for inner, _, _ in os.walk(group, topdown=False):
-                _remove_group(inner)
+        # Not rglob: it raises where another host's groups vanish under it.
+        for folder, groups, _ in os.walk(top):
+            if name in groups:
+                for inner, _, _ in os.walk(Path(folder) / name, topdown=False):
+                    _remove_group(inner)
 
 
 def prepare() -> None:

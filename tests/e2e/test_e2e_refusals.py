@@ -24,7 +24,7 @@ def test_an_unknown_alias_is_named(host: Host) -> None:
 
 def test_an_unknown_host_key_is_refused_without_a_terminal(host: Host) -> None:
     aim = _aim(host, UserKnownHostsFile="/dev/null", StrictHostKeyChecking="ask")
-    because = ("Unknown host key", host.alias, "SHA256:", f"ssh {host.alias} true")
+    because = ("Unknown host key", host.alias, "SHA256:", f"ssh -F {aim[1]} {host.alias} true")
     host.refused("status", aim=aim, because=because)
 
 

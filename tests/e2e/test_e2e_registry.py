@@ -168,7 +168,7 @@ def _wrong_inputs(host: Host) -> None:
     host.refused("registry.list", because=because, **wrong)
     host.fab("stop")
     try:
-        because = ("The server is down", "./fab doctor")
+        because = ("The server is down", f"./fab -H {host.alias} doctor")
         host.refused("registry.promote", "iris", "1", because=because)
     finally:
         host.fab("start")

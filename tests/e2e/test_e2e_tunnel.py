@@ -185,7 +185,7 @@ def test_tunnels_live_side_by_side_and_a_taken_port_names_its_owner(
         "tunnel", "--background", aim=aim,
         because=(
             f"Port {host.lab.local_port} of this machine is taken by the tunnel to {host.alias}",
-            f"./fab -H {host.alias} tunnel.close",
+            f"./fab -S {aim[1]} -H {host.alias} tunnel.close",
         ),
     )  # fmt: skip
     done = host.fab("tunnel", "--background", "--any-port", aim=aim)

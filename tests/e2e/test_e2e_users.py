@@ -160,7 +160,7 @@ def test_a_stopped_server_can_have_its_password_set_anew_too(alone: Host) -> Non
     host = alone
     host.fab("stop")
     host.fab("users.reset-admin", "--yes")
-    host.refused("users.list", because=("down", "./fab doctor"))
+    host.refused("users.list", because=("down", f"./fab -H {host.alias} doctor"))
     host.fab("start")
     assert host.status(SEARCH, host.login()) == 200
 
@@ -173,7 +173,7 @@ def test_a_team_comes_from_a_file_and_the_second_time_nothing_is_new(alone: Host
     file.write_text("name,admin,experiment,permission\ncarol,,Default,EDIT\ndave,yes,,\nold,,,\n")
     first = host.fab("users.import", str(file))
     assert "left as they are: old" in first.out
-    assert "✓ 2 users with 1 grants" in first.out
+    assert "✓ 2 users with 1 grant" in first.out
     place = folder(host) / "import-team.csv"
     assert place.stat().st_mode & 0o777 == 0o600
     passwords = place.read_text()
