@@ -461,7 +461,9 @@ def test_a_damaged_database_is_named_and_restored(host: Host) -> None:
     with former_databases(host):
         damage(host)
         row = found(host, "database-corrupt", "mlflow.db is damaged", alone=False)
-        host.refused("deploy", because=("mlflow.db cannot be used", f"./fab -H {host.alias} doctor"))
+        host.refused(
+            "deploy", because=("mlflow.db cannot be used", f"./fab -H {host.alias} doctor")
+        )
         follow(host, row)
         mended(host)
 
