@@ -140,3 +140,41 @@ def test_what_is_no_request_passes() -> None:
     scope = {"type": "lifespan"}
     asyncio.run(Door(app, False)(scope, None, None))
     assert scope == {"type": "lifespan", "seen": True}
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("header", [b"content-length", b"transfer-encoding"])
+def test_what_is_refused_has_been_read(header: bytes, status: int) -> None:
+    """nginx would answer 502 for a connection that is closed while it sends."""
+    order: list[str] = []
+    parts = [{"type": "http.request", "body": b"x", "more_body": n < 2} for n in range(3)]
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+    async def receive() -> dict[str, Any]:
+        order.append("read")
+        return parts.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        order.append(message["type"])
+
+    scope = {"type": "http", "path": FILE, "headers": [(header, b"3")]}
+    asyncio.run(Door(app, False)(scope, receive, send))
+    read = 1 if status == 200 else 3
+    assert order == ["read"] * read + ["http.response.start"]
+
+
+def test_a_client_that_leaves_is_not_waited_for() -> None:
+    parts = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    scope = {"type": "http", "path": FILE + "../x", "headers": [(b"content-length", b"9")]}
+    asyncio.run(Door(None, False)(scope, receive, send))
+    assert parts == []

@@ -370,9 +370,6 @@ class Attack:
         """Make a request and look at what came of it."""
         began = time.monotonic()
         answer = self.user.door.raw(raw) if raw else self.user.ask(method, target, body, **headers)
-        if answer[0] == 502 and not raw:
-            # Of an upload that is refused before it is read, nginx sometimes sees the end alone.
-            answer = self.user.ask(method, target, body, **headers)
         took = time.monotonic() - began
         status, head, text = answer
         said = f"{self.user.name} {method} {target[:200]} {str(body or raw or '')[:400]}"

@@ -1,7 +1,7 @@
 """Answer what MLflow would answer with an error of its own, before it gets to see it.
 
 An ASGI app around MLflow's. It looks at the path and two headers of a request and never at its
-body, which streams through.
+body, which streams through; of a request that is refused it is read to its end, and let go.
 """
 
 import base64
@@ -17,6 +17,7 @@ ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
 PASSING = "/gateway/proxy/"
 # A path of the artifact proxy, from its root.
 ARTIFACT = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|presigned|mpu/\w+)/(.*)")
+BODY = (b"content-length", b"transfer-encoding")  # headers of a request that has one
 LOGIN = (
     "You are not authenticated. Please see "
     "https://www.mlflow.org/docs/latest/auth/index.html#authenticating-to-mlflow "
@@ -34,6 +35,9 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if any(name in BODY for name, _ in scope["headers"]):
+            receive = Body(receive)
+            send = receive.before(send)
         logins = [value for name, value in scope["headers"] if name == b"authorization"]
         if logins and not is_login(logins):
             await answer(send, 401, LOGIN.encode(), b"text/plain", CHALLENGE)
@@ -58,6 +62,33 @@ class Door:
         if any(name == b"x-mlflow-workspace" and value.strip() for name, value in scope["headers"]):
             return "Workspaces are not enabled on this server. Unset MLFLOW_WORKSPACE."
         return ""
+
+
+class Body:
+    """The body of a request, as ASGI's `receive`; `more` until its end has been read."""
+
+    def __init__(self, receive):
+        self.receive, self.more = receive, True
+
+    async def __call__(self):
+        message = await self.receive()
+        self.more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    def before(self, send):
+        """Return a `send` that reads the rest before it sends an error.
+
+        uvicorn closes a connection whose request it has not read, and nginx, still sending it,
+        then answers 502: a client would try again and again what it may not do.
+        """
+
+        async def read_first(message):
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                while self.more:
+                    await self()
+            await send(message)
+
+        return read_first
 
 
 CHALLENGE = (b"www-authenticate", b'Basic realm="mlflow"')
