@@ -4,10 +4,12 @@ Staged beside the programs that import it. A path is a place below the artifacts
 slash at its ends; times are in milliseconds since 1970.
 """
 
+import os
 import re
 import urllib.parse
 
 import sqlalchemy as sa
+from fenced import fenced
 
 # What can be deleted in MLflow: id, name, experiment, when, and where its files are.
 DELETED = {
@@ -40,6 +42,15 @@ ID = re.compile(r"(?:m-)?[0-9a-f]{32}")
 SHORTEST_ID = 16  # characters; a shorter key may well be the name of somebody's folder
 NARROW = 50  # characters; a URI with an id in it needs more
 DELETED_VERSION = "Deleted_Internal"  # the stage of a row that MLflow keeps of a deleted version
+
+
+def within_fence(root, work, *folders):
+    """Do something where what SQLite finds beside the server's databases removes nothing else."""
+    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    path = sa.make_url(uri).database if uri.startswith("sqlite") else None
+    beside = [os.path.dirname(os.path.realpath(path))] if path else []
+    wanted = {os.path.join(root, "data"), *beside, *folders}
+    return fenced([folder for folder in wanted if os.path.isdir(folder)], work)
 
 
 class Tracking:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grants
 import objects
 import talk
-from artifacts import Tracking
+from artifacts import Tracking, within_fence
 from bucket import Bucket, troubled
 
 LISTERS = 8  # requests at a time; the client keeps 10 connections
@@ -124,4 +124,4 @@ def main(request):
 
 request = talk.request(Request)
 with objects.explained(request.place):
-    troubled(lambda: main(request))
+    troubled(lambda: within_fence(request.root, lambda: main(request)))

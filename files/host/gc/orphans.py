@@ -18,7 +18,7 @@ import time
 import objects
 import owner
 import talk
-from artifacts import Tracking
+from artifacts import Tracking, within_fence
 from bucket import Bucket, Trouble, troubled
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -110,7 +110,6 @@ def find(request, bucket):
     known = Known(request.root, bucket)
     places, recent, all_ = {}, 0, 0
     began = now(bucket)
-    os.makedirs(request.folder, mode=0o700, exist_ok=True)
     path = os.path.join(request.folder, began.strftime("%Y%m%dT%H%M%SZ.jsonl"))
     with open(path + ".part", "w") as stream:
         write(stream, dict(request.about, made=began.isoformat(timespec="seconds")))
@@ -227,4 +226,6 @@ def main(request):
 
 request = talk.request(Request)
 with objects.explained(request.place):
-    troubled(lambda: main(request))
+    os.makedirs(request.folder, mode=0o700, exist_ok=True)
+    folders = (request.folder, *glob.glob(os.path.join(request.root, "former", "*")))
+    troubled(lambda: within_fence(request.root, lambda: main(request), *folders))

@@ -118,7 +118,7 @@ def database(request, name, last, url, size):
         said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
         talk.fail(f"Litestream cannot restore {name}: {said[-1]}. {OTHER}")
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as base:
+        with closing(databases.opened(path, "rw", isolation_level=None)) as base:
             base.execute("pragma journal_mode=delete")
             for table in ("_litestream_seq", "_litestream_lock"):
                 base.execute("drop table if exists " + table)
