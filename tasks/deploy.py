@@ -102,7 +102,7 @@ def _left_behind(server: Server, move: bool, leave: bool) -> list[elsewhere.Left
             server.warn(f"files of runs are left under {', '.join(noted)}, where MLflow does not "
                         "look. Copy them: ./fab deploy --move-artifacts")  # fmt: skip
         return []
-    found = elsewhere.left(server)
+    found = elsewhere.left(server, leave)
     if not (move or leave):
         elsewhere.refuse_left(settings, found)
     return found

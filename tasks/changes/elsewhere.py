@@ -81,10 +81,13 @@ def refuse_changing(settings: Settings, facts: Facts) -> None:
         )
 
 
-def left(server: Server) -> list[Left]:
-    """Look what lies at the former places, and is missing at the present one; one exec."""
+def left(server: Server, leave: bool = False) -> list[Left]:
+    """Look what lies at the former places, and is missing at the present one; one exec.
+
+    Raises Exit where a place cannot be looked at, but for one that is to be left anyway.
+    """
     places = former(server.settings, server.facts)
-    step = moving(server.settings, places, "count")
+    step = moving(server.settings, places, "leave" if leave else "count")
     reports = server.look("deploy", [step], timeout=COUNT_TIMEOUT)
     found = [Left(**json.loads(report)) for report in reports]
     return [each for each in found if each.files]
@@ -108,7 +111,7 @@ def noting(places: Sequence[str]) -> Change:
 
 
 def moving(settings: Settings, places: Sequence[str], action: str) -> Change:
-    """Build the step that runs files/host/deploy/move_artifacts.py: count, copy or finish."""
+    """Build the step that runs files/host/deploy/move_artifacts.py: count, leave, copy or finish."""
     program = f'{owner.PYTHON} "$here/move_artifacts.py" root="$root"'
     script = f"{aws_profile_script(settings)}\n{program}"
     files = requested(

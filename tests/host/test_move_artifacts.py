@@ -29,8 +29,8 @@ def moving(store: Store, home: Path, capsys: pytest.CaptureFixture[str]) -> Movi
         put(store, f"art-51/{key}", body)
     put(store, "art-51/.remote-mlflow-owner.json", b"{}")
 
-    def run(action: str, prefix: str = "art-51") -> tuple[int, str]:
-        former = [f"s3://my-bucket/{prefix} at {store.url}"]
+    def run(action: str, prefix: str = "art-51", bucket: str = "my-bucket") -> tuple[int, str]:
+        former = [f"s3://{bucket}/{prefix} at {store.url}"]
         request: dict[str, Any] = {"place": place_in(store), "root": root, "former": former}
         return program(capsys, "move_artifacts.py", **request, action=action)
 
@@ -114,3 +114,21 @@ def test_a_place_below_the_former_one_is_not_copied_into_itself(moving, store, h
 
 def test_nothing_at_the_former_place_is_nothing_to_copy(moving):
     assert reported(moving("count", "empty")[1])["files"] == 0
+
+
+def test_a_bucket_that_is_gone_has_nothing_to_lose(moving, store):
+    code, out = moving("count", bucket="gone-bucket")
+    assert (code, reported(out)["files"]) == (0, 0)
+    assert "@warn s3://gone-bucket/art-51 at" in out
+    assert "The bucket gone-bucket does not exist." in out
+
+
+def test_a_place_that_cannot_be_looked_at_may_be_left(moving, store):
+    store.faults = [["GET .*prefix=art-51", 403, "AccessDenied", 9]]
+    code, out = moving("count")
+    assert code != 0
+    assert "cannot be looked at: s3:ListBucket is denied" in out
+    assert "./fab deploy --leave-artifacts" in out
+    code, out = moving("leave")
+    assert (code, reported(out)["files"]) == (0, 0)
+    assert "@warn" in out

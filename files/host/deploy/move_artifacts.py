@@ -1,7 +1,8 @@
 """See which files a server left at a former place, and copy them to the one that it has now.
 
 Runs on the host in the server's own environment. `count` reports how many are missing at the
-present place, and whose they are; `copy` copies these, within the store where both places are in
+present place, and whose they are, and `leave` the same of those places that can still be looked at;
+`copy` copies these, within the store where both places are in
 one, and compares; `finish` does so too, and forgets the former place. What lies there stays.
 """
 
@@ -15,7 +16,7 @@ import time
 
 from bucket import Bucket, Denied, Trouble, troubled
 from objects import under
-from talk import Place, fail, report, request, say
+from talk import Place, fail, report, request, say, warn
 
 PLACE = re.compile(r"s3://([a-z0-9.-]+)/(\S+) at (\S+)")
 RUN = re.compile(r"[0-9a-f]{32}")
@@ -30,7 +31,7 @@ NEEDED = "s3:GetObject at the former place or s3:PutObject at the present one"
 class Request:
     place: Place
     root: str
-    action: str  # count, copy or finish
+    action: str  # count, leave, copy or finish
     former: list  # as owner.py spells places
 
 
@@ -79,6 +80,28 @@ def missing(former, present):
         for key, (size, written) in old.items()
         if key not in new or new[key][0] != size or new[key][1] < written
     }
+
+
+def looked_at(former, present, text, action):
+    """Do the same where nothing is copied yet; a bucket that is gone has nothing to lose."""
+    first = {"Prefix": former.prefix + "/", "MaxKeys": 1}
+    try:
+        troubled(lambda: former.attempt("s3:ListBucket", former.s3.list_objects_v2, **first))
+    except (Denied, Trouble) as error:
+        if action == "leave" or getattr(error, "kind", "") == "bucket-missing":
+            warn(f"{text}, where files were until now, cannot be looked at: {reason(error)}")
+            return {}
+        raise Trouble(
+            "former-unseen",
+            f"{text}, where files were until now, cannot be looked at: {reason(error)}",
+            "See to it that the host's credentials reach it, or leave what lies there: "
+            "./fab deploy --leave-artifacts",
+        ) from error
+    return missing(former, present)
+
+
+def reason(error):
+    return error.what if isinstance(error, Trouble) else f"{error} is denied."
 
 
 def copy(former, present, files):
@@ -139,8 +162,11 @@ def work(asked):
     present = Bucket(asked.place)
     for text in asked.former:
         former = opened(text, asked.place)
+        if asked.action in ("count", "leave"):
+            report(about(text, looked_at(former, present, text, asked.action)))
+            continue
         files = missing(former, present)
-        if asked.action != "count" and files:
+        if files:
             say(f"copy {len(files)} files ({sum(files.values()) / 1e6:.1f} MB) from {text}")
             copy(former, present, files)
             if left := missing(former, present):
@@ -156,7 +182,7 @@ def main(asked):
     except Denied as error:
         fail(f"{error} is denied to the host's credentials. Allow it in their policy. {AGAIN}")
     except Trouble as trouble:
-        fail(f"{trouble} {AGAIN if asked.action != 'count' else ''}".strip())
+        fail(f"{trouble} {AGAIN if asked.action in ('copy', 'finish') else ''}".strip())
 
 
 if __name__ == "__main__":
