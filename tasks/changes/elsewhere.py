@@ -111,7 +111,7 @@ def noting(places: Sequence[str]) -> Change:
 
 
 def moving(settings: Settings, places: Sequence[str], action: str) -> Change:
-    """Build the step that runs files/host/deploy/move_artifacts.py: count, leave, copy or finish."""
+    """Build the step that runs files/host/deploy/move_artifacts.py with one of its actions."""
     program = f'{owner.PYTHON} "$here/move_artifacts.py" root="$root"'
     script = f"{aws_profile_script(settings)}\n{program}"
     files = requested(
