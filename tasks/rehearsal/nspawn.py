@@ -114,10 +114,10 @@ def tidy(name: str) -> None:
         clear(folder)
     for top, _ in _hierarchies():
         # Not rglob: it raises where another host's groups vanish under it.
-        for folder, groups, _ in os.walk(top):
-            if name in groups:
-                for inner, _, _ in os.walk(Path(folder) / name, topdown=False):
-                    _remove_group(inner)
+        found = [Path(place) / name for place, groups, _ in os.walk(top) if name in groups]
+        for group in found:
+            for inner, _, _ in os.walk(group, topdown=False):
+                _remove_group(inner)
 
 
 def prepare() -> None:
