@@ -6,7 +6,8 @@ import re
 from contextlib import nullcontext
 
 import pytest
-from lab import until
+from canaries import PLANT, confined, unharmed
+from lab import ROOT, until
 from load import Load, writers
 from older import NEWER, OLDER, Older
 from sabotage import release, small_disk
@@ -98,6 +99,15 @@ def test_a_failing_upgrade_leaves_the_former_release_serving_with_all_data(
         if fault != "disk":
             assert load.failures() == []
         host.healthy()
+
+
+@pytest.mark.sampled
+def test_a_check_runs_nothing_that_the_server_s_process_left(older: Older) -> None:
+    host = older.host
+    with unharmed(host):
+        confined(host, PLANT, ROOT)
+        assert NEWER in host.fab("upgrade", "--check", "--to", NEWER, timeout=600).out
+        older.serves()
 
 
 def passed(load: Load, what: str) -> None:
