@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TAKEN = 1 << 20  # bytes that are written at once
 
-LARGEST = 1 << 20  # bytes of a manifest
+LARGEST = 64 << 10  # bytes of a manifest
 
 # What backup writes, as files/host/backup/shapes.py spells it too.
 FILES = {"configuration.tar.gz", "configuration.tar.gz.enc"} | {
