@@ -10,7 +10,8 @@ where neither of them may read. A listener on the host notes whoever the server 
 
 JOB: {"door": port or path of a socket, "routes": […], "places": ["METHOD.field", …],
 "admin", "owner", "reader", "stranger": [name, password], "bucket", "prefix", "canaries":
-{text: name}, "folders": [keys and paths where canaries lie], "whole": whether to try all}
+{text: name}, "folders": [keys and paths where canaries lie], "third": which third of all to try,
+0, 1 or 2, or null for all}
 """
 
 import base64
@@ -207,6 +208,7 @@ class Attack:
         self.read, self.broken, self.slow, self.accepted = [], [], [], []
         self.statuses, self.made = Counter(), []
         self.places = set(job["places"])
+        self.third, self.turns = job["third"], itertools.count()
         self.second = user.name == job["stranger"][0]
 
     # -- values ------------------------------------------------------------------------------
@@ -305,7 +307,7 @@ class Attack:
                 yield method, path, self.filled(takes, path, of, None, None)
             names = list(leaves(takes))
             for at in range(len(names)):
-                chosen = [next(others)]
+                chosen = self.in_turn([next(others)])
                 if self.is_place(route, names[at]):
                     chosen = paths if "path" in names[at] else [*targets, *paths[::7]]
                     chosen = self.share(chosen, path)
@@ -317,10 +319,16 @@ class Attack:
                     yield method, path, retagged(fields, tag, targets[0])
 
     def share(self, values, path):
-        """Return all, or a quarter: one for each user at /api, and one at /ajax-api."""
-        if self.job["whole"]:
+        """Return all, or a quarter of the third: one for each user at /api, one at /ajax-api."""
+        if self.third is None:
             return values
-        return values[2 * self.second + path.startswith("/ajax") :: 4]
+        return values[4 * self.third + 2 * self.second + path.startswith("/ajax") :: 12]
+
+    def in_turn(self, values):
+        """Yield all, or each third of all that is asked for here."""
+        for value in values:
+            if self.third is None or next(self.turns) % 3 == self.third:
+                yield value
 
     def is_place(self, route, name):
         spelt = (f"{route['name']}.{name}", f"{route['name']} {name}")
@@ -446,9 +454,11 @@ class Attack:
                 pass
             for _ in pool.map(lambda words: self.note(*words[:3], **words[3]), self.spans()):
                 pass
-            for _ in pool.map(lambda raw: self.note("raw", "", raw=raw), self.spellings()):
+            for _ in pool.map(
+                lambda raw: self.note("raw", "", raw=raw), self.in_turn(self.spellings())
+            ):
                 pass
-            for _ in pool.map(lambda words: self.note(*words), self.questions()):
+            for _ in pool.map(lambda words: self.note(*words), self.in_turn(self.questions())):
                 pass
 
     def direct(self):

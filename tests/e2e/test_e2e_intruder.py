@@ -61,6 +61,12 @@ assert trace.data.spans[0].inputs == {"question": "s3://x"}
 """
 
 
+@pytest.fixture
+def third(request: pytest.FixtureRequest) -> int | None:
+    """Give which third of the attempts is made today; None with --full, for all."""
+    return None if request.config.getoption("full") else int(request.config.getoption("third"))
+
+
 def on_host(host: Host, stdin: str, words: str) -> str:
     """Run a program of this folder's on the host; returns its last line."""
     done = host.run(words, stdin)
@@ -132,7 +138,7 @@ def files(host: Host) -> dict[str, str]:
     return {path: what for path, what in whole.items() if not path.startswith(WRITTEN)}
 
 
-def attacked(host: Host, door: int | str, texts: dict[str, str], whole: bool) -> Any:
+def attacked(host: Host, door: int | str, texts: dict[str, str], third: int | None) -> Any:
     """Have two users try; returns what intruder.py has found."""
     job = {
         "door": door,
@@ -144,7 +150,7 @@ def attacked(host: Host, door: int | str, texts: dict[str, str], whole: bool) ->
         "prefix": prefix(host),
         "canaries": texts,
         "folders": [*KEYS, prefix(host), *PATHS],
-        "whole": whole,
+        "third": third,
     }
     host.run("cat > /tmp/intruder.py", (HERE / "intruder.py").read_text())
     return json.loads(on_host(host, json.dumps(job), "python3 /tmp/intruder.py"))
@@ -160,11 +166,11 @@ def use(host: Host, login: tuple[str, str], name: str, uri: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def held(host: Host, door: int | str, whole: bool) -> None:
+def held(host: Host, door: int | str, third: int | None) -> None:
     """Assert that nothing was read, written, called or broken, and that all is as it was."""
     with canaries(host) as texts:
         objects_before, files_before = objects(host), files(host)
-        told = attacked(host, door, texts, whole)
+        told = attacked(host, door, texts, third)
         host.healthy()
         objects_after, files_after = objects(host), files(host)
     own = {told["owner"]["experiment_id"]}
@@ -172,8 +178,8 @@ def held(host: Host, door: int | str, whole: bool) -> None:
         print(f"{name}: {told[name]['seconds']:.0f} s, {told[name]['statuses']}")
         assert told[name]["read"] == []
         assert told[name]["broken"] == []
-        assert told[name]["statuses"]["200"] > 300, "they get far enough"
-        assert told[name]["statuses"]["403"] > 300
+        assert told[name]["statuses"]["200"] > 100, "they get far enough"
+        assert told[name]["statuses"]["403"] > 100
         own |= {told["own"][name]["experiment_id"], *told[name]["made"]}
     assert told["heard"] == []
     assert told["foreign"] == []
@@ -189,20 +195,22 @@ def held(host: Host, door: int | str, whole: bool) -> None:
             use(host, login, f"uses-{name}-{secrets.token_hex(3)}", uri)
 
 
-def test_two_users_reach_nothing_that_is_not_theirs(host: Host, full: bool) -> None:
-    held(host, 5000, full)
+def test_two_users_reach_nothing_that_is_not_theirs(host: Host, third: int | None) -> None:
+    held(host, 5000, third)
 
 
 @pytest.mark.sampled
-def test_the_app_s_wall_holds_alone(host: Host, full: bool) -> None:
+def test_the_app_s_wall_holds_alone(host: Host, third: int | None) -> None:
     """Without nginx before it, which refuses some of that already."""
-    held(host, f"/run/{UNIT}.sock", full)
+    held(host, f"/run/{UNIT}.sock", third)
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("permission", ["READ", "NO_PERMISSIONS"])
 @pytest.mark.parametrize("access", ["proxied", "direct"])
-def test_so_they_do_on_postgresql(lab: Lab, full: bool, access: str, permission: str) -> None:
+def test_so_they_do_on_postgresql(
+    lab: Lab, third: int | None, access: str, permission: str
+) -> None:
     with lab.blank() as host:
         host.variables |= {
             "FABRIC_MLFLOW_ARTIFACT_ACCESS": access,
@@ -211,15 +219,15 @@ def test_so_they_do_on_postgresql(lab: Lab, full: bool, access: str, permission:
         host.fab("install", "postgres.install", timeout=600)
         host.variables["FABRIC_MLFLOW_BACKEND_STORE_URI"] = SOCKET
         host.fab("configure", "deploy", timeout=600)
-        held(host, 5000, full)
+        held(host, 5000, third)
 
 
 @pytest.mark.sampled
-def test_so_they_do_where_clients_go_to_s3_themselves(lab: Lab, full: bool) -> None:
+def test_so_they_do_where_clients_go_to_s3_themselves(lab: Lab, third: int | None) -> None:
     with lab.blank() as host:
         host.variables |= {
             "FABRIC_MLFLOW_ARTIFACT_ACCESS": "direct",
             "FABRIC_MLFLOW_DEFAULT_PERMISSION": "NO_PERMISSIONS",
         }
         host.fab("install", "configure", "deploy", timeout=600)
-        held(host, 5000, full)
+        held(host, 5000, third)
