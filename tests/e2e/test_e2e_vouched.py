@@ -141,6 +141,54 @@ def test_a_set_that_nobody_vouches_for_needs_consent_and_a_replay_gets_none(host
         assert f"the last backup that this host made, {id}" in host.fab("restore", code=1).err
 
 
+# Litestream's files, each with the first of the same database's and of the other one's.
+TAMPERED: dict[str, Any] = {
+    "flipped": lambda body, _: body[:-200] + bytes([body[-200] ^ 1]) + body[-199:],
+    "cut": lambda body, _: body[: len(body) // 2],
+    "zeros": lambda body, _: bytes(len(body)),
+    "the other database's": lambda _, others: others,
+    "nothing": lambda *_: b"",
+}
+
+
+@pytest.mark.sampled
+def test_tampered_streams_are_one_line_and_touch_nothing(host: Host) -> None:
+    attacker = Attacker(host)
+    host.fab("backup", "backup.stream", "on")
+    host.fab("backup.stream", "off")
+    pid = host.unit("mlflow-server", "MainPID")
+    bodies = {name: attacker.read("stream", name) for name in streamed(attacker)}
+    firsts = {base: next(bodies[name] for name in bodies if base in name) for base in BASES}
+    for what, tamper in TAMPERED.items():
+        for name, body in bodies.items():
+            others = next(first for base, first in firsts.items() if base not in name)
+            attacker.write("stream", name, tamper(body, others))
+        done = host.refused("restore", "--at", "latest", "--yes", because=("./fab",))
+        print(f"{what}: {done.last_line}")
+        assert host.run(f"ls -A {ROOT}/backups; ls -d {ROOT}/next* 2>/dev/null || true") == ""
+        assert host.unit("mlflow-server", "MainPID") == pid, "the server was left alone"
+    for name, body in bodies.items():
+        attacker.write("stream", name, body)
+    host.fab("restore", "--at", "latest", "--yes", timeout=600)
+    host.healthy()
+
+
+BASES = ("/mlflow.db/", "/basic_auth.db/")
+
+
+def streamed(attacker: Attacker) -> list[str]:
+    """List the files of the stream that began last, below where all lie."""
+    place = f"{attacker.place}stream/"
+    pages = attacker.s3.get_paginator("list_objects_v2")
+    found = [
+        entry["Key"][len(place) :]
+        for page in pages.paginate(Bucket=attacker.bucket, Prefix=place)
+        for entry in page.get("Contents", ())
+    ]
+    newest = max(name.split("/")[0] for name in found)
+    return [name for name in found if name.startswith(newest) and name.endswith(".ltx")]
+
+
 @pytest.mark.costly
 def test_a_new_host_gets_the_key_along_and_a_lost_key_costs_no_run(lab: Lab) -> None:
     with lab.blank() as first:
