@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes import operator_policy
+from tasks.engine.account_parts import TAG
 from tasks.engine.console import confirm, console
 from tasks.engine.task import local
 from tasks.engine.typed import typed, using
@@ -165,7 +166,7 @@ def instance_case(account: Account, where: Where, name: str) -> AccountCase:
         looking.at_instance(account, look, found)
     else:
         look.parts.pop("instance", None)
-        who = f"at {address}" if address else f"with the tag {operator_policy.TAG}={settings.unit}"
+        who = f"at {address}" if address else f"with the tag {TAG}={settings.unit}"
         missing = f"{account.region} has no instance {who}"
         look.cannot(look.blind.get("instance", missing), *looking.INSTANCE)
     if server:
@@ -185,7 +186,7 @@ def case_of(where: Where, name: str, look: Look) -> AccountCase:
 def _instance(account: Account, settings: Settings, address: str) -> dict[str, Any] | None:
     if address:
         return looking.find(account, address)
-    return looking.tagged(account, operator_policy.TAG, settings.unit)
+    return looking.tagged(account, TAG, settings.unit)
 
 
 def look_at_keys(account: Account, look: Look, server: Server) -> None:

@@ -16,7 +16,8 @@ import pytest
 from invoke import Context, Exit
 from moto import mock_aws
 
-from tasks.changes import operator_policy, policy
+from tasks.changes import policy
+from tasks.engine.account_parts import TAG
 from tasks.engine.settings import Settings
 from tasks.laptop.account import mend, way
 from tasks.laptop.account.session import Account
@@ -32,7 +33,7 @@ STRICT = {
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "1",
 }
 
-TAGS = [{"Key": operator_policy.TAG, "Value": UNIT}]
+TAGS = [{"Key": TAG, "Value": UNIT}]
 
 TRUST = json.dumps(
     {

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.changes.policy import PLACEHOLDER
+from tasks.engine.account_parts import TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tasks.engine.settings import Settings
-
-TAG = "remote-mlflow"  # its value is the server's unit, such as mlflow-server
 
 TAGGED = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
 

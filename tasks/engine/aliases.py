@@ -24,9 +24,9 @@ def known_hosts_of(config_file: str | None = None) -> list[str]:
 
     `config_file` is what -S names instead of ~/.ssh/config. Patterns are no aliases.
     """
-    ours = paths.rehearsal() / "ssh_config"
     theirs = Path(config_file).expanduser() if config_file else Path.home() / ".ssh/config"
-    return list(dict.fromkeys([*_aliases(ours), *_aliases(theirs)]))
+    files = [*paths.ssh_configs(), theirs]
+    return list(dict.fromkeys(alias for file in files for alias in _aliases(file)))
 
 
 def _aliases(file: Path, depth: int = 0) -> Iterator[str]:

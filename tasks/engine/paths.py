@@ -21,6 +21,17 @@ def rehearsal() -> Path:
     return state() / "rehearsal"
 
 
+def provisioned() -> Path:
+    """Name the folder of the hosts in an AWS account that this clone made or took over."""
+    return state() / "provisioned"
+
+
+def ssh_configs() -> list[Path]:
+    """Name the ssh configurations of this clone's own hosts that there are."""
+    folders = (rehearsal(), provisioned())
+    return [file for folder in folders if (file := folder / "ssh_config").is_file()]
+
+
 def cache() -> Path:
     """Name the folder for what can be made again: base images of rehearsal hosts."""
     return _xdg("XDG_CACHE_HOME", ".cache") / "remote-mlflow"

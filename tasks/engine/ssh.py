@@ -68,8 +68,7 @@ class Client:
         if shutil.which("ssh") is None:
             raise Exit("OpenSSH's client is missing. Install it: apt-get install openssh-client")
         words = ["ssh"]
-        own = paths.rehearsal() / "ssh_config"
-        if own.is_file():
+        if own := paths.ssh_configs():
             words += ["-F", str(self._composed(own))]
         elif self.config_file:
             words += ["-F", _absolute(self.config_file)]
@@ -77,17 +76,17 @@ class Client:
             words += ["-i", _absolute(identity)]
         return words
 
-    def _composed(self, own: Path) -> Path:
+    def _composed(self, own: list[Path]) -> Path:
         theirs = (
             [Path(self.config_file).expanduser().resolve()]
             if self.config_file
             else [Path.home() / ".ssh/config", Path("/etc/ssh/ssh_config")]
         )
         # OpenSSH takes the first value it finds: what was named by -S must win over a host of ours.
-        order = [*theirs, own] if self.config_file else [own, *theirs]
+        order = [*theirs, *own] if self.config_file else [*own, *theirs]
         text = "".join(f'Include "{path}"\n' for path in order)
         # One file per content: two chains with other -S files do not rewrite each other's.
-        file = own.with_name(f"ssh_config.{abs(hash_of(text)):x}")
+        file = own[0].with_name(f"ssh_config.{abs(hash_of(text)):x}")
         if not file.is_file() or file.read_text() != text:
             part = file.with_name(f"{file.name}.{os.getpid()}")
             part.write_text(text)

@@ -53,8 +53,8 @@ def completed(text: str, host: str, environment: str | None) -> str:
 def ssh(host: str, *words: str) -> str:
     """Spell what an operator types to be logged in on a host, or to have words run there."""
     options = console.ssh_options.replace("-S ", "-F ")
-    own = paths.rehearsal() / "ssh_config"
-    if "-F" not in options and own.is_file() and f"Host {host}\n" in own.read_text():
+    own = next((file for file in paths.ssh_configs() if f"Host {host}\n" in file.read_text()), None)
+    if "-F" not in options and own:
         options = f"-F {shlex.quote(str(own))} {options}"
     there = [word for word in destination(host) if word != "--"]
     return f"ssh {options}{' '.join((*there, *words))}"

@@ -63,20 +63,25 @@ def block_public(account: Account, bucket: str, way: Way | None = None) -> None:
 
 def require_tls(account: Account, bucket: str, way: Way | None = None) -> None:
     """Add a statement to the bucket's policy that denies what comes without TLS."""
+    policy, others = policy_without_ours(account, bucket)
+    policy["Statement"] = [*others, tls_only(bucket)]
+    account.client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+
+
+def policy_without_ours(account: Account, bucket: str) -> tuple[dict[str, Any], list[Any]]:
+    """Return the bucket's policy, and what of its statements is not ours."""
     from botocore.exceptions import ClientError
 
-    s3 = account.client("s3")
     try:
-        policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
+        text = account.client("s3").get_bucket_policy(Bucket=bucket)["Policy"]
     except ClientError as error:
         if code_of(error) != "NoSuchBucketPolicy":
             raise
-        policy = {"Version": "2012-10-17", "Statement": []}
+        text = '{"Version": "2012-10-17", "Statement": []}'
+    policy = json.loads(text)
     there = policy["Statement"]
     statements = there if isinstance(there, list) else [there]
-    kept = [one for one in statements if one.get("Sid") != "RemoteMlflowTlsOnly"]
-    policy["Statement"] = [*kept, tls_only(bucket)]
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    return policy, [one for one in statements if one.get("Sid") != "RemoteMlflowTlsOnly"]
 
 
 def tls_only(bucket: str) -> dict[str, Any]:
@@ -169,12 +174,12 @@ def let_in(account: Account, group: str, address: str) -> None:
             raise
 
 
-def permission(network: str, description: str) -> dict[str, Any]:
-    """Return what lets a network in to SSH, as EC2 takes it."""
+def permission(network: str, description: str, port: int = SSH) -> dict[str, Any]:
+    """Return what lets a network in to a port, as EC2 takes it."""
     version = ipaddress.ip_network(network).version
     ranges, word = ("IpRanges", "CidrIp") if version == 4 else ("Ipv6Ranges", "CidrIpv6")
     one = {word: network, **({"Description": description} if description else {})}
-    return {"IpProtocol": "tcp", "FromPort": SSH, "ToPort": SSH, ranges: [one]}
+    return {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, ranges: [one]}
 
 
 def _is_in(account: Account, group: str, address: str) -> bool:
