@@ -23,12 +23,12 @@ AGE = "30d"
 UNITS = {"h": 3600, "d": 86400, "w": 604800}  # seconds
 
 
-def age(text: str) -> int:
-    """Return an age such as 30d in seconds; raises Exit where it is none."""
+def age(text: str, option: str = "--older-than") -> int:
+    """Return an age such as 30d in seconds; raises Exit that names the option where it is none."""
     found = re.fullmatch(r"([0-9]{1,5})([hdw])", text)
     if not found:
         raise Exit(
-            f"--older-than is {text!r}, which is no age. Give a number with h, d or w for hours, "
+            f"{option} is {text!r}, which is no age. Give a number with h, d or w for hours, "
             f"days or weeks, such as {AGE}."
         )
     return int(found[1]) * UNITS[found[2]]

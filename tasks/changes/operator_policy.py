@@ -89,8 +89,13 @@ RIGHTS = (
             "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
             "GetBucketPolicy": "s3:GetBucketPolicy",
             "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+            "ListObjectVersions": "s3:ListBucketVersions",
         },
         ("arn:aws:s3:::BUCKET",),
+    ),
+    # A delete marker is a version: there is no right for these alone.
+    Right(
+        "BringBack", {"DeleteObjects": "s3:DeleteObjectVersion"}, ("arn:aws:s3:::BUCKET/*",)
     ),
     Right(
         "MendBucket",
