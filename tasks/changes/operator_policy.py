@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.changes.policy import PLACEHOLDER
-from tasks.engine.account_parts import TAG
+from tasks.engine.account_parts import PATH, TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ RIGHTS = (
         _named(
             "ec2",
             "DescribeInstances", "DescribeInstanceTypes", "DescribeSecurityGroupRules",
-            "DescribeVolumes",
+            "DescribeVolumes", "DescribeIamInstanceProfileAssociations",
         ),
         ("*",),
     ),
@@ -71,7 +71,7 @@ RIGHTS = (
         "LookAtRights",
         _named(
             "iam",
-            "GetInstanceProfile", "ListRolePolicies", "GetRolePolicy",
+            "GetInstanceProfile", "GetRole", "ListRolePolicies", "GetRolePolicy",
             "ListAttachedRolePolicies", "GetPolicy", "GetPolicyVersion", "ListAccessKeys",
             "GetAccessKeyLastUsed", "ListGroupsForUser", "ListUserPolicies", "GetUserPolicy",
             "ListAttachedUserPolicies", "ListGroupPolicies", "GetGroupPolicy",
@@ -105,8 +105,35 @@ RIGHTS = (
             "PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
             "PutBucketPolicy": "s3:PutBucketPolicy",
             "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+            # What was there before may have been nothing.
+            "DeleteBucketEncryption": "s3:PutEncryptionConfiguration",
+            "DeletePublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+            "DeleteBucketPolicy": "s3:DeleteBucketPolicy",
+            "DeleteBucketLifecycle": "s3:PutLifecycleConfiguration",
         },
         ("arn:aws:s3:::BUCKET",),
+    ),
+    Right(
+        "MakeRole",
+        _named(
+            "iam",
+            "CreateRole", "TagRole", "DeleteRole", "PutRolePolicy", "DeleteRolePolicy",
+            "DetachRolePolicy", "CreateInstanceProfile", "TagInstanceProfile",
+            "DeleteInstanceProfile", "AddRoleToInstanceProfile", "RemoveRoleFromInstanceProfile",
+        ),
+        (f"arn:aws:iam::*:role{PATH}*", f"arn:aws:iam::*:instance-profile{PATH}*"),
+    ),
+    Right(
+        "PassRole",
+        _named("iam", "PassRole"),
+        (f"arn:aws:iam::*:role{PATH}*",),
+        {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+    ),
+    Right(
+        "LendRole",
+        _named("ec2", "AssociateIamInstanceProfile", "DisassociateIamInstanceProfile"),
+        ec2("instance"),
+        TAGGED,
     ),
     Right(
         "MendInstance",

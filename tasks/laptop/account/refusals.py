@@ -210,10 +210,21 @@ def in_our_words(action: Callable[[str], str | None]) -> Iterator[None]:
 
     try:
         yield
-    except ClientError as error:
-        raise Exit(of_answer(error.response, error.operation_name, action)) from error
-    except BotoCoreError as error:
-        raise Exit(of_exception(error)) from error
+    except (BotoCoreError, ClientError) as error:
+        raise Exit(said_of(error, action)) from error
+
+
+def said_of(error: Exception, action: Callable[[str], str | None]) -> str:
+    """Say in one line what an exception means for the operator, boto3's or ours."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if isinstance(error, ClientError):
+        return of_answer(error.response, error.operation_name, action)
+    if isinstance(error, BotoCoreError):
+        return of_exception(error)
+    if isinstance(error, Exit):
+        return sentence(error.message or "")
+    return sentence(f"{type(error).__name__}: {error}")
 
 
 def of_answer(

@@ -128,10 +128,13 @@ def remove(account: Account, names: Names) -> list[str]:
     """Remove role and profile, whatever there is of them; return what went."""
     iam, name = account.client("iam"), names.role
     gone = []
-    if _there(lambda: iam.get_instance_profile(InstanceProfileName=name)):
-        _there(
-            lambda: iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
-        )
+    if profile := _there(lambda: iam.get_instance_profile(InstanceProfileName=name)):
+        if profile["InstanceProfile"]["Roles"]:
+            _there(
+                lambda: iam.remove_role_from_instance_profile(
+                    InstanceProfileName=name, RoleName=name
+                )
+            )
         _there(lambda: iam.delete_instance_profile(InstanceProfileName=name))
         gone.append(f"instance profile {name}")
     if _there(lambda: iam.get_role(RoleName=name)):

@@ -64,6 +64,16 @@ def key_ids(server: Server) -> list[str]:
     return [line for line in dict.fromkeys(lines) if re.fullmatch(r"AKIA[A-Z0-9]{12,124}", line)]
 
 
+def host_key(server: Server) -> str:
+    """Return the key that the host has shown to this connection (kind and base64).
+
+    OpenSSH's known_hosts or the operator have vouched for it before.
+    """
+    server.connection.open()
+    key = server.connection.transport.get_remote_server_key()
+    return f"{key.get_name()} {key.get_base64()}"
+
+
 def way_to(server: Server) -> Way | None:
     """See from which address the operator reaches the host; None where it cannot be reached.
 
