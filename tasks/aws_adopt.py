@@ -6,6 +6,7 @@ import json as serialised
 import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
@@ -13,14 +14,14 @@ from invoke import Exit
 from tasks.changes import operator_policy
 from tasks.changes.bucket import aws_changes, backup_changes
 from tasks.changes.role import proving_role, rights, taking_keys
-from tasks.engine import backup_keys, credentials
+from tasks.engine import backup_keys, credentials, session_manager
 from tasks.engine.account_parts import TAG, Names, differing
 from tasks.engine.facts import is_deployed
 from tasks.engine.hosts import server_on
 from tasks.engine.task import remote, run_by_name
 from tasks.findings.aws import bucket as findings_of_bucket
 from tasks.findings.aws.case import AccountCase, AccountFinding
-from tasks.findings.aws.network import network
+from tasks.findings.aws.network import is_for_ssh, network
 from tasks.findings.diagnosis import Area, diagnose
 from tasks.laptop.account import before, entry, instance, mend, role
 from tasks.laptop.account import bucket as bucket_part
@@ -46,6 +47,16 @@ UNITS = "ls /etc/systemd/system | grep -E '^mlflow-server(-[a-z0-9-]+)?\\.servic
 
 # What stands beside a server under its name.
 COMPANION = re.compile(r"-(backup|backup-verify|stream)\.service$")
+
+
+# Ubuntu's images have the agent as a snap; without the role it went to sleep, for up to an hour.
+AGENT = """for unit in snap.amazon-ssm-agent.amazon-ssm-agent amazon-ssm-agent; do
+  if systemctl cat "$unit" > /dev/null 2>&1; then sudo -n systemctl restart "$unit"; exit; fi
+done
+echo "There is no amazon-ssm-agent here. Ubuntu: sudo snap install amazon-ssm-agent --classic" >&2
+exit 3"""
+
+BEAT = 5  # seconds between two logins that are tried
 
 
 @dataclass
@@ -107,12 +118,14 @@ def adopt(c: Host, profile: str | None = None, yes: bool = False) -> None:
         account = sign_in(server.settings, profile)
         server.say(f"looking at {account.described()}")
         case = looked_at(c, account)
-        parts = {
+        first = {
             "role": [*role_steps(case), *key_steps(case)],
-            "SSH": group_steps(case),
             "bucket": bucket_steps(case),
-            "entry": entry_steps(case),
         }
+        # A port closes only where the other way is there.
+        last = {"entry": entry_steps(case), "SSH": closing_steps(case)}
+        opened = {"SSH": group_steps(case), "entry": entry_steps(case)}
+        parts = first | (last if by_session(case) else opened)
         if not any(parts.values()):
             server.say("aws.adopt: nothing to change")
             return
@@ -385,29 +398,62 @@ def safe(
 
 
 def entry_steps(case: Case) -> list[Step]:
-    """Return what has this clone know the host by its instance, whatever address that has."""
+    """Return what has this clone know the host by its instance, whatever address that has.
+
+    Where that is another way than now, through Session Manager or no more, it is proved.
+    """
     target = case.server.connection.target
     if target.port != 22:
         case.server.warn(f"no entry is made for a host with the port {target.port}")
         return []
-    own = entry.Entry(
+    own, former = wanted_entry(case), entry.blocks().get(case.names.unit)
+    if former == own.text() and entry.is_trusted(case.id):
+        return []
+    steps = []
+    if by_session(case) and not session_manager.is_used(target.proxy_command):
+        session_manager.refuse_without_programs(own.proxy_command)
+        steps.append(Step("start Session Manager's agent anew, which then has the role",
+                          lambda: case.server.run(AGENT)))  # fmt: skip
+    steps.append(
+        Step(
+            f"keep an entry {own.alias} for ssh in this clone",
+            lambda: enter(case, own),
+            lambda: entry.put_back(own.alias, former),
+        )
+    )
+    if by_session(case) != session_manager.is_used(target.proxy_command):
+        steps.append(Step(f"reach the host by {own.alias}", lambda: reach(case)))
+    return steps
+
+
+def by_session(case: Case) -> bool:
+    """Tell whether the host is to be reached through Session Manager."""
+    return case.server.settings.access == "ssm"
+
+
+def wanted_entry(case: Case) -> entry.Entry:
+    """Return the entry as it should be: as the operator reaches the host now, or as `access` says.
+
+    Raises Exit where the way back from Session Manager has no address.
+    """
+    target = case.server.connection.target
+    hostname, proxy = target.hostname, (target.proxy_command or "").replace("%", "%%") or None
+    if by_session(case):
+        hostname, proxy = case.id, session_manager.proxy(case.account.region)
+    elif session_manager.is_used(target.proxy_command):
+        hostname, proxy = str(case.instance.get("PublicIpAddress", "")), None
+        if not hostname:
+            raise Exit(f"{case.id} has no public address. Set `access: ssm` in fabric.yaml.")
+    return entry.Entry(
         alias=case.names.unit,
-        hostname=target.hostname,
+        hostname=hostname,
         user=target.user,
         instance=case.id,
-        identity=target.identities[0] if target.identities_only and target.identities else None,
-        proxy_command=(target.proxy_command or "").replace("%", "%%") or None,
+        identity=Path(target.identities[0])
+        if target.identities_only and target.identities
+        else None,
+        proxy_command=proxy,
     )
-    if entry.blocks().get(own.alias) == own.text() and entry.is_trusted(case.id):
-        return []
-    former = entry.blocks().get(own.alias)
-
-    def undo() -> None:
-        entry.forget(own.alias, "" if former else case.id)
-
-    return [
-        Step(f"keep an entry {own.alias} for ssh in this clone", lambda: enter(case, own), undo)
-    ]
 
 
 def enter(case: Case, own: entry.Entry) -> None:
@@ -420,6 +466,60 @@ def enter(case: Case, own: entry.Entry) -> None:
         credentials.keep(known, login)
     if (key := backup_keys.kept(server)) and backup_keys.kept(known) is None:
         backup_keys.keep(known, key)
+
+
+def reach(case: Case, patience: float = 180) -> None:
+    """Log in by the entry anew, as an agent takes minutes to call AWS; raises Exit if in vain."""
+    until = time.monotonic() + patience
+    while True:
+        known = server_on(case.names.unit, case.server.settings, case.server.client, case.c.config)
+        try:
+            known.read("true")
+            return
+        except Exit:
+            if time.monotonic() > until:
+                raise
+        finally:
+            known.connection.close()
+        time.sleep(BEAT)
+
+
+def closing_steps(case: Case) -> list[Step]:
+    """Return what takes the rules for SSH away, once Session Manager leads to the host."""
+    ec2 = case.account.client("ec2")
+    steps = []
+    for group in instance.groups(case.instance):
+        rules = [one for one in looking.rules(case.account, [group]) if is_for_ssh(one)]
+        if rules and (others := sharing(case, group)):
+            case.server.warn(f"SSH stays open in {group}: {', '.join(others)} have it as well")
+            continue
+        steps += [
+            Step(
+                f"take {one['SecurityGroupRuleId']} away (SSH from {mend.source(one)})",
+                lambda one=one: ec2.revoke_security_group_ingress(  # type: ignore[misc]
+                    GroupId=one["GroupId"], SecurityGroupRuleIds=[one["SecurityGroupRuleId"]]
+                ),
+                lambda one=one: mend.let_in_again(case.account, one),  # type: ignore[misc]
+            )
+            for one in rules
+        ]
+    if steps:
+        steps.append(Step("reach the host without an open port", lambda: reach(case)))
+    return steps
+
+
+def sharing(case: Case, group: str) -> list[str]:
+    """Name the instances that have a group beside ours."""
+    filters = [{"Name": "instance.group-id", "Values": [group]}]
+    pages = case.account.client("ec2").get_paginator("describe_instances")
+    found = [
+        one["InstanceId"]
+        for page in pages.paginate(Filters=filters)
+        for each in page["Reservations"]
+        for one in each["Instances"]
+        if one["State"]["Name"] not in instance.GONE
+    ]
+    return [id for id in found if id != case.id]
 
 
 def tell_what_is_left(case: Case) -> None:

@@ -11,7 +11,7 @@ from invoke import Exit
 
 from tasks.changes.presence import refuse_nothing
 from tasks.changes.releases import version_of
-from tasks.engine import credentials
+from tasks.engine import credentials, session_manager
 from tasks.engine import login as login_engine
 from tasks.engine.change import Change
 from tasks.engine.console import console
@@ -153,6 +153,7 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
         tunnel_port=there.local_port if there else None,
         tunnel=there.condition if there else "",
         # Asks nobody who would have to wake up for it.
+        by_session=session_manager.is_used(server.connection.target.proxy_command),
         tunnel_answers=there is not None and tunnel_daemon.reaches(there.local_port, 2.0),
     )
 

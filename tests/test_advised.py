@@ -13,7 +13,7 @@ from invoke import Collection
 import fabfile
 from tasks.engine.console import console
 from tasks.engine.task import LocalTask, RemoteTask
-from tasks.engine.typed import LOCAL, completed, ssh
+from tasks.engine.typed import completed, is_local, ssh
 
 PROJECT = Path(__file__).resolve().parent.parent
 HOLE = "HOLE"  # what a program puts in
@@ -135,7 +135,7 @@ def is_a_task_of_hosts(words: list[str]) -> bool:
     """Tell this of a command; what a program names alone shows when it runs."""
     if words[0].startswith(("--", HOLE, "TASK")) or words == ["-H", HOLE]:
         return False
-    return words[0].split(".")[0] not in LOCAL
+    return not is_local(words[0])
 
 
 def test_no_text_tells_a_task_without_the_command():
@@ -147,9 +147,9 @@ def test_no_text_tells_a_task_without_the_command():
 def test_tasks_of_this_machine_alone_are_known_as_such():
     for name, task in NAMES.items():
         if isinstance(task, LocalTask) and name != "use":
-            assert name.split(".")[0] in LOCAL
+            assert is_local(name)
         if isinstance(task, RemoteTask):
-            assert name.split(".")[0] not in LOCAL
+            assert not is_local(name)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ class Host(Recorder):
             out.write(text)
         elif command == aws_adopt.UNITS:
             text = self.units
+        elif command == aws_adopt.AGENT:
+            self.asked.append("agent")
         elif command == 'echo "$SSH_CONNECTION"':
             text = "203.0.113.77 50000 10.0.0.4 22\n"
         return Result(stdout=text, stderr="", exited=0, command=command)
@@ -77,6 +79,7 @@ class Taking:
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world, self.monkeypatch = world, monkeypatch
+        self.settings = SETTINGS
         self.host = Host(world.described()["PublicIpAddress"])
         self.deploys = 0
         self.failing_deploy = False
@@ -87,14 +90,14 @@ class Taking:
 
     @property
     def c(self) -> Task:
-        c = context(settings=SETTINGS)
+        c = context(settings=self.settings)
         c._set(config=Config())
         server = c.server
         server.connection = self.host
 
         def look() -> None:
             given = {"credentials": "digest", "credential_keys": BOTH, "credentials_mode": "600"}
-            server._facts = deployed(SETTINGS, **(given if self.host.keys else {}))
+            server._facts = deployed(self.settings, **(given if self.host.keys else {}))
 
         look()
         self.host.now = look
@@ -353,6 +356,112 @@ def test_a_bucket_of_another_account_stays_as_it_is(taking, capsys):
     with refusing("AccessDenied", "GetBucketPolicy"):
         taking.adopt()
     assert f"the bucket {BUCKET} stays as it is: s3:GetBucketPolicy" in capsys.readouterr().err
+
+
+# -- through Session Manager -----------------------------------------------------------------------
+
+BY_SESSION = SETTINGS.model_copy(update={"access": "ssm"})
+
+
+@pytest.fixture
+def by_session(taking: Taking, monkeypatch: pytest.MonkeyPatch) -> Taking:
+    """That host, which is to be reached without an open port."""
+    taking.settings = BY_SESSION
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(aws_adopt, "reach", lambda case: taking.host.asked.append("reach"))
+    return taking
+
+
+def test_a_host_is_brought_over_and_no_port_is_open(by_session):
+    by_session.adopt()
+    assert by_session.world.networks() == []
+    assert by_session.host.asked[-3:] == ["agent", "reach", "reach"]
+    iam = by_session.world.client("iam")
+    kept = iam.get_role_policy(RoleName=ROLE, PolicyName="bucket")["PolicyDocument"]
+    assert kept == policy.document(BY_SESSION)
+    calls = by_session.world.calls
+    assert calls.index("AssociateIamInstanceProfile") < calls.index("RevokeSecurityGroupIngress")
+    assert "AuthorizeSecurityGroupIngress" not in calls
+    target = by_session.c.server.client.target("mlflow-server")
+    assert target.hostname == target.key_alias == by_session.world.instance
+    assert target.proxy_command == (
+        f"aws ssm start-session --target {by_session.world.instance} --document-name "
+        f"AWS-StartSSHSession --parameters portNumber=22 --region {REGION}"
+    )
+
+
+def test_once_there_nothing_is_left_to_do(by_session, capsys):
+    by_session.adopt()
+    target = by_session.c.server.client.target("mlflow-server")
+    by_session.host.target = replace(target, alias="mlflow-server")
+    by_session.adopt()
+    assert "aws.adopt: nothing to change" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("time", [1, 2])
+def test_where_the_host_cannot_be_reached_so_its_port_stays_open(by_session, time):
+    was = by_session.state
+    tries = iter(range(1, 3))
+
+    def reach(_: Any) -> None:
+        if next(tries) == time:
+            raise Exit("ec2 cannot be reached through Session Manager.")
+
+    by_session.monkeypatch.setattr(aws_adopt, "reach", reach)
+    assert "All of it is as it was before." in by_session.refused()
+    now = by_session.state
+    assert now["networks"] == was["networks"]
+    assert bool(now["entry"]) == (time == 2), "which is proved by then"
+
+
+def test_a_group_of_other_instances_stays_open(by_session, capsys):
+    ec2, first = by_session.world.client("ec2"), by_session.world.described()
+    ec2.run_instances(
+        ImageId=first["ImageId"], InstanceType="t3.small", MinCount=1, MaxCount=1,
+        SecurityGroupIds=[by_session.world.group], SubnetId=first["SubnetId"],
+    )  # fmt: skip
+    by_session.adopt()
+    assert "0.0.0.0/0" in by_session.world.networks()
+    assert f"SSH stays open in {by_session.world.group}: i-" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["aws", "session-manager-plugin"])
+def test_a_program_that_is_missing_here_is_named_before_anything_is_done(by_session, program):
+    was = by_session.state
+    by_session.monkeypatch.setattr("shutil.which", lambda name: None if name == program else name)
+    said = by_session.refused()
+    assert program.upper().replace("AWS", "AWS CLI") in said.upper()
+    assert by_session.state == was
+
+
+def test_the_way_back_leads_to_the_public_address(by_session):
+    by_session.adopt()
+    target = by_session.c.server.client.target("mlflow-server")
+    by_session.host.target = replace(target, alias="mlflow-server")
+    by_session.settings = SETTINGS
+    by_session.adopt()
+    target = by_session.c.server.client.target("mlflow-server")
+    assert target.hostname == by_session.world.described()["PublicIpAddress"]
+    assert target.proxy_command is None
+
+
+def test_a_login_that_takes_its_time_is_waited_for(taking, monkeypatch):
+    monkeypatch.setattr(aws_adopt, "BEAT", 0)
+    taking.adopt()
+    answers = iter([Exit("not yet"), None])
+
+    class Known:
+        connection = taking.host
+
+        def read(self, command: str) -> str:
+            if error := next(answers):
+                raise error
+            return command
+
+    monkeypatch.setattr(aws_adopt, "server_on", lambda *_: Known())
+    case = aws_adopt.looked_at(taking.c, taking.world.account)
+    aws_adopt.reach(case)
+    assert list(answers) == []
 
 
 # -- the entry, and the key ----------------------------------------------------------------------

@@ -310,6 +310,17 @@ def test_with_a_name_the_web_is_open_on_purpose(capsys, world):
     assert keys(capsys, world, named) == []
 
 
+def test_for_session_manager_no_rule_for_ssh_is_needed_and_the_role_has_rights(capsys, world):
+    by_session = SETTINGS.model_copy(update={"access": "ssm"})
+    found = {row["key"]: row for row in rows(capsys, world, by_session)}
+    assert set(found) == {"ssh-needless", "session-rights"}
+    assert (found["ssh-needless"]["severity"], found["ssh-needless"]["safe"]) == ("note", False)
+    assert "ssmmessages:OpenDataChannel" in found["session-rights"]["seen"]
+    text = policy.text(policy.document(by_session))
+    world.client("iam").put_role_policy(RoleName=UNIT, PolicyName="bucket", PolicyDocument=text)
+    assert keys(capsys, world, by_session) == ["ssh-needless"]
+
+
 # -- keys on the host ----------------------------------------------------------------------------
 
 
@@ -533,7 +544,9 @@ def test_every_finding_is_provoked_here():
     rows = [row.split("|")[1] for row in page.partition("\n## ")[0].splitlines() if "|" in row]
     named = {key for cell in rows for key in re.findall(r"`([a-z0-9-]+)`", cell)}
     tried = {key for _, wanted in FAULTS.values() for key in wanted}
-    assert named - tried == {"bucket-elsewhere", "keys-hide-role", "key-old"}
+    assert named - tried == {
+        "bucket-elsewhere", "keys-hide-role", "key-old", "ssh-needless", "session-rights",
+    }  # fmt: skip
 
 
 def test_no_region_is_one_line():

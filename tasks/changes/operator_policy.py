@@ -135,6 +135,14 @@ RIGHTS = (
         ec2("instance"),
         TAGGED,
     ),
+    # For the ProxyCommand of `access: ssm`, which the AWS CLI runs: of an instance, by a document.
+    Right("StartSession", _named("ssm", "StartSession"), ec2("instance"),
+          {"StringLike": {f"ssm:resourceTag/{TAG}": "*"}}),
+    Right("StartSessionBySsh", _named("ssm", "StartSession"),
+          ("arn:aws:ssm:*:*:document/AWS-StartSSHSession",)),
+    Right("EndSession", _named("ssm", "TerminateSession", "ResumeSession"),
+          ("arn:aws:ssm:*:*:session/${aws:username}-*",
+           "arn:aws:ssm:*:*:session/${aws:userid}-*")),
     Right(
         "MendInstance",
         _named("ec2", "ModifyInstanceAttribute", "ModifyInstanceMetadataOptions"),

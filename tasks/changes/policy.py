@@ -84,6 +84,17 @@ BACKUPS = (
 )
 
 
+# What the agent of Session Manager needs; each only with the resource `*` (AWS's managed policy
+# AWSCloud9SSMInstanceProfile is exactly these).
+SESSIONS = (
+    "ssm:UpdateInstanceInformation",
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:CreateDataChannel",
+    "ssmmessages:OpenControlChannel",
+    "ssmmessages:OpenDataChannel",
+)
+
+
 @dataclass(frozen=True)
 class Place:
     """A prefix of a bucket, and the calls that the host makes there."""
@@ -124,6 +135,8 @@ def document(settings: Settings, role: Role = "both") -> dict[str, Any]:
         )
         for place in wanted
     ]
+    if settings.access == "ssm" and role != "backups":
+        statements.append(_statement("Sessions", SESSIONS, ["*"]))
     return {"Version": "2012-10-17", "Statement": statements}
 
 

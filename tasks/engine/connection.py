@@ -19,6 +19,7 @@ from invoke import Exit
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 from paramiko.pkey import UnknownKeyType
 
+from tasks.engine import session_manager
 from tasks.engine.console import confirm, console, interactive
 from tasks.engine.streams import Alive
 from tasks.engine.typed import ssh
@@ -114,6 +115,7 @@ class Connection(fabric.Connection):
         if self.is_connected:
             return None
         target: Target = self.target
+        session_manager.refuse_without_programs(target.proxy_command)
         self._learn_host_keys(target)
         self.connect_kwargs.update(_authentication(target, self.connect_kwargs))
         self.connect_kwargs["transport_factory"] = _transport
@@ -281,6 +283,8 @@ def explained(error: Exception, target: Target) -> str:
             f"{host} refuses the login of {user or getpass.getuser()}: no key fits. "
             "Name user and key in ~/.ssh/config, or with -i KEY and -H USER@HOST."
         )
+    if session_manager.is_used(target.proxy_command):
+        return session_manager.unanswered(host, target.hostname)
     if isinstance(error, socket.gaierror):
         return (
             f"Unknown host {host}: it is no alias in the ssh configuration and the name does not "

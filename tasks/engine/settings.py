@@ -239,6 +239,9 @@ class Settings(BaseModel):
     confirm: Literal["ask", "name"] = Field(
         "ask", description="how destruction is asked about: yes or no, or by name"
     )
+    access: Literal["ssh", "ssm"] = Field(
+        "ssh", description="how a host in AWS is reached: its SSH port, or Session Manager"
+    )
     environment: Name | None = Field(None, description="which of `environments` is meant")
 
     @property

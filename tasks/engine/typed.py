@@ -17,9 +17,18 @@ from tasks.engine.ssh import destination
 # Tasks of the operator's machine alone, and the namespaces of such.
 LOCAL = ("aws", "environments", "init", "rehearse", "sandbox", "test")
 
+# But these work on hosts, although others of their namespace do not.
+REMOTE = ("aws.adopt",)
+
 COMMAND = re.compile(
-    r"\./fab (?P<options>(?:-[SiH] (?:'[^']*'|\S+) )*)(?P<use>use \S+ )?(?=(?P<task>[a-z]+))"
+    r"\./fab (?P<options>(?:-[SiH] (?:'[^']*'|\S+) )*)(?P<use>use \S+ )?"
+    r"(?=(?P<task>[a-z]+(?:[.-][a-z]+)*))"
 )
+
+
+def is_local(task: str) -> bool:
+    """Tell whether a task is one of this machine, of which none works on a host."""
+    return task.split(".")[0] in LOCAL and task not in REMOTE
 
 
 def using(environment: str | None) -> str:
@@ -38,7 +47,7 @@ def completed(text: str, host: str, environment: str | None) -> str:
     """Have every command in a text name host, ssh configuration and environment, as was typed."""
 
     def whole(found: re.Match[str]) -> str:
-        if found["task"] in LOCAL:
+        if is_local(found["task"]):
             return found[0]
         options = found["options"]
         if "-S" not in options and "-i" not in options:

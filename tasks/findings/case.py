@@ -67,7 +67,8 @@ class Here:
     `shell` says whether this shell's variables concern the server at all: a rehearsal host never
     sees them. `sources` are the logins that were tried on the host: variables, copy, file;
     `file_is_anothers` says that the last one is kept here as that of another server.
-    `tunnel` is the condition of the tunnel, as tunnel.status says it.
+    `tunnel` is the condition of the tunnel, as tunnel.status says it. `by_session` says whether the
+    host is reached through Session Manager.
     """
 
     now: float
@@ -79,6 +80,7 @@ class Here:
     tunnel_port: int | None = None
     tunnel: str = ""
     tunnel_answers: bool = False
+    by_session: bool = False
 
 
 @dataclass(frozen=True)

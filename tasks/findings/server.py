@@ -207,7 +207,18 @@ def environment(case: Case) -> Iterator[Finding]:
 
 
 def settings(case: Case) -> Iterator[Finding]:
-    """Compare the host's files with what the settings say they should be."""
+    """Compare host and machine with what the settings say they should be."""
+    if case.settings.access == "ssm" and not case.here.by_session:
+        yield case.finding(
+            "access-differs",
+            "`access: ssm` is set, and the host is reached by its SSH port.",
+            "no ProxyCommand of Session Manager's in the ssh configuration",
+            Remedy(
+                "aws.adopt brings the host over, and proves the new way before the old one goes.",
+                type=(case.fab("aws.adopt"),),
+            ),
+            severity="note",
+        )
     if not case.settings.bucket or case.facts.release is None:
         return
     wanted = files.files(case.settings, case.facts)

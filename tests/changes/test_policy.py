@@ -91,12 +91,22 @@ def test_the_backups_role_reaches_no_artifact(capsys):
 
 def test_backups_may_lie_in_a_bucket_of_their_own():
     settings = SimpleNamespace(
-        bucket="one", backup_bucket="two", artifact_prefix="a", backup_prefix="b"
+        bucket="one", backup_bucket="two", artifact_prefix="a", backup_prefix="b", access="ssh"
     )
     document = policy.document(settings)
     assert statement(document, "Bucket")["Action"] == ["s3:ListBucket"]
     assert statement(document, "Bucket1")["Resource"] == ["arn:aws:s3:::two"]
     assert statement(document, "Backups")["Resource"] == ["arn:aws:s3:::two/b/*"]
+
+
+def test_for_session_manager_the_host_may_take_sessions_and_no_more(capsys):
+    document = printed(capsys, Settings(bucket="my-bucket", access="ssm"))
+    sessions = statement(document, "Sessions")
+    assert sorted(sessions["Action"]) == sorted(policy.SESSIONS)
+    assert findings(document) <= {"RESOURCE_STAR"}
+    for role in ("artifacts", "backups"):
+        document = printed(capsys, Settings(bucket="my-bucket", access="ssm"), role=role)
+        assert ("Sessions" in json.dumps(document)) == (role == "artifacts")
 
 
 def test_an_unknown_role_is_refused(capsys):

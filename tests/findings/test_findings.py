@@ -350,6 +350,14 @@ def test_a_dead_tunnel_is_named_only_where_the_host_listens(condition):
     assert findings(case(SETTINGS, None, dead)) == []
 
 
+def test_a_host_that_is_not_reached_as_the_settings_say_is_a_note():
+    settings = Settings(bucket="my-bucket", access="ssm")
+    (finding,) = findings(case(settings, deployed(settings)))
+    assert (finding.key, finding.severity) == ("access-differs", "note")
+    assert finding.type == ("./fab -H ec2 aws.adopt",)
+    assert findings(case(settings, deployed(settings), replace(HERE, by_session=True))) == []
+
+
 def test_another_name_in_the_settings_than_the_host_serves_is_a_note():
     settings = Settings(bucket="my-bucket", public_name="other.example.org")
     (finding,) = findings(case(settings, deployed(settings, tls=LETS)))

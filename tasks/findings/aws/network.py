@@ -21,6 +21,8 @@ def network(case: AccountCase) -> Iterator[Finding]:
     for rule in case.parts.get("rules", []):
         if world := open_to(rule):
             yield from _open(case, rule, world)
+        elif case.settings.access == "ssm" and is_for_ssh(rule):
+            yield _needless(case, rule)
 
 
 def open_to(rule: Mapping[str, Any]) -> str:
@@ -43,12 +45,41 @@ def alone(rule: Mapping[str, Any], port: int) -> bool:
     return rule["IpProtocol"] == "tcp" and rule["FromPort"] == rule["ToPort"] == port
 
 
+def is_for_ssh(rule: Mapping[str, Any]) -> bool:
+    """Tell whether an inbound rule is for SSH and nothing else."""
+    return not rule.get("IsEgress") and alone(rule, SSH)
+
+
 def ports(rule: Mapping[str, Any]) -> str:
     """Name what a rule opens."""
     if rule["IpProtocol"] == "-1":
         return "everything"
     first, last = rule["FromPort"], rule["ToPort"]
     return f"{rule['IpProtocol']} {first if first == last else f'{first}-{last}'}"
+
+
+def revoking(rule: Mapping[str, Any]) -> str:
+    """Spell what takes an inbound rule away."""
+    return (
+        f"aws ec2 revoke-security-group-ingress --group-id {rule['GroupId']} "
+        f"--security-group-rule-ids {rule['SecurityGroupRuleId']}"
+    )
+
+
+def _needless(case: AccountCase, rule: Rule) -> Finding:
+    source = rule.get("CidrIpv4") or rule.get("CidrIpv6") or "another group"
+    return case.finding(
+        "ssh-needless",
+        "With `access: ssm` nobody needs a rule for SSH.",
+        f"rule {rule['SecurityGroupRuleId']} of {rule['GroupId']}: tcp 22 from {source}",
+        Remedy(
+            "./fab aws.adopt takes it away once Session Manager is proved; or by hand:",
+            type=(revoking(rule),),
+            safe=False,
+        ),
+        severity="note",
+        resource=rule["SecurityGroupRuleId"],
+    )
 
 
 def _narrowing(case: AccountCase, rule: Rule, revoke: str) -> Remedy:
@@ -64,9 +95,7 @@ def _narrowing(case: AccountCase, rule: Rule, revoke: str) -> Remedy:
 def _open(case: AccountCase, rule: Rule, world: str) -> Iterator[Finding]:
     id, group, port = rule["SecurityGroupRuleId"], rule["GroupId"], case.settings.port
     seen = f"rule {id} of {group}: {ports(rule)} from {world}"
-    revoke = (
-        f"aws ec2 revoke-security-group-ingress --group-id {group} --security-group-rule-ids {id}"
-    )
+    revoke = revoking(rule)
     ours = [SSH, port, *((80, 443) if case.settings.public_name else ())]
     if covers(rule, SSH):
         yield case.finding(

@@ -29,20 +29,14 @@ ERASING = (
     "iam:CreateAccessKey", "iam:PassRole", "sts:AssumeRole", "ec2:TerminateInstances",
 )  # fmt: skip
 
-# What Session Manager needs of a host; each only with the resource `*`.
-SESSIONS = {
-    "ssm:updateinstanceinformation",
-    *(
-        f"ssmmessages:{do}{what}channel"
-        for do in ("create", "open")
-        for what in ("control", "data")
-    ),
-}
+# Nobody who takes the host over gains by these.
+SESSIONS = {action.lower() for action in policy.SESSIONS}
 
 
 def rights(case: AccountCase) -> Iterator[Finding]:
     role, keys = case.parts.get("role"), case.parts.get("keys", [])
     yield from _role(case)
+    yield from _sessions(case)
     for key in keys:
         yield from _key(case, key)
     ids = ", ".join(key["id"] for key in keys)
@@ -79,6 +73,33 @@ def _role(case: AccountCase) -> Iterator[Finding]:
         )
         return
     yield from _wide(case, f"The role {role['name']}", role["name"], role["policies"])
+
+
+def _sessions(case: AccountCase) -> Iterator[Finding]:
+    """Compare with what Session Manager needs, where hosts are reached by it."""
+    role = case.parts.get("role")
+    if case.settings.access != "ssm" or not role:
+        return
+    allowed = [
+        pattern.lower()
+        for one in role["policies"]
+        for statement in _listed(one["document"].get("Statement"))
+        if statement.get("Effect") == "Allow"
+        for pattern in _listed(statement.get("Action"))
+    ]
+    lacking = [
+        action
+        for action in policy.SESSIONS
+        if not any(fnmatch.fnmatchcase(action.lower(), pattern) for pattern in allowed)
+    ]
+    if lacking:
+        yield case.finding(
+            "session-rights",
+            f"The role {role['name']} may not take sessions, by which `access: ssm` reaches it.",
+            f"it lacks {', '.join(lacking)}",
+            Remedy(f"Allow it these. {NEEDED}"),
+            resource=role["name"],
+        )
 
 
 def _key(case: AccountCase, key: Mapping[str, Any]) -> Iterator[Finding]:

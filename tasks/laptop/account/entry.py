@@ -51,6 +51,13 @@ class Entry:
         return "".join(f"{line}\n" for line in lines)
 
 
+def put_back(alias: str, text: str | None) -> None:
+    """Have an entry be as it was, or have none of that name."""
+    found = {name: block for name, block in blocks().items() if name != alias}
+    kept = {**found, alias: text} if text else found
+    _put(paths.provisioned() / "ssh_config", "".join(kept.values()))
+
+
 def _quoted(path: Path) -> str:
     # ssh_config(5): a path may hold spaces within quotes; % begins a token.
     return f'"{str(path).replace("%", "%%")}"'

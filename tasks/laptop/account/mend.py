@@ -160,6 +160,29 @@ def narrow_ssh(account: Account, rule: str, way: Way | None = None) -> None:
     )
 
 
+def source(rule: Mapping[str, Any]) -> str:
+    """Return where an inbound rule lets somebody in from, as people read it."""
+    group = rule.get("ReferencedGroupInfo", {}).get("GroupId", "another group")
+    return str(rule.get("CidrIpv4") or rule.get("CidrIpv6") or rule.get("PrefixListId") or group)
+
+
+def let_in_again(account: Account, rule: Mapping[str, Any]) -> None:
+    """Have an inbound rule for SSH be there once more; raises Exit for one of no network."""
+    from botocore.exceptions import ClientError
+
+    network = rule.get("CidrIpv4") or rule.get("CidrIpv6")
+    if not network:
+        raise Exit(f"Add it by hand: SSH from {source(rule)} in {rule['GroupId']}.")
+    try:
+        account.client("ec2").authorize_security_group_ingress(
+            GroupId=rule["GroupId"],
+            IpPermissions=[permission(network, rule.get("Description", ""))],
+        )
+    except ClientError as error:
+        if code_of(error) != "InvalidPermission.Duplicate":
+            raise
+
+
 def let_in(account: Account, group: str, address: str) -> None:
     """Add a rule for SSH from one address; one that is there already is as good."""
     from botocore.exceptions import ClientError
