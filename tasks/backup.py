@@ -20,7 +20,7 @@ from tasks.engine.backups import refuse_other_id
 from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.shell import sh
-from tasks.engine.tables import age, held, plain, size, size_text
+from tasks.engine.tables import age, counted, held, plain, size, size_text
 from tasks.engine.task import remote
 from tasks.laptop.downloads import already, doubt, put, unpack
 
@@ -182,8 +182,7 @@ def prune(c: Host, yes: bool = False, unsigned: bool = False) -> None:
         server.warn(f"not what was sent, and left alone: {', '.join(damaged)}")
     gone = [*seen["pruned"], *(f"{id} (never finished)" for id in seen["incomplete"])]
     if not gone:
-        stay = "1 backup stays" if seen["kept"] == 1 else f"{seen['kept']} backups stay"
-        server.say(f"backup.prune: nothing to delete, {stay}")
+        server.say(f"backup.prune: nothing to delete; {counted(seen['kept'], 'backup')} kept")
         return
     for line in gone:
         server.say(f"  {line}")

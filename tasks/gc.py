@@ -93,7 +93,9 @@ def show_deletion(host: str, answer: Mapping[str, Any]) -> None:
         return
     console.say(f"✓ deleted {volume(answer)} that nothing in MLflow knew", host, "green")
     if answer["left"]:
-        console.say(f"  {answer['left']} of the report are known, others or gone by now", host)
+        console.say(
+            f"  known, changed or gone since the report: {counted(answer['left'], 'object')}", host
+        )
 
 
 def say_rows(

@@ -274,4 +274,4 @@ def _ask(server: Server, asked: dict[str, Any], take: Callable[[Entry], None]) -
     if "@refused" in answers:
         refuse_without_sudo(server.facts)
     if asked["follow"]:
-        raise Exit(f"{server.name} stopped sending its log, unasked. Type the same again.")
+        raise Exit(f"{server.name} stopped sending its log, unasked. Run the same command again.")

@@ -28,6 +28,7 @@ from tasks.engine.change import Change
 from tasks.engine.console import console
 from tasks.engine.facts import is_deployed
 from tasks.engine.shell import sh
+from tasks.engine.tables import counted
 from tasks.engine.task import remote
 from tasks.engine.templates import app_folder
 
@@ -64,7 +65,7 @@ def closing(row: Mapping[str, Any]) -> str:
     if not tasks:
         return "nothing to change"
     counts = ", ".join(f"{tasks.count(task)} by {task}" for task in dict.fromkeys(tasks))
-    number = "1 change" if len(tasks) == 1 else f"{len(tasks)} changes"
+    number = counted(len(tasks), "change")
     restart = "is restarted: requests wait, none is lost" if row["restart"] else "is not restarted"
     return f"{number}: {counts}. A server that runs {restart}."
 

@@ -18,6 +18,7 @@ from tasks.engine import backup_keys, paths
 from tasks.engine.backups import refuse_other_id
 from tasks.engine.console import interactive, refuse_nobody
 from tasks.engine.stores import refuse_other_store
+from tasks.engine.tables import counted
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def replaced(chosen: Mapping[str, Any], present: Mapping[str, Any] | None) -> st
     if present is None:
         lines.append("It replaces databases that cannot be read.")
     else:
-        lines.append(f"It replaces {present['runs']} runs{newest(present)}.")
+        lines.append(f"It replaces {runs(present)}.")
     return "\n".join(lines)
 
 
@@ -205,15 +206,19 @@ def overwritten(chosen: Mapping[str, Any]) -> str:
         lines.append("It replaces databases that cannot be read.")
     else:
         lines.append(
-            f"It replaces {present['runs']} runs{newest(present)}; {present['younger']} of them "
-            "began after that change."
+            f"It replaces {runs(present)}; {present['younger']} of them began after that change."
         )
     return "\n".join(lines)
 
 
 def holdings(held: Mapping[str, Any]) -> str:
     """Spell how much a backup holds."""
-    return f"{held['runs']} runs{newest(held)}, {held['users']} users"
+    return f"{runs(held)}, {counted(held['users'], 'user')}"
+
+
+def runs(held: Mapping[str, Any]) -> str:
+    """Spell how many runs there are, and when the newest began."""
+    return f"{counted(held['runs'], 'run')}{newest(held)}"
 
 
 def newest(held: Mapping[str, Any]) -> str:

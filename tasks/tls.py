@@ -112,7 +112,7 @@ def enable(
     if settings.public_name and settings.public_name.lower() != name:
         raise Exit(
             f"The settings say `public_name: {settings.public_name}`. Set `public_name: {name}` "
-            "under `mlflow:` in fabric.yaml, or leave it out; then type the same again."
+            "under `mlflow:` in fabric.yaml, or leave it out; then run the same command again."
         )
     tls = Tls(name, "own" if certificate else acme_url or LETS_ENCRYPT)
     own = own_files(settings, tls, *own_pair(name, certificate, key)) if certificate else []

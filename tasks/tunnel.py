@@ -131,7 +131,7 @@ def _wanted(server: Server, local_port: int) -> int:
 def _is_open_already(server: Server, local_port: int) -> None:
     there = opened(server)
     if there is None:
-        raise Exit(f"The tunnel to {server.name} was just closed. Type the same again.")
+        raise Exit(f"The tunnel to {server.name} was just closed. Run the same command again.")
     ports = (there.local_port, there.port)
     if ports != (local_port or there.local_port, server.settings.port):
         raise Exit(

@@ -240,7 +240,7 @@ def test_a_bucket_full_of_unknown_files_makes_one_think(capsys, all_, warned):
         (
             told([SUM], [BACKUP, {"objects": 1, "bytes": 100, "left": 1}]),
             {"yes": True},
-            "  1 of the report are known, others or gone by now",
+            "  known, changed or gone since the report: 1 object",
         ),
     ],
 )

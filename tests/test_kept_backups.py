@@ -122,7 +122,7 @@ def test_where_a_name_is_wanted_it_is_asked_for_although_yes_is_given(terminal):
 def test_nothing_to_prune_is_one_line(capsys):
     prune(asked(PRUNED | {"pruned": [], "incomplete": [], "damaged": ["bad"]}))
     out, err = capsys.readouterr()
-    assert out == "backup.prune: nothing to delete, 5 backups stay\n"
+    assert out == "backup.prune: nothing to delete; 5 backups kept\n"
     assert "left alone: bad" in err
 
 

@@ -696,7 +696,7 @@ def test_a_copy_that_is_there_is_named_and_nothing_done(transfer, others, monkey
 
 
 def test_a_failed_transfer_registers_nothing(transfer, others):
-    transfer.failure = "a.bin came back other than it was sent. Type the same again"
+    transfer.failure = "a.bin came back other than it was sent. Run the same command again"
     with pytest.raises(Exit, match=r"Nothing is registered on staging \(ec2\): a\.bin came back"):
         module.copy(source(), "iris", "2", to="staging")
     assert len(others["ec2"].connection.runs) == 1
@@ -704,7 +704,9 @@ def test_a_failed_transfer_registers_nothing(transfer, others):
 
 def test_a_tunnel_that_broke_is_named(transfer, others):
     transfer.failure, transfer.broken = "MlflowException: a page of text", "staging ec2"
-    with pytest.raises(Exit, match=r": the tunnel to staging \(ec2\) broke\. Type the same again"):
+    with pytest.raises(
+        Exit, match=r": the tunnel to staging \(ec2\) broke\. Run the same command again"
+    ):
         module.copy(source(), "iris", "2", to="staging")
 
 

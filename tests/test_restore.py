@@ -457,4 +457,4 @@ def test_a_host_without_a_release_has_nothing_to_verify_with():
 @pytest.mark.parametrize("start", [10**17, -(10**18), 2**63 - 1])
 def test_a_run_may_say_any_number_as_its_start(start):
     seen = {"id": ID, "host": "h", "version": "3", "runs": 1, "users": 1, "newest_run": start}
-    assert "1 runs, 1 users" in replaced(seen, None)
+    assert "1 run, 1 user" in replaced(seen, None)

@@ -68,7 +68,7 @@ def differing(server: Server, there: str, here: str, given: bool) -> str:
     return (
         f"{server.name} has the backup key {there}, and yours is {backup_keys.id_of(here)}. To "
         f"take the host's: {away}; to have it take yours: ssh {server.name} sudo rm "
-        f"/etc/{server.settings.unit}/backup.key; then type the same again."
+        f"/etc/{server.settings.unit}/backup.key; then run the same command again."
     )
 
 
@@ -81,6 +81,6 @@ def fetched(server: Server) -> str:
     if not backup_keys.KEY.fullmatch(key):
         raise Exit(
             f"{path} on {server.name} is no backup key, which has 64 hexadecimal digits. Take it "
-            f"away, then type the same again: ssh {server.name} sudo rm {path}"
+            f"away, then run the same command again: ssh {server.name} sudo rm {path}"
         )
     return key

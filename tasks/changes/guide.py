@@ -30,13 +30,13 @@ def refuse_unlike_guide(settings: Settings, facts: Facts) -> None:
         why = facts.schema_error or facts.users_error or "not both are there yet"
         raise Exit(
             f"The databases of the guide's server in {facts.root} cannot be read ({why}). Start it "
-            "once, then type the same again."
+            "once, then run the same command again."
         )
     if minor(guide.version) > minor(settings.version):
         raise Exit(
             f"The guide's server runs MLflow {guide.version}, whose databases the older "
             f"{settings.version} cannot read. Set `version: {guide.version}` under `mlflow:` in "
-            "fabric.yaml, then type the same again."
+            "fabric.yaml, then run the same command again."
         )
     bucket, _, prefix = guide.destination.removeprefix("s3://").rstrip("/").partition("/")
     if not (guide.destination.startswith("s3://") and prefix):
@@ -55,7 +55,7 @@ def refuse_unlike_guide(settings: Settings, facts: Facts) -> None:
     if unlike:
         raise Exit(
             f"The guide's server has other settings than fabric.yaml. Set {' and '.join(unlike)} "
-            "under `mlflow:` there, then type the same again."
+            "under `mlflow:` there, then run the same command again."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.engine.facts import is_deployed
+from tasks.engine.tables import counted
 from tasks.engine.templates import source
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def state(settings: Settings, facts: Facts) -> str:
             return "running, but nginx is down (./fab start)"
         return "running" if socket.active == "active" else "running without its socket"
     if service.active == "activating":
-        return f"restarting after a failure ({service.restarts} times; ./fab logs)"
+        return f"restarting after a failure ({counted(service.restarts, 'time')}; ./fab logs)"
     if socket.active == "active":
         return "stopped, but the next request starts it (./fab stop stops both)"
     return "stopped (./fab start)"

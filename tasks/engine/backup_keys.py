@@ -130,8 +130,8 @@ def _read(file: Path) -> str | None:
         raise Exit(f"{file} cannot be read ({error}). Move it away, or fix it.") from None
     if not KEY.fullmatch(key):
         raise Exit(
-            f"{file} holds no backup key, which has 64 hexadecimal digits. Move it away, then type "
-            "the same again."
+            f"{file} holds no backup key, which has 64 hexadecimal digits. Move it away, then run "
+            "the same command again."
         )
     console.protect(key)
     return key

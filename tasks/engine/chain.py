@@ -321,8 +321,8 @@ class Chain:
         done = f" Done on: {', '.join(good)}." if good else ""
         raise Exit(
             f"{len(self._failures)} of {len(self._hosts)} hosts failed: "
-            f"{', '.join(self._failures)}.{done} Fix what stands above and type the same with "
-            f"-H {','.join(self._failures)}",
+            f"{', '.join(self._failures)}.{done} Fix what stands above, then run the same "
+            f"command with -H {','.join(self._failures)}",
             # A problem counts more than what was not looked at.
             min(self._codes, default=1),
         )

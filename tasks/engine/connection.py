@@ -305,4 +305,4 @@ def explained(error: Exception, target: Target) -> str:
     if isinstance(error, OSError):
         return f"Cannot reach {host} at {place}: {error.strerror or error}. Check the network."
     via = " through its jump host" if target.proxy_command else ""
-    return f"Cannot log in to {host}{via}: {error}. Try the same with: {ssh(host, 'true')}"
+    return f"Cannot log in to {host}{via}: {error}. Try it with: {ssh(host, 'true')}"

@@ -165,7 +165,7 @@ class Server:
         except CommandTimedOut:
             raise Exit(
                 f"{self.name} did not finish within {seconds(timeout or 0)}. "
-                "Look at the host, then type the same again."
+                "Look at the host, then run the same command again."
             ) from None
         except (SSHException, EOFError, OSError, ThreadException) as error:
             raise Exit(self._lost(error, follow)) from error
@@ -182,7 +182,7 @@ class Server:
         if isinstance(error, ThreadException):  # its text is a traceback
             error = error.exceptions[0].value
         reason = f" ({error})" if error and str(error) else ""
-        then = "Type the same again." if follow else GOES_ON.format(host=self.name)
+        then = "Run the same command again." if follow else GOES_ON.format(host=self.name)
         return f"The connection to {self.name} was lost{reason}. {then}"
 
     def read(self, command: str, **options: Any) -> str:
@@ -264,7 +264,7 @@ class Server:
         if said.exit == OUTDATED:
             raise Outdated(
                 f"Somebody else changed {self.name} at the same moment. Nothing was done here; "
-                f"type the same again."
+                f"run the same command again."
             )
         raise Exit(said.reason(task))
 
@@ -352,7 +352,7 @@ class Talk:
             holder, since, task, pid = [*text.split("\t"), "", "", ""][:4]
             self._failure = (
                 f"{holder} holds the lock of {self._server.place} since {since} ({task}). Wait for "
-                f"it and type the same again; if that process hangs, end it: "
+                f"it and run the same command again; if that process hangs, end it: "
                 f"{ssh(self._server.name, 'kill', pid)}"
             )
         elif word == "@exit":
@@ -369,7 +369,7 @@ class Talk:
         how = "was cut short" if self.exit is None else f"failed ({self.exit})"
         return (
             f"{task} on {self._server.name} {how}; the lines above are the host's. "
-            f"Fix what they name and type the same again."
+            "Fix what they name, then run the same command again."
         )
 
 

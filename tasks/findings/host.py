@@ -154,7 +154,9 @@ def _kernel(case: Case) -> Iterator[Finding]:
         )
     # The server's own are a finding of its own.
     if symptoms.killed and not symptoms.out_of_memory:
-        names = ", ".join(f"{name} ({count} times)" for name, count in symptoms.killed.items())
+        names = ", ".join(
+            f"{name} ({counted(count, 'time')})" for name, count in symptoms.killed.items()
+        )
         yield case.finding(
             "out-of-memory-beside",
             f"The kernel has ended programs for want of memory since yesterday: {names}.",

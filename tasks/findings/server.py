@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.changes import files
 from tasks.engine import facts as facts_engine
+from tasks.engine.tables import counted
 from tasks.findings.case import STARTING, Remedy
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def server(case: Case) -> Iterator[Finding]:
         yield case.finding(
             "crash-loop",
             f"The server crashes at every start: {error or 'its log names no error'}",
-            f"systemd has started it {service.restarts + 1} times; journalctl -u {unit}",
+            f"systemd has started it {counted(service.restarts + 1, 'time')}; journalctl -u {unit}",
             Remedy(
                 "If another finding names the cause, fix that first. What was changed by hand, "
                 "deploy puts right; the whole story is in: " + case.fab("logs"),
@@ -81,8 +82,8 @@ def server(case: Case) -> Iterator[Finding]:
     elif service.restarts >= RESTARTS:
         yield case.finding(
             "restarts",
-            f"systemd had to start the server again {service.restarts} times since an operator "
-            "last did; it runs now.",
+            "systemd had to start the server again since an operator last did, "
+            f"{counted(service.restarts, 'time')}; it runs now.",
             "systemctl: NRestarts",
             Remedy(
                 "Its log says why; a restart sets the count back.",
@@ -147,7 +148,8 @@ def _memory(case: Case) -> Iterator[Finding]:
         if need > 0.9 * have:
             yield case.finding(
                 "memory-small",
-                f"{workers} workers need about {need} MB, and the host has {have:.0f} in all.",
+                f"The host has {have:.0f} MB of memory, about {need} are needed for "
+                f"{counted(workers, 'worker')}.",
                 f"--workers {workers} in start_mlflow_server.sh; MemTotal",
                 Remedy(
                     "Set fewer `workers:` in fabric.yaml (0 takes as many as fit), or take a "
@@ -159,7 +161,8 @@ def _memory(case: Case) -> Iterator[Finding]:
         yield case.finding(
             "out-of-memory",
             "The kernel has ended the server for want of memory in the last two hours.",
-            f"the journal of {case.unit} names the OOM killer {case.symptoms.out_of_memory} times",
+            f"the journal of {case.unit} names the OOM killer "
+            f"{counted(case.symptoms.out_of_memory, 'time')}",
             Remedy(
                 "Set fewer `workers:` in fabric.yaml and deploy, or take a larger instance.",
                 type=(case.ssh("free -m; ps aux --sort=-rss | head -n 5"),),

@@ -32,7 +32,7 @@ PLACE = "model"  # within the run, where MLflow's own clients put a model
 
 TAG = "copied_from.id"
 
-AGAIN = "Type the same again: what was sent stays sent"
+AGAIN = "Run the same command again: what was sent stays sent"
 
 # MLflow prints of its own; only our own lines belong on standard output.
 LINES = sys.stdout
@@ -196,8 +196,8 @@ def send(repository: Any, files: list[File], folder: Path) -> None:
         if returned(repository, file, folder) != file.sha256:
             raise Failed(f"{file.path} came back other than it was sent. {AGAIN}")
     if foreign := there.keys() - {file.path for file in files}:
-        raise Failed(f"its run there holds {min(foreign)} besides. Delete the run, and type "
-                           "the same again")  # fmt: skip
+        raise Failed(f"its run there holds {min(foreign)} besides. Delete the run, then "
+                     "run the same command again")  # fmt: skip
     say(step=f"sent {sent} of them; all come back with the same SHA-256")
 
 

@@ -286,7 +286,7 @@ def own_disk(host: Host, size: str) -> Iterator[str]:
 
 def test_more_workers_than_memory_has_room_for_are_named(host: Host) -> None:
     host.run(f"sed -i 's/--workers 1/--workers 300/' {ROOT}/start_mlflow_server.sh")
-    follow(host, found(host, "memory-small", "300 workers need about", alone=False))
+    follow(host, found(host, "memory-small", "needed for 300 workers", alone=False))
     mended(host)
 
 

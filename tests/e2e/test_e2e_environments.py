@@ -180,7 +180,11 @@ class TestThreeOnOneHost:
         )
         try:
             name = f"{three.host.alias} (staging)"
-            because = ("ann@desk holds the lock of " + name, "(install)", "type the same again")
+            because = (
+                "ann@desk holds the lock of " + name,
+                "(install)",
+                "run the same command again",
+            )
             three.host.refused("use", "staging", "restart", because=because, aim=three.aim)
             three.fab("use", "production", "backup")
         finally:

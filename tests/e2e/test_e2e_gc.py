@@ -172,7 +172,7 @@ def test_orphans_are_reported_and_only_the_reported_are_deleted(host: Host) -> N
         known = set(below(host)) - keys
         assert known, "runs of other tests are there, or the mark at least"
         said = host.fab("gc", "--orphans", "--yes").out
-    assert "1 of the report are known, others or gone by now" in said
+    assert "known, changed or gone since the report: 1 object" in said
     assert set(below(host)) == known | {STRANGE}
     host.refused("gc", "--orphans", "--yes", because=("What stood in the last report was deleted",))
     host.healthy()

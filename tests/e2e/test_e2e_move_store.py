@@ -391,7 +391,7 @@ def test_a_database_that_holds_something_stays_as_it_is(move, empty):
 
 UNFIT = {
     "insert into tags select 'lost', 'x', 'gone' union select 'more', 'x', 'gone'": (
-        "2 rows of tags refer to rows of runs that do not exist",
+        "tags refers to what runs does not hold, in 2 rows",
         "delete from tags where not exists (select 1 from runs where runs.run_uuid = ",
     ),
     "update tags set value = 'a' || char(0) where key = 'n' and value = '7'": (
@@ -442,7 +442,7 @@ def test_tables_that_are_not_mlflow_s_stay_behind_and_are_named(move, copied):
     done = move(copied)
     assert "mine" not in done.report["tables"]["mlflow.db"]
     assert [line for line in done.out.splitlines() if line.startswith("@warn")] == [
-        "@warn mine is no table of MLflow's: its 1 rows stay behind"
+        "@warn mine is no table of MLflow's: it stays behind, with 1 row"
     ]
 
 

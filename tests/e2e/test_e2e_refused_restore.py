@@ -32,7 +32,9 @@ def test_a_disk_that_is_too_small_is_one_line_and_changes_nothing(older: Older) 
     with small_disk(older, 90):
         older.serves()
         before = untouched(older)
-        refused(older, older.backup, "Restoring", "GB of room on the host", "type the same again")
+        refused(
+            older, older.backup, "Restoring", "GB of room on the host", "run the same command again"
+        )
         host.refused("backup", because=("A backup needs", "GB of room on the host", "backup again"))
         assert untouched(older) == before
 

@@ -110,7 +110,7 @@ def test_a_stream_outlives_kills_begins_anew_on_other_databases_and_ends_when_to
 ) -> None:
     host.fab("backup")
     with host.lab.bucket_denying("s3:PutObject") as bucket:
-        because = ("the bucket refuses PutObject", "type the same again")
+        because = ("the bucket refuses PutObject", "run the same command again")
         host.refused("backup.stream", "on", because=because, FABRIC_MLFLOW_BUCKET=bucket)
     assert host.run(f"ls -A {ROOT}; ls /etc/systemd/system").count("stream.") == 0
     try:

@@ -300,7 +300,7 @@ KEY = paramiko.ECDSAKey.generate()
         (TimeoutError(), "does not answer at 192.0.2.1 port 22"),
         (paramiko.SSHException("Authentication timed out"), "does not answer"),
         (_no_route(), "Cannot reach ec2 at 192.0.2.1 port 22: No route to host"),
-        (paramiko.SSHException("strange"), "Cannot log in to ec2: strange. Try the same with"),
+        (paramiko.SSHException("strange"), "Cannot log in to ec2: strange. Try it with"),
         (ValueError("odd"), "Cannot log in to ec2: odd"),
     ],
 )

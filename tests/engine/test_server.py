@@ -118,7 +118,9 @@ def test_a_command_without_an_exit_code_is_a_lost_connection(c):
 
 def test_what_is_followed_has_no_end_of_its_own_and_input_that_stays_open(c):
     c.recorder.replies = [Reply(exited=-1)]
-    with pytest.raises(Exit, match=r"The connection to ec2 was lost\. Type the same again\.$"):
+    with pytest.raises(
+        Exit, match=r"The connection to ec2 was lost\. Run the same command again\.$"
+    ):
         c.server.run("journalctl --follow", input=b"program", follow=True)
     (run,) = c.recorder.runs
     assert run.stdin == b"program"
@@ -305,7 +307,7 @@ def test_a_held_lock_says_who_since_when_and_how_to_break_it(c):
     said = failure(c, "@held you@desk\t2026-11-22T10:00:00Z\tinstall\t4711", "@exit 75")
     assert said == (
         "you@desk holds the lock of ec2 (default) since 2026-11-22T10:00:00Z (install). Wait for "
-        "it and type the same again; if that process hangs, end it: ssh ec2 kill 4711"
+        "it and run the same command again; if that process hangs, end it: ssh ec2 kill 4711"
     )
 
 
@@ -316,7 +318,8 @@ def test_a_lock_file_that_is_still_empty_is_no_crash(c):
 def test_a_host_that_somebody_else_changed_meanwhile_is_left_alone(c):
     said = failure(c, "@exit 76")
     assert said == (
-        "Somebody else changed ec2 at the same moment. Nothing was done here; type the same again."
+        "Somebody else changed ec2 at the same moment. Nothing was done here; run the same "
+        "command again."
     )
 
 

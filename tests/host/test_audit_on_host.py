@@ -96,7 +96,7 @@ def test_many_users_are_tried_for_as_long_as_there_is_time(run_program, root):
     assert code == 1
     seen, why = out.splitlines()
     assert told(seen) == {"weak": []}
-    assert why == "only the passwords of 0 of 1 users were tried within -1 s"
+    assert why == "only the passwords of 0 of 1 user were tried within -1 s"
 
 
 def test_users_that_the_logs_do_not_know_are_unseen(run_program, root, monkeypatch):

@@ -443,7 +443,7 @@ def test_a_missing_permission_is_named(prove, store, pattern, permission):
     assert code == 1
     assert out == (
         f"@fail {permission} on s3://my-bucket/mlflow-artifacts/* is denied to the host's "
-        "credentials. Allow it in their policy, then type the same again.\n"
+        "credentials. Allow it in their policy, then run the same command again.\n"
     )
 
 
@@ -492,7 +492,8 @@ def test_a_failure_of_the_store_s_is_called_that(prove, store):
     assert code == 1
     assert out == (
         "@fail The store itself fails: it answers ListObjectsV2 with 500 (InternalError). No "
-        "setting is the reason, and it mostly passes: type the same again in some minutes.\n"
+        "setting is the cause, and it usually passes: run the same command again in a few "
+        "minutes.\n"
     )
     assert len([request for request in store.requests if request.startswith("GET")]) == 4
 
@@ -1196,7 +1197,7 @@ def test_admins_whose_passwords_were_not_tried_are_counted(bases, capsys):
     execute(bases / "basic_auth.db", "insert into users values (1, 'a', 'plain$x$y', 1)")
     seen, why = look_at_admins(bases, capsys, patience=-1)
     assert seen == {"count": 1, "weak": []}
-    assert why.startswith("only the passwords of 0 of 1 admins were tried within")
+    assert why.startswith("only the passwords of 0 of 1 admin were tried within")
 
 
 def test_admins_of_a_database_that_is_gone_are_not_looked_at(tmp_path, capsys):

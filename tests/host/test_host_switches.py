@@ -321,7 +321,7 @@ def test_an_upgrade_without_room_for_its_copies_says_how_much_it_needs(
     assert done == (
         1,
         "@fail Copies of the databases need 100 MB of room on the host, and 50 are free. Free "
-        "some, then type the same again.\n",
+        "some, then run the same command again.\n",
     )
     assert left(sound) == set()
 

@@ -227,4 +227,4 @@ def test_where_deleting_is_denied_the_schedule_goes_on(run, keep_set, store):
     assert "denies s3:DeleteObject" in said["@warn"]
     code, said = prune(run, "delete")
     assert code == 1
-    assert said["@fail"].endswith("then type the same again.")
+    assert said["@fail"].endswith("then run the same command again.")

@@ -297,7 +297,7 @@ def test_rows_that_refer_to_nothing_are_a_warning(back_up, root):
     execute(root / "mlflow.db", "insert into children values (7)")
     code, out = back_up()
     assert code == 0
-    assert "@warn mlflow.db has 1 rows that refer to nothing\n" in out
+    assert "@warn mlflow.db: 1 row with a reference to nothing\n" in out
 
 
 # -- sets.py -----------------------------------------------------------------------------------
@@ -787,7 +787,7 @@ def test_a_set_of_a_newer_mlflow_is_refused_before_anything_is_fetched(fetch, st
     made_by_newer(store, made)
     assert refused(fetch(made)) == (
         f"The backup {made} was made by MLflow 3.18.0, which is newer than the host's. Type: "
-        "./fab upgrade --to 3.18.0, then the same again."
+        "./fab upgrade --to 3.18.0, then run the same command again."
     )
     assert not (root / "next.part").exists()
 
@@ -814,7 +814,7 @@ def test_a_set_that_needs_more_room_than_there_is_names_both(fetch, store, root,
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=3.95e9))
     assert refused(fetch(made)) == (
         f"Restoring {made} needs 4.1 GB of room on the host, and 4.0 are free. Free some, then "
-        "type the same again."
+        "run the same command again."
     )
     assert not (root / "next.part").exists()
 

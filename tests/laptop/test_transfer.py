@@ -124,7 +124,7 @@ def test_a_file_of_the_same_size_that_differs_is_sent_again(source, target, way)
 
 def test_a_file_that_comes_back_other_than_it_was_sent_is_named(source, target, way):
     target.spoilt = {"data/model.pkl"}
-    with pytest.raises(Failed, match=r"data/model\.pkl came back other .* the same again"):
+    with pytest.raises(Failed, match=r"data/model\.pkl came back other .* the same command again"):
         send(target, fetch(source, way), way)
 
 
@@ -273,7 +273,10 @@ def test_the_transfer_ends_when_the_operator_s_process_is_gone(tmp_path):
     ("error", "wanted"),
     [
         (Failed("there are no files"), "there are no files"),
-        (OSError("gone\nmore"), "OSError: gone. Type the same again: what was sent stays sent"),
+        (
+            OSError("gone\nmore"),
+            "OSError: gone. Run the same command again: what was sent stays sent",
+        ),
     ],
 )
 def test_why_it_failed_is_one_line(monkeypatch, said, tmp_path, error, wanted):

@@ -40,5 +40,5 @@ for name, kept in everybody:
     tried += 1
 talk.report({"weak": weak}, key="passwords")
 if tried < len(everybody):
-    some = f"the passwords of {tried} of {len(everybody)} users"
+    some = f"the passwords of {tried} of {talk.counted(len(everybody), 'user')}"
     sys.exit(f"only {some} were tried within {asked.patience:g} s")

@@ -32,6 +32,7 @@ from talk import (
     PASSES,
     Place,
     backups_client,
+    counted,
     fail,
     made_server_id,
     report,
@@ -80,7 +81,7 @@ def packed_and_examined(path):
         part = packing.result()
     os.remove(path)
     if seen["dangling"]:
-        warn(f"{name} has {seen['dangling']} rows that refer to nothing")
+        warn(f"{name}: {counted(seen['dangling'], 'row')} with a reference to nothing")
     return part, seen
 
 

@@ -52,7 +52,7 @@ def refuse_unfit(request, manifest):
     if free < need:
         talk.fail(
             f"Restoring {manifest['id']} needs {need / 1e9:.1f} GB of room on the host, and "
-            f"{free / 1e9:.1f} are free. Free some, then type the same again."
+            f"{free / 1e9:.1f} are free. Free some, then run the same command again."
         )
     environment = os.path.join(request.root, "releases", serving(request, manifest["release"]))
     for name, seen in manifest["databases"].items():
@@ -62,7 +62,7 @@ def refuse_unfit(request, manifest):
             version = sets.version(manifest)
             talk.fail(
                 f"The backup {manifest['id']} was made by MLflow {version}, which is newer than "
-                f"the host's. Type: ./fab upgrade --to {version}, then the same again."
+                f"the host's. Type: ./fab upgrade --to {version}, then run the same command again."
             )
 
 

@@ -92,6 +92,6 @@ with sets.explained():
             "bucket's expire them"
         )
         if request.how != "timer":
-            talk.fail(reason + ", then type the same again.")
+            talk.fail(reason + ", then run the same command again.")
         # The backup was made: that it cannot be thinned out is no reason to call it failed.
         talk.warn(reason + ".")

@@ -353,7 +353,8 @@ def explained():
             fail("The bucket does not exist. Create it, or fix `bucket:` in fabric.yaml.")
         fail(
             f"The bucket refuses the host to {error.operation_name} ({code}). Allow "
-            "s3:ListBucket, s3:GetObject and s3:PutObject on the backups, then type the same again."
+            "s3:ListBucket, s3:GetObject and s3:PutObject on the backups, then run the same "
+            "command again."
         )
     except BotoCoreError as error:
         fail(f"The host cannot reach the bucket: {error}. Type: ./fab doctor")

@@ -36,7 +36,7 @@ def delete(bucket, keys):
                 "bucket-refuses",
                 f"s3://{bucket.name}/{error.get('Key')} could not be deleted "
                 f"({error.get('Code')}).",
-                "Type the same again.",
+                "Run the same command again.",
             )
 
 

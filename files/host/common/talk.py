@@ -75,6 +75,11 @@ def printable(text, instead="?", longest=None):
     return "".join(letter if letter.isprintable() else instead for letter in str(text))[:longest]
 
 
+def counted(count, thing):
+    """Spell a number of things: 1 row, 2 rows, 0 rows, 1,234,567 rows."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def report(value, key=None):
     """Give the task a value: it arrives as one JSON text, after a `key` where there are several."""
     before = f"{key}\t" if key else ""
@@ -134,7 +139,9 @@ def store_trouble(error):
 
 
 # What follows that, for the operator.
-PASSES = "No setting is the reason, and it mostly passes: type the same again in some minutes."
+PASSES = (
+    "No setting is the cause, and it usually passes: run the same command again in a few minutes."
+)
 
 
 def server_id(root):

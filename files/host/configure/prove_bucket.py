@@ -62,7 +62,7 @@ def main(place, stays, keys=None):
         whose = "the backups' own" if keys else "the host's"
         fail(
             f"{error} on s3://{place.bucket}/{place.prefix}/* is denied to {whose} credentials. "
-            "Allow it in their policy, then type the same again."
+            "Allow it in their policy, then run the same command again."
         )
     except Trouble as trouble:
         fail(str(trouble))

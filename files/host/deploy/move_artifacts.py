@@ -16,7 +16,7 @@ import time
 
 from bucket import Bucket, Denied, Trouble, troubled
 from objects import under
-from talk import Place, fail, report, request, say, warn
+from talk import Place, counted, fail, report, request, say, warn
 
 PLACE = re.compile(r"s3://([a-z0-9.-]+)/(\S+) at (\S+)")
 RUN = re.compile(r"[0-9a-f]{32}")
@@ -116,7 +116,7 @@ def copy(former, present, files):
             done[0] += 1
             if time.monotonic() - told[0] > SIGN_OF_LIFE:
                 told[0] = time.monotonic()
-                say(f"copied {done[0]} of {len(files)} files")
+                say(f"copied {done[0]:,} of {counted(len(files), 'file')}")
 
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         futures = [pool.submit(copied, key) for key in files]
@@ -167,10 +167,12 @@ def work(asked):
             continue
         files = missing(former, present)
         if files:
-            say(f"copy {len(files)} files ({sum(files.values()) / 1e6:.1f} MB) from {text}")
+            size = sum(files.values()) / 1e6
+            say(f"copy {counted(len(files), 'file')} ({size:.1f} MB) from {text}")
             copy(former, present, files)
             if left := missing(former, present):
-                fail(f"{len(left)} files under {text} are not yet as they are there. {AGAIN}")
+                what = counted(len(left), "file")
+                fail(f"Not yet as under {text}: {what}. {AGAIN}")
         report(about(text, files))
     if asked.action == "finish":
         forget(asked.root)

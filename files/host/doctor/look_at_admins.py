@@ -56,7 +56,7 @@ def look(root, patience):
         tried += 1
     talk.report({"count": len(admins), "weak": weak}, key="admins")
     if tried < len(admins):
-        some = f"the passwords of {tried} of {len(admins)} admins"
+        some = f"the passwords of {tried} of {talk.counted(len(admins), 'admin')}"
         sys.exit(f"only {some} were tried within {patience:g} s")
 
 

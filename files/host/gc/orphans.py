@@ -157,7 +157,7 @@ def prune(folder):
 
 def last(request, bucket):
     """Return the newest report's path, heading and sum; raises Trouble where none will do."""
-    again = "Type ./fab gc --orphans first, read what it reports, then the same again."
+    again = "Type ./fab gc --orphans first, read what it reports, then run the same command again."
     path = max(glob.glob(os.path.join(request.folder, "*.jsonl")), default=None)
     if path is None:
         raise Trouble("report", "There is no report to delete from.", again)
@@ -204,7 +204,7 @@ def delete(request, bucket):
         if len(batch) == objects.MOST:
             objects.delete(bucket, batch)
             batch = []
-            talk.say(f"{deleted} objects deleted")
+            talk.say(f"{talk.counted(deleted, 'object')} deleted")
     objects.delete(bucket, batch)
     # A report is deleted from once; it stays to tell what it was.
     os.replace(path, path[: -len(".jsonl")] + DONE)

@@ -86,7 +86,9 @@ class Service:
                 if not any(guide.read(pid, "cmdline") for pid in every):
                     return
                 time.sleep(0.2)
-        talk.fail("The guide's server does not end. End it by hand, then type the same again.")
+        talk.fail(
+            "The guide's server does not end. End it by hand, then run the same command again."
+        )
 
     def retire(self):
         how = guide.noted(self.venv)

@@ -34,7 +34,7 @@ fi
 if [ -e "$here/scram.json" ]; then
   present=$(rows "select rolpassword from pg_authid where rolname = '$role'")
   if [ -n "$present" ] && [ -z "$known" ]; then
-    fail "The role $role has a password that is not kept on your machine. Give it, or a new one, in PGPASSWORD, then type the same again."
+    fail "The role $role has a password that is not kept on your machine. Give it, or a new one, in PGPASSWORD, then run the same command again."
   fi
   wanted=$(python3 "$here/scram.py" <<< "$present")
   if [ -n "$wanted" ]; then

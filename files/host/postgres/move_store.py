@@ -3,7 +3,7 @@
 Runs in the environment of the server's release. Reports {"tables": {database: {table: rows}},
 "runs": n, "users": n, "bytes": n, "replaced": n, "seconds": n, "seconds_compare": n}.
 
-The SQLite files are only read. Whoever is cut off here types the same again: a database that this
+The SQLite files are only read. Cut off here, the same command is run again: a database that this
 server has filled before, wholly or not, is filled anew unless somebody else wrote to it.
 """
 
@@ -77,12 +77,15 @@ class Store:
                     )
         for table, count in self.counts.items():
             if table not in self.target.tables and table not in PASSED_OVER and count:
-                talk.warn(f"{table} is no table of MLflow's: its {count} rows stay behind")
+                talk.warn(
+                    f"{table} is no table of MLflow's: it stays behind, with "
+                    f"{talk.counted(count, 'row')}"
+                )
 
     def fill(self, replace):
         moved = {table: self.counts[table] for table in self.target.tables}
         total = sum(moved.values())
-        talk.say(f"copy {grouped(total)} rows of {self.name}")
+        talk.say(f"copy {talk.counted(total, 'row')} of {self.name}")
         progress = Progress(moved)
         with read_only(self.path) as database:
             return self.target.fill(database, replace, progress.say)
@@ -110,11 +113,7 @@ class Progress:
         count = self._counts[table]
         if rows < count and time.monotonic() >= self._next:
             self._next = time.monotonic() + OFTEN
-            talk.say(f"{table}: {grouped(rows)} of {grouped(count)} rows")
-
-
-def grouped(number):
-    return format(number, ",")
+            talk.say(f"{table}: {rows:,} of {talk.counted(count, 'row')}")
 
 
 def _refuse_dangling(database):
@@ -131,8 +130,8 @@ def _refuse_dangling(database):
         ]
         joined = " and ".join(f"{parent}.{b} = {table}.{a}" for a, b in keys)
         raise Refused(
-            f"{count} rows of {table} refer to rows of {parent} that do not exist; MLflow shows "
-            f"them nowhere. With the server stopped, delete them: delete from {table} where not "
+            f"{table} refers to what {parent} does not hold, in {talk.counted(count, 'row')} that "
+            f"MLflow shows nowhere. With the server stopped: delete from {table} where not "
             f"exists (select 1 from {parent} where {joined})"
         )
 
@@ -220,8 +219,8 @@ def compare(stores, replace):
             _, their_rows, their_hash = there
             if rows != their_rows:
                 raise Refused(
-                    f"{table} of {store.name} has {rows} rows in SQLite and {their_rows} in "
-                    "PostgreSQL"
+                    f"{table} of {store.name} has {talk.counted(rows, 'row')} in SQLite and "
+                    f"{their_rows:,} in PostgreSQL"
                 )
             if hash != their_hash:
                 raise Refused(f"the rows of {table} of {store.name} are not the same there")
@@ -242,7 +241,7 @@ def moved(stores, server, replace):
     replaced = sum(store.fill(replace) for store in stores)
     began = time.monotonic()
     total = sum(sum(store.counts[table] for table in store.target.tables) for store in stores)
-    talk.say(f"compare {grouped(total)} rows")
+    talk.say(f"compare {talk.counted(total, 'row')}")
     found = compare(stores, replace)
     seconds = time.monotonic() - began
     for store in stores:

@@ -12,6 +12,7 @@ import re
 
 import postgres
 import psycopg2
+import talk
 from rows import Column, Lines, names, nth, of_postgres, quoted
 from sqlalchemy import make_url
 
@@ -306,5 +307,5 @@ def _listed(cursor, there):
         cursor.execute("select has_table_privilege('runs', 'select')")
         if cursor.fetchone()[0]:
             cursor.execute("select count(*) from runs")
-            text += f"; {cursor.fetchone()[0]} runs"
+            text += f"; {talk.counted(cursor.fetchone()[0], 'run')}"
     return text

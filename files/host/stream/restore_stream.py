@@ -59,7 +59,7 @@ def refuse_unfit(request, sizes):
     if free < need:
         talk.fail(
             f"Restoring the stream needs {need / 1e9:.1f} GB of room on the host, and "
-            f"{free / 1e9:.1f} are free. Free some, then type the same again."
+            f"{free / 1e9:.1f} are free. Free some, then run the same command again."
         )
 
 
@@ -199,7 +199,8 @@ def main(request):
         lay_own(request, brought["stream"].partition("/")[0])
     for name, found in brought["databases"].items():
         if found["dangling"]:
-            talk.warn(f"{name} has {found['dangling']} rows that refer to nothing")
+            rows = talk.counted(found["dangling"], "row")
+            talk.warn(f"{name}: {rows} with a reference to nothing")
     if when and when - streams.moment(brought["at"]) > QUIET:
         talk.warn(
             f"the last change before {request.at} that the stream holds is of {brought['at']}: "

@@ -29,8 +29,8 @@ sent() {
 say "wait until both are in the bucket"
 until sent; do
   if hopeless; then
-    fail "Litestream cannot send them: $(said | tail -n 1 | shortly). Fix that, then type the same again; earlier backups stay."
+    fail "Litestream cannot send them: $(said | tail -n 1 | shortly). Fix that, then run the same command again; earlier backups stay."
   fi
   sleep 0.3
 done
-stream_holds || fail "Litestream does not hold the databases' logs, so what it sends is not whole. Type the same again."
+stream_holds || fail "Litestream does not hold the databases' logs, so what it sends is not whole. Run the same command again."

@@ -45,7 +45,7 @@ def copy(root, folder):
             if os.path.exists(os.path.join(root, CLOSED)):
                 raise postgres.Refused(
                     "another role than the server's uses the database "
-                    f"{database(present[name])}. End its sessions, then type the same again"
+                    f"{database(present[name])}. End its sessions, then run the same command again"
                 )
             postgres.make(uri, present[name])
             postgres.copy(present[name], uri)

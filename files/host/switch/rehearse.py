@@ -29,7 +29,7 @@ def refuse_full_disk(root):
     if free < need:
         talk.fail(
             f"Copies of the databases need {need / 1e6:.0f} MB of room on the host, and "
-            f"{free / 1e6:.0f} are free. Free some, then type the same again."
+            f"{free / 1e6:.0f} are free. Free some, then run the same command again."
         )
 
 

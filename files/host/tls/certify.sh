@@ -8,7 +8,7 @@ own_port() { # port
   local who
   who=$(as_root ss -Hltnp "sport = :$1" | grep -v '"nginx"' | head -n 1) || true
   if [ -n "$who" ]; then
-    fail "Port $1 of the host is taken by $(sed -n 's/.*users:(("\([^"]*\)",pid=\([0-9]*\).*/\1 (process \2)/p' <<< "$who"). A certificate needs it: end that program, then type the same again."
+    fail "Port $1 of the host is taken by $(sed -n 's/.*users:(("\([^"]*\)",pid=\([0-9]*\).*/\1 (process \2)/p' <<< "$who"). A certificate needs it: end that program, then run the same command again."
   fi
 }
 nobody_elses() {
@@ -22,7 +22,7 @@ nobody_elses() {
 resolved() {
   found=$(getent ahosts "$name" | awk '{print $1}' | sort -u | xargs) || true
   [ -n "$found" ] ||
-    fail "$name does not resolve: no DNS record names it. Make one that points to this host ($addresses), wait until it is known, then type the same again."
+    fail "$name does not resolve: no DNS record names it. Make one that points to this host ($addresses), wait until it is known, then run the same command again."
   say "$name resolves to $found"
 }
 # What nginx answers for the name now comes from here; a broken one would be seen by everybody.
@@ -31,7 +31,7 @@ answer_authority() {
   place_as_root "$here/challenge.conf" "$challenge" 0644
   if ! output=$(as_root nginx -t 2>&1); then
     printf '%s\n' "$output"
-    fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then type the same again."
+    fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then run the same command again."
   fi
   as_root systemctl reload-or-restart nginx
 }
@@ -66,13 +66,13 @@ reached() {
     *) how="curl says $code" ;;
   esac
   if [ $ours = yes ] && [ $code = 0 ]; then
-    fail "Port 80 of $name ($found) is answered by something else than this host's nginx. Have it come through to this host, then type the same again."
+    fail "Port 80 of $name ($found) is answered by something else than this host's nginx. Have it come through to this host, then run the same command again."
   fi
   if [ $ours = yes ]; then
-    fail "Port 80 of $name ($found) is closed: $how. Open it in the firewall or security group, for everybody, then type the same again."
+    fail "Port 80 of $name ($found) is closed: $how. Open it in the firewall or security group, for everybody, then run the same command again."
   fi
   if [ $code = 0 ]; then
-    fail "$name points to $found, which is not this host ($addresses): $how. Correct its DNS record, then type the same again."
+    fail "$name points to $found, which is not this host ($addresses): $how. Correct its DNS record, then run the same command again."
   fi
   warn "$name points to $found, which is not one of this host's addresses ($addresses), and from here $how; the authority will tell"
 }
@@ -103,7 +103,7 @@ ask_authority() {
     --key-type ecdsa --keep-until-expiring --deploy-hook "$hook" $again 2>&1); then
     printf '%s\n' "$output"
     if [ $ours = no ]; then where=" ($name points to $found, this host has $addresses)"; else where=''; fi
-    fail "No certificate for $name: $(why_not <<< "$output")$where. Everything is as it was; fix that, then type the same again."
+    fail "No certificate for $name: $(why_not <<< "$output")$where. Everything is as it was; fix that, then run the same command again."
   fi
   # One that was kept has the options of its own time.
   as_root sed -i -e '/^autorenew/d' -e '/^renew_hook/d' -e "/^\[renewalparams\]/a renew_hook = $hook" "$renewal"

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tasks.changes.files import FIRST_WORKER_MB, MORE_WORKER_MB
+from tasks.engine.tables import counted
 from tasks.findings.case import Remedy
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _size(case: AccountCase) -> Iterator[Finding]:
     if there < needed:
         yield case.finding(
             "type-small",
-            f"The instance is too small for {case.settings.workers or 1} workers.",
+            f"The instance is too small for {counted(case.settings.workers or 1, 'worker')}.",
             f"{case.parts['type']['InstanceType']} has {there} MB, about {needed} are needed",
             Remedy("Choose a larger type while it is stopped, or fewer `workers:`."),
             resource=case.instance_id,

@@ -19,7 +19,7 @@ CHOOSE = (
     "Choose others with --profile NAME or AWS_PROFILE; `aws sts get-caller-identity` tries them."
 )
 
-LOG_IN = "Log in again (aws sso login, or new keys in AWS_*), then type the same again."
+LOG_IN = "Log in again (aws sso login, or new keys in AWS_*), then run the same command again."
 
 OVER = "Your session is over. Log in again (aws login), then type the same again."
 
@@ -29,7 +29,7 @@ ASK = (
 
 QUOTA = "Ask for more in the console's Service Quotas"
 
-AGAIN = "Wait a minute, then type the same again."
+AGAIN = "Wait a minute, then run the same command again."
 
 CLOCK = "This machine's clock is wrong ({code}). Set it (timedatectl set-ntp true), then try again."
 
