@@ -90,7 +90,7 @@ def deploy(
             f"out and use the tunnel, or ./fab tls.enable"
         )
     if not scheduled:
-        server.say("no schedule makes backups yet: ./fab backup.schedule")
+        server.say("automatic backups are off: ./fab backup.schedule")
 
 
 def _left_behind(server: Server, move: bool, leave: bool) -> list[elsewhere.Left]:

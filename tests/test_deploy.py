@@ -391,7 +391,7 @@ def test_a_server_that_is_well_costs_no_exec(capsys):
     assert c.recorder.runs == []
     assert capsys.readouterr().out == (
         "deploy: nothing to change, the server is well\n"
-        "no schedule makes backups yet: ./fab -H ec2 backup.schedule\n"
+        "automatic backups are off: ./fab -H ec2 backup.schedule\n"
     )
 
 

@@ -15,7 +15,7 @@ from invoke import Exit
 from tasks.engine.questions import NoAnswer, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
     from rich.console import RenderableType
@@ -38,6 +38,7 @@ class Console:
         # The options about ssh of this command line, for the commands that it advises.
         self.ssh_options = ""
         self._secrets: set[str] = set()
+        self._show_now: Callable[[str], None] | None = None  # where something moves on a terminal
 
     @property
     def out(self) -> TextIO:
@@ -123,15 +124,26 @@ class Console:
             return
         from rich.console import Console as Rich
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
+        one_line = Column(no_wrap=True, overflow="ellipsis")
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
             TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False, table_column=one_line),
         )
         with Progress(*columns, console=Rich(file=self.talk), transient=True) as progress:
-            progress.add_task(what)
-            yield
+            task = progress.add_task(what)
+            self._show_now = lambda text: progress.update(task, description=f"{what}: {text}")
+            try:
+                yield
+            finally:
+                self._show_now = None
+
+    def now(self, text: str) -> None:
+        """Show what is under way within long work, where somebody looks at it; the newest stays."""
+        if self._show_now:
+            self._show_now(self.redacted(text))
 
 
 def painted(line: str, style: str | None, stream: TextIO) -> str:

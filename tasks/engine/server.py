@@ -342,6 +342,8 @@ class Talk:
         word, _, text = line.partition(" ")
         if word == "@say":
             self._server.say(f"  {seconds(time.monotonic() - self._started):>6}  {text}")
+        elif word == "@now":
+            console.now(text)
         elif word == "@warn":
             self._server.warn(f"  {text}")
         elif word == "@fail":

@@ -121,6 +121,28 @@ def test_long_work_shows_a_spinner_on_a_terminal(err):
     assert "… work\n" not in terminal.getvalue()
 
 
+def test_a_spinner_shows_what_is_under_way_just_now(err, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    voice = Console(terminal, err)
+    voice.protect("password")
+    with voice.waiting("install on ec2"):
+        voice.now("apt: preparing nginx")
+        voice.now("apt: unpacking [bold]nginx password")
+    voice.now("it is over")
+    shown = terminal.getvalue()
+    assert "install on ec2: apt: unpacking [bold]nginx ********" in shown
+    assert "password" not in shown.replace("********", "")
+    assert "it is over" not in shown
+    assert "it is over" not in err.getvalue()
+
+
+def test_what_is_under_way_is_no_line_where_there_is_no_terminal(voice, out):
+    with voice.waiting("work"):
+        voice.now("apt: unpacking nginx")
+    assert out.getvalue() == "… work\n"
+
+
 def test_a_step_that_failed_is_not_called_done(voice, out):
     with pytest.raises(ValueError, match="broken"), voice.step("work"):
         raise ValueError("broken")

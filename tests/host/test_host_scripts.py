@@ -859,6 +859,22 @@ def test_packages_are_installed_without_a_question(machine):
     assert "--force-confold" in install
 
 
+def test_what_apt_is_doing_is_told_once_each_and_kept_out_of_its_output(machine):
+    status = "printf '%s\\n' {} 'E: broken' && exit 100"
+    lines = apt(
+        machine,
+        status.format(
+            "'dlstatus:1:0.0:Retrieving file 1 of 2 (9s remaining)' "
+            "'dlstatus:1:5.0:Retrieving file 1 of 2 (8s remaining)' "
+            "'pmstatus:nginx:50.0:Unpacking nginx (amd64)'"
+        ),
+    )
+    told = [line for line in lines if line.startswith("@now")]
+    assert told == ["@now apt: retrieving file 1 of 2", "@now apt: unpacking nginx"]
+    assert [line for line in lines if not line.startswith("@")] == ["E: broken"]
+    assert lines[-1] == "@exit 1"
+
+
 def test_a_held_apt_lock_is_waited_for_and_said_once(machine):
     held = (
         'n=$(cat "$0.n" 2>/dev/null || echo 0); echo $((n + 1)) > "$0.n"\n'

@@ -1,15 +1,15 @@
 # Wait until the server answers /health; name the first error of its log when it does not.
 # Needs: unit.
 await_health() {
-  local started=$SECONDS told=no
+  local started=$SECONDS patience=3 # the socket takes a request before there is a server
   while [ $((SECONDS - started)) -lt 120 ]; do
-    if curl -sf --max-time 10 -o /dev/null --unix-socket "/run/$unit.sock" http://localhost/health; then
+    if curl -sf --max-time "$patience" -o /dev/null --unix-socket "/run/$unit.sock" http://localhost/health; then
       say "the server answers after $((SECONDS - started)) s"
       return
     fi
     if [ "$(systemctl show "$unit.service" -p NRestarts --value)" -gt $((restarts_before + 2)) ]; then break; fi
-    if [ $told = no ] && [ $((SECONDS - started)) -ge 3 ]; then
-      told=yes
+    if [ $patience = 3 ] && [ $((SECONDS - started)) -ge 3 ]; then
+      patience=10
       say "wait for the server (usually 10 to 30 s)"
     fi
     sleep 0.3

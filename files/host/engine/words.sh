@@ -7,6 +7,8 @@ cd "$HOME"
 # shellcheck source=files/host/engine/variables.sh
 . "$here/variables.sh"
 say() { printf '@say %s\n' "$*"; }
+# What is under way within a step: the newest is seen, where somebody looks.
+now() { printf '@now %s\n' "$*"; }
 warn() { printf '@warn %s\n' "$*"; }
 fail() { printf '@fail %s\n' "$*"; exit 1; }
 report() { printf '@report %s\t%s\n' "$1" "$2"; }

@@ -1,9 +1,25 @@
 # Install Debian packages without a question. Needs: packages (words).
+exec 7>&1 # where apt_now tells: apt's own output is kept back
+# Tell what apt says of its work to Status-Fd (its README.progress-reporting), and pass on the rest.
+apt_now() {
+  local line former='' what
+  while IFS= read -r line; do
+    case $line in
+      pmstatus:* | dlstatus:*)
+        what=${line##*:}
+        what=${what% (*}
+        if [ "$what" != "$former" ]; then now "apt: ${what,}" >&7; fi
+        former=$what
+        ;;
+      *) printf '%s\n' "$line" ;;
+    esac
+  done
+}
 apt_get() {
   local told='' started=$SECONDS
   until output=$(as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none \
     apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
-    -o Dpkg::Use-Pty=0 -o Acquire::http::Timeout=15 -o Acquire::Retries=2 "$@" 2>&1); do
+    -o Dpkg::Use-Pty=0 -o Acquire::http::Timeout=15 -o Acquire::Retries=2 -o APT::Status-Fd=1 "$@" 2>&1 7>&- | apt_now); do
     case $output in
       *"Could not get lock"* | *"Unable to lock"* | *"Unable to acquire the dpkg frontend lock"*)
         holder=$(sed -n 's/.*held by process \(.*\)$/\1/p' <<< "$output" | head -n 1)

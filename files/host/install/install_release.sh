@@ -5,12 +5,26 @@ unserved='pandas|scipy|sklearn|matplotlib|mpl_toolkits|fontTools|databricks|narw
 mkdir -p "$root/releases"
 rm -rf "$folder"
 uv=$root/tools/bin/uv
+exec 7>&1 # where uv_now tells: uv's own output is kept back
+# Tell what uv does next, where it says what it has done, and pass on what it says.
+uv_now() {
+  local line packages
+  packages=$(grep -c '==' "$here/release.txt")
+  now "uv: fetch $packages packages" >&7
+  while IFS= read -r line; do
+    case $line in
+      Prepared*) now "uv: unpack $packages packages" >&7 ;;
+    esac
+    printf '%s\n' "$line"
+  done
+}
 if "$uv" --version > /dev/null 2>&1; then
   UV_PYTHON_DOWNLOADS=never "$uv" venv --quiet --python "$(command -v python3)" "$folder"
   install_release() {
-    "$uv" pip install --quiet --python "$folder/bin/python" --no-deps --require-hashes -r "$here/release.txt" 2>&1 || return
+    "$uv" pip install --python "$folder/bin/python" --no-deps --require-hashes -r "$here/release.txt" 2>&1 7>&- | uv_now || return
     # The server's unit cannot write beside what it imports. What no server imports is most of it:
     # two thirds of the time for nothing. pip compiles everything by itself.
+    now "compile what the server imports" >&7
     "$folder/bin/python" -m compileall -q -j 0 -x "/($unserved)/|/tests/" "$folder"/lib/python3*/site-packages || true
   }
 else

@@ -50,6 +50,7 @@ def serve(folder, python=sys.executable):
     `python` is that of the release's environment.
     """
     migrated = ask(python, "migrate.py", folder)
+    talk.say("serve them on the side (usually 10 to 30 s)")
     ask(python, "try_server.py", folder)
     return migrated
 

@@ -75,6 +75,7 @@ def migrated(folder, name, migrate):
             f"{name} was made by a newer MLflow than {version}; set that one's `version:` in "
             "fabric.yaml"
         )
+    talk.say(f"migrate {name} to the release's schema")
     migrate(uri)
     after = examined(folder, name, uri)
     if after["revision"] != newest:

@@ -36,6 +36,7 @@ def refuse_full_disk(root):
 def main(request):
     refuse_full_disk(request.root)
     os.mkdir(request.folder, mode=0o700)
+    talk.say("copy the databases")
     aside.copy(request.root, request.folder)
     done = aside.serve(request.folder)
     if done["migrated"]:
