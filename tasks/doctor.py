@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -154,6 +155,7 @@ def this_machine(server: Server, now: float, logins: Mapping[str, Login]) -> Her
         tunnel=there.condition if there else "",
         # Asks nobody who would have to wake up for it.
         by_session=session_manager.is_used(server.connection.target.proxy_command),
+        zone=f"{datetime.now().astimezone():%z}",
         tunnel_answers=there is not None and tunnel_daemon.reaches(there.local_port, 2.0),
     )
 

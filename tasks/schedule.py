@@ -10,6 +10,7 @@ from tasks.changes import backup_key
 from tasks.changes.presence import absent
 from tasks.changes.schedule import VERIFIED, calendar, changes, chosen, loaded, unscheduling
 from tasks.engine.facts import is_deployed, refuse_without_sudo
+from tasks.engine.tables import clock
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -65,5 +66,7 @@ def schedule(c: Host, every: str = "", verify: str = "", off: bool = False) -> N
     if not needed:
         server.say(f"backup.schedule: nothing to change ({what})")
         return
-    server.apply("backup.schedule", [*backup_key.agreeing(server), *needed])
-    server.say(f"✓ {what}; the first within {plan.every}, or now: ./fab backup", "green")
+    reports = server.apply("backup.schedule", [*backup_key.agreeing(server), *needed])
+    first = dict(line.split("\t", 1) for line in reports if "\t" in line).get("backup", "")
+    when = f"at {clock(int(first))} by your clock" if first.isdigit() else f"within {plan.every}"
+    server.say(f"✓ {what}; the first {when}, or now: ./fab backup", "green")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -218,4 +219,4 @@ def test_this_machine_is_asked_for_tunnel_and_variables(monkeypatch):
     c = context(deployed(), SETTINGS, MLFLOW_TRACKING_USERNAME="admin")
     monkeypatch.setattr(tunnel, "opened", lambda server: None)
     here = doctor.this_machine(c.server, 1.0, {})
-    assert here == case.Here(now=1.0, half=True)
+    assert here == case.Here(now=1.0, half=True, zone=f"{datetime.now().astimezone():%z}")

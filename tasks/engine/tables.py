@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,6 +93,15 @@ def age_text(seconds: int) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length} {name}"
     return f"{max(seconds, 0)} s"
+
+
+def clock(moment: float, offset: str | None = None) -> str:
+    """Spell a moment, in seconds since 1970, as a clock shows it: Sun 03:04.
+
+    `offset` is how far that clock is from UTC's, as `+0100`; without, it is this machine's.
+    """
+    zone = datetime.strptime(offset, "%z").tzinfo if offset else None
+    return f"{datetime.fromtimestamp(moment, zone):%a %H:%M}"
 
 
 def needed(columns: Sequence[Column], rows: Sequence[Row]) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.changes import elsewhere, owner, schedule
 from tasks.changes.service import failed_by_timer
 from tasks.engine.facts import is_deployed
+from tasks.engine.tables import clock
 from tasks.findings.case import Remedy
 from tasks.findings.stream import stream
 
@@ -130,6 +131,7 @@ def backup(case: Case) -> Iterator[Finding]:
             f"systemctl: {case.unit}-backup.timer {symptoms.schedule}",
             Remedy(script=f"sudo systemctl enable --now {case.unit}-backup.timer"),
         )
+    yield from _zone(case)
     if "bucket" not in symptoms.looked or symptoms.bucket:
         return
     newest = symptoms.backup
@@ -242,6 +244,27 @@ def _allowed_age(symptoms: Symptoms) -> float:
     if symptoms.schedule is None:
         return UNSCHEDULED
     return 1.5 * (symptoms.period or 86400) + 900
+
+
+def _zone(case: Case) -> Iterator[Finding]:
+    """Say that timers go by another clock than anybody here has in mind."""
+    offset, _, name = case.symptoms.zone.partition(" ")
+    when = case.symptoms.next_backup
+    if offset in ("", "+0000", case.here.zone) or when is None:
+        return
+    yield case.finding(
+        "time-zone",
+        f"The schedule goes by the host's time zone, {name} ({offset}): neither UTC's nor yours.",
+        f"the next backup runs at {clock(when, offset)} there, {clock(when, case.here.zone)} here",
+        Remedy(
+            "If its night is the one that is meant, all is well. If not:",
+            type=(
+                case.ssh("sudo timedatectl set-timezone UTC"),
+                case.ssh(f"sudo systemctl restart {case.unit}-backup.timer"),
+            ),
+        ),
+        severity="note",
+    )
 
 
 def _days(seconds: float) -> str:

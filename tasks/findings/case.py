@@ -67,8 +67,8 @@ class Here:
     `shell` says whether this shell's variables concern the server at all: a rehearsal host never
     sees them. `sources` are the logins that were tried on the host: variables, copy, file;
     `file_is_anothers` says that the last one is kept here as that of another server.
-    `tunnel` is the condition of the tunnel, as tunnel.status says it. `by_session` says whether the
-    host is reached through Session Manager.
+    `tunnel` is the condition of the tunnel, as tunnel.status says it; `zone` is how far its clock
+    is from UTC's. `by_session` says whether the host is reached through Session Manager.
     """
 
     now: float
@@ -81,6 +81,7 @@ class Here:
     tunnel: str = ""
     tunnel_answers: bool = False
     by_session: bool = False
+    zone: str = "+0000"
 
 
 @dataclass(frozen=True)

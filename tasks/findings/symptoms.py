@@ -80,8 +80,9 @@ class Certificate:
 class Symptoms:
     """A host as the doctor saw it; what a part that was not `looked` at would say is empty.
 
-    `period` and `skew` are in seconds; `schedule` is the state of the backups' timer, and
-    `timer_failed` says of a unit that a timer started last why it failed, as its journal has it.
+    `period` and `skew` are in seconds, `next_backup` in those since 1970; `schedule` is the state
+    of the backups' timer, and `timer_failed` says of a unit that a timer started last why it
+    failed, as its journal has it.
     """
 
     looked: frozenset[str] = frozenset()
@@ -105,6 +106,8 @@ class Symptoms:
     out_of_memory: int = 0
     schedule: str | None = None
     period: float | None = None
+    zone: str = ""  # of the host's clock, as `+0100 CET`; known where there is a timer
+    next_backup: float | None = None
     timer_failed: Mapping[str, str] = field(default_factory=dict)
     nginx: str = "ok"
     certificates: tuple[Certificate, ...] = ()
@@ -206,6 +209,8 @@ def parse(reports: Sequence[str]) -> Symptoms:
         out_of_memory=_number(found.last("oom")) or 0,
         schedule=found.last("schedule") or None,
         period=_period(found.data("timer", [])),
+        zone=found.last("zone"),
+        next_backup=_next(found.data("timer", [])),
         timer_failed=dict(found.pairs("timer_failed")),
         nginx=found.last("nginx", "ok"),
         certificates=tuple(
@@ -245,6 +250,10 @@ def _period(timers: Sequence[Mapping[str, int]]) -> float | None:
         if timer.get("last") and timer.get("next")
     ]
     return spans[0] if spans and spans[0] > 0 else None
+
+
+def _next(timers: Sequence[Mapping[str, int]]) -> float | None:
+    return next((timer["next"] / 1e6 for timer in timers if timer.get("next")), None)
 
 
 def _number(text: str) -> int | None:

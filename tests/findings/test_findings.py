@@ -270,6 +270,12 @@ def test_the_server_s_own_writing_is_no_fault(writers):
     assert findings(case(databases=database(writers=writers))) == []
 
 
+@pytest.mark.parametrize("zone", ["", "+0000 UTC", "-0500 EST"])
+def test_a_host_by_utc_or_by_its_operator_s_clock_is_no_finding(zone):
+    here = replace(HERE, zone="-0500")
+    assert findings(case(SETTINGS, None, here, zone=zone, next_backup=1_800_000_000.0)) == []
+
+
 @pytest.mark.parametrize("damage", [None, "unknown"])
 def test_a_check_that_had_no_time_is_no_damage(damage):
     assert findings(case(databases=database(damage=damage))) == []
@@ -284,6 +290,8 @@ def test_a_check_that_had_no_time_is_no_damage(damage):
         (None, HERE, {"synchronised": False}, "clock-alone", "NTPSynchronized=no"),
         (units(service=unit("active", since=NOW - 5)), HERE, {"health": 502}, "starting", "5 s"),
         (None, HERE, {"schedule": None}, "backup-unscheduled", "backups are off"),
+        (None, replace(HERE, zone="-0500"), {"zone": "+0100 CET", "next_backup": 1_800_000_000.0},
+         "time-zone", "at Fri 09:00 there, Fri 03:00 here"),
         (deployed(schedule="1h weekly 0123456789abcdef"), HERE, {}, "backup-schedule-due",
          "differ"),
         (deployed(server_env=deployed().server_env - {WEBHOOK_KEY}), HERE, {},

@@ -24,5 +24,7 @@ as_root systemctl daemon-reload
 for name in $wanted; do
   as_root systemctl enable --quiet "$(unit_of "$name").timer"
   as_root systemctl restart "$(unit_of "$name").timer"
-  say "next $name: $(systemctl show "$(unit_of "$name").timer" -p NextElapseUSecRealtime --value)"
+  moment=$(systemctl show "$(unit_of "$name").timer" -p NextElapseUSecRealtime --value)
+  say "next $name: $moment"
+  report "$name" "$(date -d "$moment" +%s 2> /dev/null)"
 done

@@ -59,6 +59,7 @@ look_at_service() {
   report oom "$(grep -c 'killed by the OOM killer' "$here/journal")"
   timer=$unit-backup.timer
   if [ "$(systemctl show "$timer" -p LoadState --value 2>/dev/null)" = loaded ]; then
+    report zone "$(date '+%z %Z')"
     report schedule "$(systemctl show "$timer" -p ActiveState --value)"
     report timer "$(systemctl list-timers --all --output=json "$timer" 2>/dev/null)"
   fi
