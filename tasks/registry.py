@@ -9,6 +9,7 @@ from invoke import Exit
 from tasks.changes.registry import ask, change, typed
 from tasks.engine import credentials
 from tasks.engine.console import console
+from tasks.engine.seen_names import MODELS, note
 from tasks.engine.tables import counted
 from tasks.engine.task import remote
 from tasks.laptop.copies import carry, label, login_there, named, origin_of, targets
@@ -55,7 +56,10 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
 
     Example: fab -H ec2 registry.list
     """
-    return list(ask(c.server, "list"))
+    server = c.server
+    models = list(ask(server, "list"))
+    note(MODELS, server.name, server.settings.label, (row["model"] for row in models))
+    return models
 
 
 def show_versions(answers: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from tasks.engine.configuration import nearest
 from tasks.engine.console import console, interactive
 from tasks.engine.facts import is_deployed
 from tasks.engine.login import NAME, Login
+from tasks.engine.seen_names import USERS, note
 from tasks.engine.tables import counted
 from tasks.engine.task import remote
 
@@ -75,8 +76,7 @@ def list_(c: Host, json: bool = False) -> list[dict[str, Any]]:
     Example: fab -H ec2 users.list
     """
     server = c.server
-    step = asking(server, "list")
-    return list(serialised.loads(server.look("users.list", [step])[-1]))
+    return _listed(server)
 
 
 @remote(
@@ -107,7 +107,7 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
     Example: fab -H ec2 users.remove alice
     """
     server = _deployed(c.server)
-    rows = serialised.loads(server.look("users.list", [asking(server, "list")])[-1])
+    rows = _listed(server)
     names = [row["user"] for row in rows]
     if name not in names:
         _forget_file(server, name)  # a removal that lost its connection left it
@@ -122,6 +122,13 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
     _change(server, f"users.remove {name}", asking(server, "remove", name=name), at_once=True)
     _forget_file(server, name)
     server.say(f"✓ removed {name}", "green")
+
+
+def _listed(server: Server) -> list[dict[str, Any]]:
+    """Ask who there is; TAB offers them from then on."""
+    rows = list(serialised.loads(server.look("users.list", [asking(server, "list")])[-1]))
+    note(USERS, server.name, server.settings.label, (row["user"] for row in rows))
+    return rows
 
 
 def _forget_file(server: Server, name: str) -> None:

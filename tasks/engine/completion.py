@@ -1,4 +1,4 @@
-"""What TAB offers: tasks, options, hosts and environments; and the scripts that ask for it."""
+"""What TAB offers: tasks, options, hosts, environments, names; and the scripts that ask for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
+from tasks.engine import seen_names
 from tasks.engine.words import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+
+# Which arguments of which tasks are names that a server knows.
+NAMED = {("users", "name"): seen_names.USERS, ("registry", "model"): seen_names.MODELS}
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,19 @@ def _all(reader: Reader, last: str, offered: Offered) -> Iterable[str]:
             return [f"{name}={word}" for word in _values(reader, value, offered)]
         return reader.options()
     if reader.missing:
-        chooses = reader.context.name == "use"
-        return offered.environments() if chooses else []
+        if reader.context.name == "use":
+            return offered.environments()
+        return _names(reader, reader.missing[0].name)
     return offered.tasks
+
+
+def _names(reader: Reader, argument: str) -> Iterable[str]:
+    """List the users or models that a task's argument may name, as they were seen last."""
+    kind = NAMED.get((reader.context.name.partition(".")[0], argument))
+    if kind is None or reader.context.name == "users.add":
+        return []
+    hosts = [host for host in reader.given.get("hosts", "").split(",") if host]
+    return seen_names.known(kind, hosts)
 
 
 def _values(reader: Reader, last: str, offered: Offered) -> Iterable[str]:
@@ -60,6 +75,8 @@ def _values(reader: Reader, last: str, offered: Offered) -> Iterable[str]:
         return offered.tasks
     if "list" in names:
         return offered.namespaces
+    if reader.context and reader.context.flags.get(f"--{reader.pending.name}"):
+        return _names(reader, reader.pending.name)
     return list(SCRIPTS) if "print-completion-script" in names else []
 
 

@@ -341,6 +341,7 @@ class Talk:
     def __call__(self, line: str) -> None:
         word, _, text = line.partition(" ")
         if word == "@say":
+            console.now(text)
             self._server.say(f"  {seconds(time.monotonic() - self._started):>6}  {text}")
         elif word == "@now":
             console.now(text)

@@ -15,7 +15,7 @@ from pathlib import Path
 import fabric
 import pytest
 
-from tasks.engine import listing, paths
+from tasks.engine import listing, paths, seen_names
 from tasks.engine.completion import SCRIPTS
 from tasks.engine.console import painted
 from tasks.engine.program import Program, adopt, version
@@ -252,6 +252,34 @@ def test_tab_offers_what_may_stand_there(typed, project, hosts, line, wanted):
     code, out, err = typed("--complete", "--", *line.split(" "))
     assert (code, err) == (0, "")
     assert sorted(out.split()) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("./fab users.remove ", ["alice", "bob"]),
+        ("./fab -H ec2 users.grant a", ["alice"]),
+        ("./fab -H ec2 users.passwd --name ", ["alice"]),
+        ("./fab -H ec2 users.passwd --name=a", ["--name=alice"]),
+        ("./fab -H elsewhere users.remove ", []),
+        ("./fab users.add ", []),
+        ("./fab registry.show ", ["iris"]),
+        ("./fab registry.promote i", ["iris"]),
+    ],
+)
+def test_tab_offers_users_and_models_as_they_were_seen_last(typed, line, wanted):
+    seen_names.note("users", "ec2", "default", ["alice", "$(reboot)", "-rf", "a b"])
+    seen_names.note("users", "me@10.0.0.1:2222", "staging", ["bob"])
+    seen_names.note("models", "ec2", "default", ["iris"])
+    code, out, err = typed("--complete", "--", *line.split(" "))
+    assert (code, err, out.splitlines()) == (0, "", wanted)
+
+
+def test_names_that_cannot_be_kept_are_no_trouble(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    seen_names.note("users", "ec2", "default", ["alice"])
+    assert seen_names.known("users") == []
 
 
 def test_tab_takes_the_hosts_of_another_configuration(typed, hosts, tmp_path):

@@ -87,6 +87,7 @@ def test_every_report_becomes_a_value():
         out_of_memory=2,
         schedule="active",
         period=3600.0,
+        next_backup=7200.0,
         timer_failed={"backup-verify": "The backup x is damaged"},
         nginx="emerg x",
         certificates=(Certificate("/etc/a b.pem", 1800000000),),
