@@ -9,6 +9,7 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, RUNNER, SETTINGS, Reply, blank, context, deployed, installed
 
+from tasks.changes import deploy as deploy_changes
 from tasks.changes import install as install_changes
 from tasks.changes import releases
 from tasks.changes.install import changes
@@ -183,7 +184,9 @@ def test_a_failed_step_is_the_one_line():
 
 def test_a_changed_root_never_makes_an_empty_server_beside_the_one_that_runs():
     facts = deployed(server_env=frozenset(), release=None, complete=frozenset())
-    with pytest.raises(Exit, match="would make an empty one"):
+    with pytest.raises(Exit, match="an empty one would be made"):
+        deploy_changes.changes(SETTINGS, facts, None)
+    with pytest.raises(Exit, match="an empty one would be made"):
         changes(SETTINGS, facts)
     stopped = replace(facts, units={})
     changes(SETTINGS, stopped)  # a folder that was lost is made again

@@ -11,6 +11,7 @@ from tasks.changes import owner, schedule, wall
 from tasks.changes import stream as streams
 from tasks.changes.configure import env_changes, has_outdated_env, share_changes
 from tasks.changes.files import auth_file, deploy_digest, differs, files, must_restart
+from tasks.changes.presence import refuse_other_root
 from tasks.changes.proofs import CHECK, deep_check
 from tasks.changes.site import listeners, pair, site_words
 from tasks.engine import stores
@@ -35,6 +36,7 @@ def changes(settings: Settings, facts: Facts, login: Login | None, over: str = "
     """
     settings.require_bucket()
     refuse_without_sudo(facts)
+    refuse_other_root(settings, facts)
     if facts.release is None or facts.release not in facts.complete:
         raise Exit("MLflow is not installed on the host yet. Type: ./fab install configure deploy")
     if not facts.server_env or not (facts.has_users or facts.bootstrap):

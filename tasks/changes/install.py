@@ -8,10 +8,11 @@ from invoke import Exit
 
 from tasks.changes.guide import refuse_unlike_guide
 from tasks.changes.packages import LINK, environment, packages
+from tasks.changes.presence import refuse_other_root
 from tasks.changes.releases import making, version_of, wanted_release
 from tasks.engine import stores
 from tasks.engine.change import Change, digest
-from tasks.engine.facts import is_deployed, refuse_without_sudo
+from tasks.engine.facts import refuse_without_sudo
 from tasks.engine.shell import sh
 from tasks.engine.templates import read
 
@@ -79,16 +80,4 @@ def refuse_unfit(settings: Settings, facts: Facts) -> None:
             f"The disk of the host has {facts.free_kb / 1024**2:.1f} GB free; installing needs "
             f"{NEEDED_KB / 1024**2:.0f}. Free some or enlarge the volume, then type "
             "./fab install again."
-        )
-
-
-def refuse_other_root(settings: Settings, facts: Facts) -> None:
-    """Raise Exit where the server runs from another folder: install would make an empty one."""
-    runs = facts.unit(f"{settings.unit}.service").active == "active"
-    if runs and is_deployed(settings, facts) and not (facts.server_env or facts.guide):
-        raise Exit(
-            f"{settings.unit} runs on the host, and `root:` names {facts.root}, where no server "
-            "is: install would make an empty one. Put the former folder back into fabric.yaml "
-            f"(it is what systemctl show -p WorkingDirectory {settings.unit} says), or move the "
-            "server by a backup: docs/settings.md"
         )

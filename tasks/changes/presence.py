@@ -59,3 +59,15 @@ def is_up(settings: Settings, facts: Facts) -> bool:
     """Tell whether everything that serves a request is active."""
     names = (f"{settings.unit}.socket", f"{settings.unit}.service", "nginx.service")
     return all(facts.unit(name).active == "active" for name in names)
+
+
+def refuse_other_root(settings: Settings, facts: Facts) -> None:
+    """Raise Exit where the server runs from another folder: an empty one would be made."""
+    runs = facts.unit(f"{settings.unit}.service").active == "active"
+    if runs and is_deployed(settings, facts) and not (facts.server_env or facts.guide):
+        raise Exit(
+            f"{settings.unit} runs on the host, and `root:` names {facts.root}, where no server "
+            "is: an empty one would be made. Put the former folder back into fabric.yaml "
+            f"(it is what systemctl show -p WorkingDirectory {settings.unit} says), or move the "
+            "server by a backup: docs/settings.md"
+        )

@@ -122,6 +122,20 @@ class Browser:
         """Go to a page; returns why that failed, or nothing."""
         return str(self.do("Page.navigate", url=url).get("errorText", ""))
 
+    def turn_to(self, page: str, quiet: float = 0.6) -> str:
+        """Go to another page of MLflow's as its links do; returns what it shows once it is quiet.
+
+        Quiet is a page that shows the same for so many seconds.
+        """
+        self.run(f"location.hash = {json.dumps(page)}")
+        shown, since = None, time.monotonic()
+        while time.monotonic() - since < quiet:
+            time.sleep(0.1)
+            seen = str(self.run("document.body.innerText"))
+            if seen != shown:
+                shown, since = seen, time.monotonic()
+        return shown or ""
+
     def run(self, script: str) -> Any:
         """Return the value of a line of JavaScript on the page."""
         return self.do("Runtime.evaluate", expression=script, awaitPromise=True,

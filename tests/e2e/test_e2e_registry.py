@@ -101,6 +101,19 @@ def as_client(host: Host, script: str, name: str, aim: Any = None, **variables: 
     return json.loads(last) if last.startswith("{") else None
 
 
+# A request of some 44 kB, as MLflow's own pages make them for what a thousand runs registered.
+MANY = """
+import json, mlflow, uuid
+client = mlflow.MlflowClient()
+client.create_registered_model("many")
+run = client.create_run(client.create_experiment("many")).info.run_id
+client.create_model_version("many", f"runs:/{run}/model", run)
+ids = ", ".join(f"'{id}'" for id in [run, *(uuid.uuid4().hex for _ in range(999))])
+found = client.search_model_versions(f"run_id IN ({ids})", max_results=1000)
+print(json.dumps({"found": [version.name for version in found]}))
+"""
+
+
 def told(host: Host, *words: str, **rest: Any) -> Any:
     """Return what a task reports as JSON."""
     return json.loads(host.fab(*words, "--json", **rest).out)
@@ -109,6 +122,10 @@ def told(host: Host, *words: str, **rest: Any) -> Any:
 def listed(host: Host) -> Any:
     """Return what registry.list tells of iris; other tests may have models of their own."""
     return next(row for row in told(host, "registry.list") if row["model"] == "iris")
+
+
+def test_versions_of_a_thousand_runs_are_found_in_one_request(host: Host) -> None:
+    assert as_client(host, MANY, "many") == {"found": ["many"]}
 
 
 def test_versions_are_promoted_demoted_and_shown(host: Host) -> None:
