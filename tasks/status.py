@@ -24,6 +24,7 @@ from tasks.engine.tables import (
     size_text,
 )
 from tasks.engine.task import remote
+from tasks.engine.typed import typed
 from tasks.laptop import tunnels
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def show(answers: Mapping[str, Sequence[Row]], verbose: bool = False) -> None:
     console.show(tabular(columns, rows), IN_A_FILE)
     left_out = [column for column in WHAT if column not in columns]
     if any(not column.says_nothing(rows) for column in left_out):
-        console.say("more of each: ./fab status -v", style="dim")
+        hosts = ",".join(dict.fromkeys(answers))
+        console.say(f"more of each: {typed(hosts, None, 'status', '-v')}", style="dim")
 
 
 def tabular(columns: Sequence[Column], rows: Sequence[Row]) -> Table:

@@ -138,6 +138,21 @@ def is_a_task_of_hosts(words: list[str]) -> bool:
     return not is_local(words[0])
 
 
+def test_no_command_passes_by_what_completes_it():
+    """console prints what it is told; Server, Chain and Case are who add host and environment."""
+    bare = []
+    for file in sorted((PROJECT / "tasks").rglob("*.py")):
+        calls = [
+            node for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            and getattr(node.func.value, "id", "") == "console"
+        ]  # fmt: skip
+        for text in (spelt(word) for call in calls for word in call.args):
+            bare += [(file.name, text) for words in words_of(text)
+                     if words[0] != "-H" and is_a_task_of_hosts(words)]  # fmt: skip
+    assert not bare
+
+
 def test_no_text_tells_a_task_without_the_command():
     """`Type deploy again` cannot be pasted."""
     told = re.compile(rf"[Tt]ype:? (?:{'|'.join(map(re.escape, NAMES))})\b")

@@ -202,7 +202,7 @@ def test_at_every_width_there_is_one_table(width, capsys, monkeypatch):
     show({"ec2": rows("default", "staging", tunnel_port=5001)})
     *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert last == "more of each: ./fab status -v"
+    assert last == "more of each: ./fab -H ec2 status -v"
 
 
 def test_verbose_leaves_nothing_out(capsys, monkeypatch):

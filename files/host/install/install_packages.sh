@@ -70,3 +70,4 @@ if [ "$fresh_nginx" = yes ]; then
   if [ -f "$default" ] && ! dpkg --verify nginx | grep -q "$default"; then as_root rm -f "$default"; fi
   as_root systemctl unmask --runtime --quiet nginx.service
 fi
+exec 7>&-

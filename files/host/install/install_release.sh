@@ -46,3 +46,4 @@ fi
 cp "$here/release.txt" "$folder.txt"
 touch "$folder/.complete"
 if [ ! -e "$root/venv" ]; then ln -sfn "releases/$release" "$root/venv"; fi
+exec 7>&-
