@@ -235,7 +235,7 @@ NGINX = Listener("127.0.0.1:5000", "nginx", 7)
             "Port 5000 of the host is taken by python3 (process 4711) at 0.0.0.0:5000",
         ),
         (configured(listeners=(Listener("*:5000", "", 0),)), "taken by a program (process 0)"),
-        (configured(listeners=(NGINX,)), "taken by nginx (process 7)"),
+        (configured(listeners=(NGINX,)), "taken by nginx (process 7) at 127.0.0.1:5000. If an env"),
         (deployed(listeners=(NGINX, Listener("[::1]:5000", "x", 1))), "taken by x (process 1)"),
     ],
 )

@@ -167,7 +167,10 @@ def refuse_taken_port(settings: Settings, facts: Facts) -> None:
         guides = facts.guide and facts.guide.active and facts.guide.port == settings.port
         if not (ours or guides):
             who = f"{listener.program or 'a program'} (process {listener.pid})"
+            way = "End it"
+            if listener.program == "nginx":  # which serves somebody there
+                way = "If an environment was renamed, put its former name back (docs/settings.md)"
             raise Exit(
-                f"Port {settings.port} of the host is taken by {who} at {listener.address}. End "
-                "it, or set another `port:` under `mlflow:` in fabric.yaml."
+                f"Port {settings.port} of the host is taken by {who} at {listener.address}. {way}, "
+                "or set another `port:` under `mlflow:` in fabric.yaml."
             )
