@@ -9,11 +9,10 @@ from types import ModuleType
 # Fabric imports this file by its path; its neighbours must be found from any directory.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from fabric.main import program
+import tasks.engine.later  # isort: skip # which loads Invoke: before all others
 from invoke import Collection, Task
 
-import tasks
-from tasks.engine.program import adopt
+from tasks.engine.program import ours
 
 
 def collected() -> Collection:
@@ -49,9 +48,10 @@ def declared(verbs: ModuleType) -> list[Task]:  # type: ignore[type-arg]
     ]
 
 
-adopt(program)
+program = ours()
 
 namespace = collected()
 
 if __name__ == "__main__":  # ./fab; plain `fab` finds this file by itself
+    program.collected = namespace
     program.run(["fab", *sys.argv[1:]])

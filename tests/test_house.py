@@ -30,7 +30,10 @@ ARROWS = {
 }
 
 # What takes longer to load than all else: only tasks that use it do.
-HEAVY = ("pydantic", "rich", "boto3", "mlflow")
+HEAVY = (
+    "pydantic", "rich", "boto3", "mlflow", "paramiko", "cryptography", "fabric", "asyncio",
+    "urllib.request", "invoke.vendor.yaml.loader",
+)  # fmt: skip
 
 Graph = Mapping[str, set[str]]
 
@@ -207,7 +210,10 @@ def test_a_start_loads_nothing_that_takes_long():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("words", [["--list"], ["--version"], [], ["--complete", "--", "fab", "-"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--list"], ["--version"], [], ["--complete", "--", "fab", "-"], ["--help", "install"]],
+)
 def test_neither_a_list_nor_tab_does(words):
     look = f"""
 import sys, fabfile

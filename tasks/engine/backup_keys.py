@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import re
-import secrets
 import threading
 from typing import TYPE_CHECKING
 
@@ -83,6 +82,8 @@ def keep(server: Server, key: str) -> Path:
 
 def made_or_kept(server: Server) -> tuple[str, bool]:
     """Return the key that a server without one gets, kept here first; and whether it is new."""
+    import secrets
+
     with _making:
         known = supplied(server) or kept(server)
         key = known or secrets.token_hex(32)

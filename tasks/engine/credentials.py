@@ -10,7 +10,6 @@ from __future__ import annotations
 import configparser
 import json
 import os
-import secrets
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -247,6 +246,8 @@ def write_privately(file: Path, text: str) -> None:
 
 def generated() -> str:
     """Return a new password: 24 characters of 64, which is 144 bits."""
+    import secrets
+
     return secrets.token_urlsafe(18)
 
 

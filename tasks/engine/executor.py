@@ -1,4 +1,4 @@
-"""Fabric's executor, made ours: what was typed becomes chains of tasks on hosts."""
+"""Invoke's executor, made ours: what was typed becomes chains of tasks on hosts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import fabric
+import invoke
 from invoke import Exit
 
 from tasks.engine.chain import Chain, run_in_turn
 from tasks.engine.configuration import configured
 from tasks.engine.console import console
-from tasks.engine.hosts import Hosts, without_ssh
+from tasks.engine.hosts import Hosts
 from tasks.engine.ssh import Client
 from tasks.engine.task import ChoosingTask, RemoteTask
 
@@ -73,8 +73,11 @@ def legs(calls: Sequence[Any]) -> Iterable[Leg]:
         yield Leg(name, [])
 
 
-class Executor(fabric.Executor):
-    """Fabric's executor, with hosts from the settings and remote tasks only ever on hosts."""
+class Executor(invoke.Executor):
+    """Invoke's executor, with hosts from the settings and remote tasks only ever on hosts."""
+
+    core: Any
+    collection: Any
 
     def execute(self, *tasks: Any) -> dict[Any, Any]:
         """Run the tasks in order; raises Exit(1) after a summary where a host failed."""
@@ -101,7 +104,7 @@ class Executor(fabric.Executor):
 
     def _context(self, call: Any, stage: Stage) -> Any:
         """Return what a local task gets as `c`; settings are read only where it asks for them."""
-        context = call.make_context(without_ssh(self.config))
+        context = call.make_context(self.config.clone())
         place = functools.partial(self.settings, stage.name)
         context._set(tasks=self.collection, place=place, client=self.client)
         return context

@@ -28,7 +28,8 @@ def load_yaml(path: str) -> dict[str, Any]:
 
     try:
         with open(path) as stream:
-            loader = yaml.SafeLoader(stream)
+            # In C, where PyYAML was built so: our comments alone would take as long as a login.
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(stream)
             node = loader.get_single_node()
             _refuse_twice(path, node)
             if Path(path).name == "fabric.yaml" and Path(path).parent != SYSTEMS:

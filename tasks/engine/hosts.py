@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paramiko import SSHConfig
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     import fabric
+    import invoke
 
     from tasks.engine.connection import Connection
     from tasks.engine.server import Server
@@ -18,18 +17,21 @@ if TYPE_CHECKING:
     from tasks.engine.task import RemoteTask, Turn
 
 
-def without_ssh(config: fabric.Config) -> fabric.Config:
-    """Clone a configuration without what Paramiko read: OpenSSH answers for aliases."""
-    clone = config.clone()
+def for_connections(config: invoke.Config) -> fabric.Config:
+    """Clone a configuration into Fabric's, without what Paramiko read: OpenSSH knows aliases."""
+    import fabric
+    from paramiko import SSHConfig
+
+    clone = config.clone(into=fabric.Config)
     clone._set(base_ssh_config=SSHConfig())
     return clone
 
 
-def connection_to(host: str, client: Client, config: fabric.Config) -> Connection:
+def connection_to(host: str, client: Client, config: invoke.Config) -> Connection:
     """Return a connection that is not open yet; raises Exit where OpenSSH takes no such host."""
     from tasks.engine.connection import Connection
 
-    return Connection(client.target(host), without_ssh(config))
+    return Connection(client.target(host), for_connections(config))
 
 
 def server_at(
@@ -49,7 +51,7 @@ def server_at(
     return Server(connection, there, client, own.variables, rehearsal=True, named=named)
 
 
-def server_on(host: str, settings: Settings, client: Client, config: fabric.Config) -> Server:
+def server_on(host: str, settings: Settings, client: Client, config: invoke.Config) -> Server:
     """Return the Server of an environment that no task works on; raises Exit as `connection_to`."""
     return server_at(connection_to(host, client, config), settings, client)
 
@@ -63,7 +65,7 @@ class Hosts:
     def __init__(
         self,
         client: Client,
-        config: fabric.Config,
+        config: invoke.Config,
         tasks: Mapping[str, RemoteTask] | None = None,
         named: Collection[str] = (),
     ) -> None:

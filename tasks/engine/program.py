@@ -10,11 +10,12 @@ import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fabric.main import Fab
+import invoke
 from invoke import Exit
 from invoke.exceptions import ParseError
+from invoke.parser import Parser, ParserContext
 
-from tasks.engine import completion, listing, mistakes, paths
+from tasks.engine import completion, fabrics, listing, mistakes, paths
 from tasks.engine.aliases import known_hosts_of
 from tasks.engine.configuration import configured, host_names
 from tasks.engine.console import painted
@@ -22,7 +23,7 @@ from tasks.engine.executor import Executor
 from tasks.engine.fabric_yaml import load_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
 WHAT = "an MLflow server for production on an Ubuntu or Debian host"
@@ -46,23 +47,52 @@ MORE = (
 )
 
 
-def adopt(program: Any) -> None:
-    """Make Fabric's program ours, also where it has begun: plain `fab` finds us by the fabfile."""
+def ours() -> Program:
+    """Return a program of ours, or Fabric's own made ours: plain `fab` has begun by itself."""
+    fabrics_own = sys.modules.get("fabric.main")
+    return adopt(fabrics_own.program) if fabrics_own else Program()
+
+
+def adopt(program: Any) -> Program:
+    """Make Fabric's program ours, also where it has begun."""
     program.__class__ = Program
     program.executor_class = Executor
     if getattr(program, "config", None):
         program.leave_files_to_us()
+    adopted: Program = program
+    return adopted
 
 
-class Program(Fab):
-    """Fabric's program with our lists, our completion, and mistakes in our words."""
+class Program(invoke.Program):
+    """Fabric's program without loading it: our lists, our completion, mistakes in our words."""
 
     argv: list[str]
+    args: Any
+    # All tasks, where they were collected before; else they are looked for, as Fabric does.
+    collected: invoke.Collection | None = None
+
+    def __init__(self, **options: Any) -> None:
+        """Make a program; whatever is not said is as `fab` has it."""
+        ours = {"name": "Fabric", "executor_class": Executor, "config_class": fabrics.Config}
+        super().__init__(**{**ours, **options})
+
+    def core_args(self) -> list[invoke.Argument]:
+        """Return the options that stand before the first task, in Fabric's order."""
+        return super().core_args() + fabrics.options()
 
     def create_config(self) -> None:
         """Make the configuration, without what Fabric and Invoke would read on their own."""
-        super().create_config()
+        self.config = self.config_class(lazy=True)
         self.leave_files_to_us()
+        self.config.load_base_conf_files()
+        self.config.merge()
+
+    def update_config(self, merge: bool = True) -> None:
+        """Have the configuration say what was typed before the first task."""
+        super().update_config(merge=False)
+        self.config._overrides.update(fabrics.overrides(self.args))
+        if merge:
+            self.config.merge()
 
     def leave_files_to_us(self) -> None:
         """Leave ssh configurations to OpenSSH, and mistakes in fabric.yaml to us."""
@@ -87,11 +117,25 @@ class Program(Fab):
                 print(completion.script(shell), end="")
                 raise Exit
             super().parse_core(argv)
+            if self.args["list-agent-keys"].value:
+                print(*fabrics.agent_keys(), sep="\n")
+                raise Exit
+        # Invoke keeps Python from keeping what it compiles. Each start would compile it anew.
+        sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
+    def load_collection(self) -> None:
+        """Find the tasks, and fabric.yaml beside them."""
+        if self.collected is None or self.args.collection.value:
+            super().load_collection()
+            return
+        self.config.set_project_location(str(paths.PROJECT))
+        self.config.load_project()
+        self.collection = self.collected
 
     def parse_tasks(self) -> None:
         """Read the tasks and their options; raises Exit that says what to type instead."""
         with self._in_our_words():
-            mistakes.refuse_senseless_options(self._line())
+            mistakes.refuse_senseless_options(self._line(self._make_parser().contexts))
             super().parse_tasks()
 
     def parse_cleanup(self) -> None:
@@ -116,19 +160,38 @@ class Program(Fab):
         except ParseError as error:
             raise Exit(mistakes.explained(error, self._line())) from None
 
-    def _line(self) -> mistakes.Line:
-        contexts = self._make_parser().contexts if hasattr(self, "collection") else {}
+    def _make_parser(self) -> Parser:
+        """Return a parser that knows the tasks which are typed: Invoke's builds and copies all."""
+        typed = {part for word in self.argv for part in word.split("=")}
+        names = self.collection.task_names.items()
+        return Parser(
+            [self._context(name, same) for name, same in names if typed & {name, *same}],
+            self.initial_context,
+        )
+
+    def _context(self, name: str, same: Sequence[str]) -> ParserContext:
+        options = self.collection[name].get_arguments()
+        return ParserContext(name, aliases=same, args=options)
+
+    def _contexts(self) -> Any:
+        return super()._make_parser().contexts if hasattr(self, "collection") else {}
+
+    def _line(self, contexts: Any = None) -> mistakes.Line:
         words = self.argv[1:]
         if words[:2] == ["--search-root", str(paths.PROJECT)]:  # by ./fab, not by who types
             words = words[2:]
-        return mistakes.Line(words, self.initial_context, contexts, self._hosts)
+        known = self._contexts() if contexts is None else contexts
+        return mistakes.Line(words, self.initial_context, known, self._hosts)
 
     # -- what it shows -----------------------------------------------------------------------
 
     def print_version(self) -> None:
         """Print our version first, then those of what we stand on."""
+        from importlib.metadata import version as installed
+
         print(f"Remote MLflow {version()}")
-        super().print_version()
+        for name in ("Fabric", "Paramiko", "Invoke"):
+            print(name, installed(name))
         print(f"Python {platform.python_version()}")
 
     def list_flat(self) -> None:
@@ -139,8 +202,8 @@ class Program(Fab):
         self._print(self._groups())
 
     def no_tasks_given(self) -> None:
-        """Say where to start, and which tasks there are."""
-        if self._remainder_only:
+        """Say where to start, and which tasks there are; the executor refuses what follows --."""
+        if self.core.remainder:
             return
         file = configured(self.config)
         on = "" if file["hosts"] else "-H HOST "
@@ -181,7 +244,7 @@ class Program(Fab):
         """
         words = self.core.remainder.split(" ")[1:]
         offered = completion.Offered(
-            self.initial_context, self._make_parser().contexts,
+            self.initial_context, self._contexts(),
             list(listing.names_in(self.collection)), list(self.collection.collections),
             self._hosts, self._environments,
         )  # fmt: skip

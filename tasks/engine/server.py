@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 from invoke.exceptions import CommandTimedOut, ThreadException
-from paramiko.ssh_exception import SSHException
 
 from tasks.engine import probe
 from tasks.engine.change import Change, bundle
@@ -167,7 +166,7 @@ class Server:
                 f"{self.name} did not finish within {seconds(timeout or 0)}. "
                 "Look at the host, then run the same command again."
             ) from None
-        except (SSHException, EOFError, OSError, ThreadException) as error:
+        except lost(OSError, ThreadException) as error:
             raise Exit(self._lost(error, follow)) from error
         if stream:
             stream.close()
@@ -307,7 +306,7 @@ class Server:
                     failure = error  # cut short; the host says why
                 for line in channel.makefile_stderr("r"):
                     said(line.rstrip("\r\n"))
-        except (SSHException, EOFError, TimeoutError) as error:
+        except lost(TimeoutError) as error:
             raise Exit(self._lost(error, follow=True)) from error
         if said.exit != 0 or failure:
             raise Exit(said.reason(task))
@@ -374,6 +373,13 @@ class Talk:
             f"{task} on {self._server.name} {how}; the lines above are the host's. "
             "Fix what they name, then run the same command again."
         )
+
+
+def lost(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what Paramiko raises where a connection broke, and others; by then it is loaded."""
+    from paramiko.ssh_exception import SSHException
+
+    return SSHException, EOFError, *others
 
 
 def operator() -> str:

@@ -12,9 +12,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from fabric.connection import derive_shorthand
 from invoke import Exit
 
 from tasks.engine import paths
@@ -98,7 +97,7 @@ class Client:
 
         Raises Exit where that names no host.
         """
-        if not derive_shorthand(host)["host"] or host.startswith("-"):
+        if not spelt(host).name or host.startswith("-"):
             raise Exit(f"{host!r} is not a host. Name one with -H, such as -H ubuntu@1.2.3.4.")
         return [*self.words(), *options, *destination(host)]
 
@@ -183,15 +182,28 @@ def _absolute(path: str) -> str:
 
 
 def _bare(host: str) -> str:
-    return str(derive_shorthand(host)["host"])
+    return spelt(host).name
+
+
+class Spelt(NamedTuple):
+    """The parts of `user@host:port`; what is not said is empty."""
+
+    user: str
+    name: str
+    port: str
+
+
+def spelt(host: str) -> Spelt:
+    """Take `user@host:port` apart; an address of IPv6, full of colons, has no port here."""
+    user, _, rest = host.rpartition("@")
+    name, _, port = rest.partition(":") if rest.count(":") == 1 else (rest, "", "")
+    return Spelt(user, name, port)
 
 
 def destination(host: str) -> list[str]:
     """Spell a host for ssh's command line, which knows a port only as an option."""
-    spelt = derive_shorthand(host)
-    port = ["-p", str(spelt["port"])] if spelt["port"] else []
-    name = f"{spelt['user']}@{spelt['host']}" if spelt["user"] else spelt["host"]
-    return [*port, "--", str(name)]
+    user, name, port = spelt(host)
+    return [*(["-p", port] if port else []), "--", f"{user}@{name}" if user else name]
 
 
 def _files(text: str | None) -> tuple[Path, ...]:

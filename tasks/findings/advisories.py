@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,13 +46,15 @@ def advisories(packages: Mapping[str, str]) -> Advisories:
     try:
         return Advisories(tuple(asked(packages)), "osv.dev")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason = getattr(error, "reason", error)  # urllib's own hides it
         console.head(f"no database of advisories was reached ({reason}); going by files/{FLOORS}")
         return Advisories(tuple(below_floors(packages)), f"files/{FLOORS}")
 
 
 def asked(packages: Mapping[str, str]) -> list[Advisory]:
     """Ask the database; raises OSError or ValueError where it gives no answer."""
+    import urllib.request
+
     queries = [
         {"package": {"name": name, "ecosystem": "PyPI"}, "version": version}
         for name, version in packages.items()

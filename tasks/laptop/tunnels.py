@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,11 +156,13 @@ def url(port: int) -> str:
 
 def answers(port: int, timeout: float = 15) -> bool:
     """Tell whether the server's /health answers at a local port, whatever proxy is configured."""
+    import urllib.request
+
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url(port)}/health", timeout=timeout) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 
@@ -170,6 +171,8 @@ def is_refused(port: int, login: Login) -> bool:
 
     What else may be wrong, whoever asks next is told.
     """
+    import urllib.request
+
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     asked = urllib.request.Request(f"{url(port)}/api/2.0/mlflow/experiments/get?experiment_id=0")
     words = f"{login.username}:{login.password}".encode()
@@ -178,7 +181,7 @@ def is_refused(port: int, login: Login) -> bool:
         opener.open(asked, timeout=15).close()
     except urllib.error.HTTPError as error:
         return error.code == 401
-    except (urllib.error.URLError, OSError):
+    except OSError:
         pass
     return False
 

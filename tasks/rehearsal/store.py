@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from tasks.rehearsal import processes
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from urllib.request import OpenerDirector
 
 BUCKET = "REMOTE_MLFLOW_BUCKET"
 
@@ -43,10 +43,12 @@ class Store:
 
     def make_bucket(self) -> None:
         """Make the bucket, versioned, in us-east-1; one that is there already is fine."""
+        from urllib.error import HTTPError
+
         try:
             self._put(f"/{self.bucket}", b"")
             self._put(f"/{self.bucket}?versioning", VERSIONED)
-        except urllib.error.HTTPError as error:
+        except HTTPError as error:
             # Somebody has switched moto's access control on, so the bucket was made before.
             if error.code != 403:
                 raise
@@ -67,12 +69,14 @@ class Store:
     def _answers(self) -> bool:
         try:
             _opener().open(f"{self.endpoint}/moto-api/", timeout=10).close()
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+        except OSError:
             return False
         return True
 
     def _put(self, path: str, body: bytes) -> None:
-        request = urllib.request.Request(f"{self.endpoint}{path}", data=body, method="PUT")
+        from urllib.request import Request
+
+        request = Request(f"{self.endpoint}{path}", data=body, method="PUT")
         request.add_header("Content-Type", "application/xml")
         _opener().open(request, timeout=30).close()
 
@@ -111,6 +115,8 @@ def free_port(address: str) -> int:
     raise Exit(f"No port is free on {address}. Stop some program that listens there.")
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener() -> OpenerDirector:
+    from urllib.request import ProxyHandler, build_opener
+
     # The store is on this machine: never ask a proxy for it.
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return build_opener(ProxyHandler({}))

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fabric
+import invoke
 import pytest
+from fabric.main import make_program
 
-from tasks.engine import listing, paths, seen_names
+from tasks.engine import fabrics, listing, paths, seen_names
 from tasks.engine.completion import SCRIPTS
 from tasks.engine.console import painted
+from tasks.engine.hosts import for_connections
 from tasks.engine.program import Program, adopt, version
 
 README = (paths.PROJECT / "README.md").read_text()
@@ -205,11 +208,32 @@ def test_headings_have_no_colour_of_their_own():
 
 
 def test_plain_fab_is_ours_from_the_fabfile_on():
-    from fabric.main import make_program
-
     program = make_program()
     adopt(program)
     assert isinstance(program, Program)
+
+
+def test_the_options_before_a_task_are_fabric_s():
+    def told(program: invoke.Program) -> list[tuple[object, ...]]:
+        return [(one.names, one.kind, one.default, one.help) for one in program.core_args()]
+
+    assert told(Program()) == told(make_program())
+
+
+def test_the_configuration_is_fabric_s_but_for_the_runners_of_connections():
+    theirs = fabric.Config.global_defaults()
+    for name in ("remote", "remote_shell"):
+        del theirs["runners"][name]
+    assert fabrics.Config.global_defaults() == theirs
+    assert fabrics.Config.prefix == fabric.Config.prefix
+
+
+def test_what_connects_gets_fabric_s_own_configuration():
+    config = fabrics.Config(overrides={"run": {"echo": True}})
+    there = for_connections(config)
+    assert type(there) is fabric.Config
+    assert there.run.echo
+    assert there.runners.remote is fabric.runners.Remote
 
 
 # -- TAB ---------------------------------------------------------------------------------------
