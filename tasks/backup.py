@@ -177,7 +177,7 @@ def prune(c: Host, yes: bool = False, unsigned: bool = False) -> None:
     else:
         seen = ask(server, "backup.prune", pruning(server.settings, "look", unsigned))
     if alone := seen["unsigned"]:
-        server.say(f"  {alone} that nobody here vouches for are left alone (--unsigned)")
+        server.say(f"  left alone, as nobody here vouches for them: {alone} (--unsigned)")
     if damaged := seen["damaged"]:
         server.warn(f"not what was sent, and left alone: {', '.join(damaged)}")
     gone = [*seen["pruned"], *(f"{id} (never finished)" for id in seen["incomplete"])]

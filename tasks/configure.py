@@ -112,7 +112,7 @@ def _configure(c: Host, task: str, *halves: Half, yes: bool = False) -> None:
             server.say(f"the login of {login.username} is kept in {paths.shown(copy)}")
         server.apply(task, needed)
         if has_outdated_env(server.settings, server.facts):
-            server.warn("the server does not know its new keys yet: ./fab deploy")
+            server.warn("the server uses its former keys until the next: ./fab deploy")
         server.say("✓ configured", "green")
     else:
         server.say(f"{task}: nothing to change")
@@ -126,7 +126,7 @@ def _join(server: Server, task: str) -> Facts:
     server.apply(task, [*first, *share_changes(settings, facts)])
     if server.facts.has_users:
         there = counted(server.facts.users, "user")
-        server.say(f"its database has {there} already, where nothing changes")
+        server.say(f"its database has {there} already, who stay as they are")
     return server.facts
 
 

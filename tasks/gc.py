@@ -81,7 +81,7 @@ def show_report(host: str, answer: Mapping[str, Any]) -> None:
     of = f"of {counted(answer['all'], 'object')}"
     console.say(f"unknown to MLflow: {volume(answer)}, {of}. Nothing was deleted.", host)
     if answer["objects"] > answer["all"] / 2:
-        console.warn("That is most of what lies there: is a restore due, before anything?", host)
+        console.warn("That is most of what lies there: if runs are missing, restore first.", host)
     console.say(f"each one stands in {answer['report']} on the host", host)
     console.say(f"read it; to delete what stands there: {answer['type']}", host)
 

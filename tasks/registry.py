@@ -165,7 +165,9 @@ def aliases(alias: str | None, stage: str | None) -> tuple[list[str], list[str]]
     if alias is not None and stage is not None:
         raise Exit("--alias and --stage both say what the version becomes. Give one of them.")
     if alias is not None and (not alias or "," in alias):
-        raise Exit(f"{alias!r} is no alias. Give letters, digits, _ and -, such as champion.")
+        raise Exit(
+            f"{alias!r} cannot be an alias. Give letters, digits, _ and -, such as champion."
+        )
     if stage is None:
         return [alias or CHAMPION], []
     known = {name.lower(): name for name in STAGES}
@@ -219,7 +221,7 @@ def copy(c: Host, model: str, version: str, to: str, name: str | None = None) ->
     """
     source, name = c.server, model if name is None else name
     if not name.strip() or set(name) & set("/:"):
-        raise Exit(f"{name!r} is no name for a model: MLflow allows neither / nor :, nor none.")
+        raise Exit(f"{name!r} cannot be a model's name. Give one without / and :.")
     for target in targets(source, c.config, to):
         try:
             copy_to(source, target, model, version, name)

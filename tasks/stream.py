@@ -55,7 +55,7 @@ WORDS = ("on", "off", "status", "verify")
 def options(what: str, every: int = 0, at: str = "", json: bool = False) -> None:
     """Refuse what makes no sense together."""
     if what not in WORDS:
-        raise Exit(f"backup.stream {what} is nothing. Type one of: {', '.join(WORDS)}")
+        raise Exit(f"There is no backup.stream {what}. Give one of: {', '.join(WORDS)}")
     if every and what != "on":
         raise Exit("--every goes with backup.stream on.")
     if not 0 <= every <= LONGEST:

@@ -152,7 +152,9 @@ def disable(c: Host, yes: bool = False) -> None:
         return
     with _asking:
         question = f"Take https://{tls.name} away from {server.place}?"
-        if not server.confirm(question, yes, "Clients that use it then reach the server no more."):
+        if not server.confirm(
+            question, yes, "Clients that use it can then no longer reach the server."
+        ):
             raise Exit("Nothing was changed.")
     server.apply("tls.disable", disabling(server.settings, server.facts, credentials.known(server)))
     server.say("✓ no TLS any more; the way in is the tunnel: ./fab tunnel", "green")

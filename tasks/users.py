@@ -117,7 +117,7 @@ def remove(c: Host, name: str, yes: bool = False) -> None:
     loses = f" It loses: {', '.join(grants)}." if grants else ""
     question = f"Remove {name} from {server.place}?"
     with _asking:
-        if not server.confirm(question, yes, f"{name} can then log in no more.{loses}"):
+        if not server.confirm(question, yes, f"{name} can then no longer log in.{loses}"):
             raise Exit("Nothing was changed.")
     _change(server, f"users.remove {name}", asking(server, "remove", name=name), at_once=True)
     _forget_file(server, name)

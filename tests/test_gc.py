@@ -224,7 +224,7 @@ def test_a_report_of_orphans_is_summed_up(capsys):
 @pytest.mark.parametrize(("all_", "warned"), [(4, False), (3, True)])
 def test_a_bucket_full_of_unknown_files_makes_one_think(capsys, all_, warned):
     show({"ec2": gc(told([SUM | {"all": all_}]), orphans=True)})
-    assert ("is a restore due" in capsys.readouterr().err) is warned
+    assert ("if runs are missing" in capsys.readouterr().err) is warned
 
 
 @pytest.mark.parametrize(

@@ -462,8 +462,8 @@ def test_a_stage_is_one_of_two_aliases_and_not_the_other(alias, stage, wanted):
     ("alias", "stage", "because"),
     [
         ("a", "Production", "Give one of them"),
-        ("", None, "'' is no alias"),
-        ("a,b", None, "'a,b' is no alias"),
+        ("", None, "'' cannot be an alias"),
+        ("a,b", None, "'a,b' cannot be an alias"),
         (None, "prod", r"Unknown stage 'prod' \(did you mean 'Production'\?\)"),
         (None, "", "Unknown stage ''.* Name one of Production, Staging, Archived, None"),
     ],
@@ -729,7 +729,7 @@ def test_a_copy_to_where_it_is_already_is_refused(transfer, others):
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b"])
 def test_a_name_that_mlflow_would_refuse_is_refused_before_anything_is_carried(transfer, name):
-    with pytest.raises(Exit, match="is no name for a model"):
+    with pytest.raises(Exit, match="cannot be a model's name"):
         module.copy(source(), "iris", "2", to="staging", name=name)
 
 

@@ -163,7 +163,7 @@ def test_off_takes_away_all_but_what_lies_in_the_bucket(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"what": "onn"}, "Type one of: on, off, status, verify"),
+        ({"what": "onn"}, "Give one of: on, off, status, verify"),
         ({"what": "off", "every": 5}, "--every goes with backup.stream on"),
         ({"what": "on", "every": -1}, "from 1 to 3600"),
         ({"what": "on", "every": 3601}, "from 1 to 3600"),

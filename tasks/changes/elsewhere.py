@@ -98,7 +98,7 @@ def refuse_left(settings: Settings, found: Sequence[Left]) -> None:
     if found:
         raise Exit(
             f"{'; '.join(map(str, found))}, and the settings name "
-            f"{spelt(owner.place_text(settings))}: MLflow would find them no more. Copy them "
+            f"{spelt(owner.place_text(settings))}: MLflow would no longer find them. Copy them "
             "there: ./fab deploy --move-artifacts. Leave them: ./fab deploy --leave-artifacts. Or "
             "put the former place back into fabric.yaml."
         )

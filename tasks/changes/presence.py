@@ -23,7 +23,7 @@ GUIDES = (
 )
 
 
-UNREADABLE = "The server's database cannot be read: {error}. What to do about it says: ./fab doctor"
+UNREADABLE = "The server's database cannot be read: {error}. See what to do: ./fab doctor"
 
 
 def refuse_nothing(server: Server) -> Facts:

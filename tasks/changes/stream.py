@@ -180,7 +180,7 @@ def moment(text: str) -> str:
     if when.tzinfo is None:
         when = when.replace(tzinfo=timezone.utc)
     if when > datetime.now(timezone.utc):
-        raise Exit(f"{text} is still to come. {example}")
+        raise Exit(f"{text} is in the future. {example}")
     return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

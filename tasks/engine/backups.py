@@ -19,6 +19,6 @@ def refuse_other_id(id: str = "") -> None:
     """Raise Exit where an id is given that no backup has."""
     if id and not is_backup(id):
         raise Exit(
-            f"--id {id[:60]!r} is no backup's: it looks like 20261125T120000Z-1a2b3c4d. See them "
+            f"--id {id[:60]!r} is not a backup's ID, such as 20261125T120000Z-1a2b3c4d. See them "
             "all: ./fab backup.list"
         )

@@ -264,7 +264,7 @@ def ask_password(username: str, names: str) -> str | None:
         if ask("Repeat the password: ", secret=True) == password:
             console.protect(password)
             return password
-        console.warn("These were two different ones. Type the new password again.")
+        console.warn("The two passwords differ. Type the new password again.")
 
 
 def ask_keys(names: str) -> Keys | None:

@@ -109,8 +109,8 @@ def filled(text: str, hosts: Sequence[str], settings: Mapping[str, str]) -> str:
     if not _says(made, hosts, settings):
         wanted = ", ".join(f"`{key}: {value}`" for key, value in settings.items())
         raise Exit(
-            f"fabric.yaml is laid out in a way of its own. Write there by hand {wanted} below "
-            f"`mlflow:`, and `hosts: [{', '.join(hosts)}]` at the top."
+            f"fabric.yaml is laid out in a way that init cannot change. Write by hand {wanted} "
+            f"below `mlflow:`, and `hosts: [{', '.join(hosts)}]` at the top."
         )
     return made
 

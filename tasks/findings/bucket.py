@@ -88,7 +88,7 @@ def _taken_over(case: Case, mark: Mapping[str, str]) -> Finding:
     if not mark:
         return case.finding(
             "mark-gone",
-            f"{where} bears this server's mark no more.",
+            f"{where} no longer bears this server's mark.",
             "there is no object .remote-mlflow-owner.json",
             Remedy("Others may take it for theirs. Mark it again:",
                    type=(case.fab("verify", "deploy"),)),

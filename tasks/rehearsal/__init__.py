@@ -120,7 +120,7 @@ class Rehearsal:
         if suite not in image.SUITES:
             raise Exit(f"No suite {suite!r}. Choose one of {', '.join(image.SUITES)}.")
         if not 1 <= count <= MOST:
-            raise Exit(f"{count} hosts cannot be had. Ask for 1 to {MOST}.")
+            raise Exit(f"--count is {count}. Give 1 to {MOST}.")
         with alone(self.state, self.say):
             self.state.chmod(0o700)
             self._install_missing()

@@ -116,7 +116,7 @@ def test_backups_are_thinned_out_and_one_is_brought_here(host: Host, tmp_path: P
         assert file.stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
     host.refused("backup.download", "--to", str(tmp_path), because=("is there already",))
-    host.refused("backup.download", "--id", "nosuch", because=("--id 'nosuch' is no backup's",))
+    host.refused("backup.download", "--id", "nosuch", because=("--id 'nosuch' is not a backup's",))
 
     # A file that rotted in the bucket is found out, and nothing of it stays here.
     rotten = aged(host, 402)

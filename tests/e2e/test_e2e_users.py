@@ -227,7 +227,7 @@ def test_no_password_is_ever_seen(alone: Host) -> None:
         (("users.grant", "admin", "Defalt", "EDIT"), ("did you mean 'Default'",)),
         (("users.grant", "admin", "Default", "ALL"), ("'ALL' cannot be granted", "DENY")),
         (("users.grant", "admin", "nomodel", "READ", "--model"), ("no model 'nomodel'",)),
-        (("users.remove", "admin", "--yes"), ("admin is the login that asks",)),
+        (("users.remove", "admin", "--yes"), ("You are logged in as admin",)),
         (("users.passwd", "--name", "nobody"), ("There is no user 'nobody'",)),
         (("users.import", "/nowhere.csv"), ("/nowhere.csv cannot be read",)),
     ],

@@ -341,7 +341,7 @@ def test_a_short_password_or_a_slip_is_asked_for_again(terminal, capsys):
     err = capsys.readouterr().err
     assert err.splitlines() == [
         "Too short: 5 characters, needs 12. Type a longer one, or press Enter to generate one.",
-        "These were two different ones. Type the new password again.",
+        "The two passwords differ. Type the new password again.",
     ]
 
 

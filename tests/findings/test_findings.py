@@ -513,7 +513,7 @@ def test_only_what_can_do_no_harm_is_safe(symptoms, safe):
     [
         ({"server": "0badcafe", "host": "web2", "since": "2026-01-02T03:04:05Z"}, "taken-over",
          "taken over by the server 0badcafe on web2, at 2026-01-02T03:04:05Z"),
-        ({}, "mark-gone", "bears this server's mark no more"),
+        ({}, "mark-gone", "no longer bears this server's mark"),
     ],
 )  # fmt: skip
 def test_a_prefix_that_is_another_s_now_is_a_problem(mark, key, said):

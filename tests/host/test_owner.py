@@ -264,7 +264,7 @@ def test_a_server_whose_prefix_was_taken_over_is_told_whose_it_is_now(run, store
 def test_a_mark_that_is_gone_is_told_too(run, store, root):
     run("claim", "")
     store.client().delete_object(Bucket="my-bucket", Key=KEY)
-    assert "bears this server's mark no more" in run("watch")[1]
+    assert "no longer bears this server's mark" in run("watch")[1]
 
 
 def test_who_cannot_look_for_the_mark_says_nothing_of_it(run, store, root):

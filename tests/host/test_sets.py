@@ -297,7 +297,7 @@ def test_rows_that_refer_to_nothing_are_a_warning(back_up, root):
     execute(root / "mlflow.db", "insert into children values (7)")
     code, out = back_up()
     assert code == 0
-    assert "@warn mlflow.db: 1 row with a reference to nothing\n" in out
+    assert "@warn mlflow.db: 1 row with a reference to what is gone\n" in out
 
 
 # -- sets.py -----------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ def test_of_many_damaged_ones_few_are_named(backups, store, made, capsys):
     assert [each["id"] for each in backups.complete()] == [made]
     *named, more = capsys.readouterr().out.splitlines()
     assert len(named) == 3
-    assert more == "@warn 6 more are damaged, and left alone as well"
+    assert more == "@warn damaged and left alone as well: 6 more"
 
 
 def test_a_note_of_a_verification_that_is_damaged_counts_as_none(backups, store, made):

@@ -455,7 +455,9 @@ def test_what_is_named_as_no_stream_is_left_out_with_one_warning(
     code, out = run_program("choose_stream.py", **request, at="latest", on=True)
     warned, report = out.splitlines()
     assert code == 0
-    assert warned.startswith("@warn what lies beside the streams is none and left alone, such as '")
+    assert warned.startswith(
+        "@warn some of what lies beside the streams is no stream and left alone, such as '"
+    )
     assert warned.isprintable()
     assert json.loads(report.removeprefix("@report "))["stream"] == mine
 

@@ -81,7 +81,7 @@ def packed_and_examined(path):
         part = packing.result()
     os.remove(path)
     if seen["dangling"]:
-        warn(f"{name}: {counted(seen['dangling'], 'row')} with a reference to nothing")
+        warn(f"{name}: {counted(seen['dangling'], 'row')} with a reference to what is gone")
     return part, seen
 
 

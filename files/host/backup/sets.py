@@ -58,7 +58,7 @@ class Sets:
                     found.setdefault(id, {})[name] = entry
         if others:
             warn(
-                f"{len(others)} beside the backups are none and left alone, such as "
+                f"not backups, though beside them, and left alone: {len(others)}, such as "
                 f"{shapes.quoted(min(others))}"
             )
         return found
@@ -90,7 +90,7 @@ class Sets:
         for line in damaged[:SHOWN]:
             warn(line)
         if len(damaged) > SHOWN:
-            warn(f"{len(damaged) - SHOWN} more are damaged, and left alone as well")
+            warn(f"damaged and left alone as well: {len(damaged) - SHOWN} more")
         return sorted(found, key=lambda manifest: manifest["made"], reverse=True)
 
     def _read(self, id, name, damaged):

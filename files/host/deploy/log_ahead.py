@@ -25,7 +25,7 @@ def main(root):
                 path = databases.path(root, name)
                 fenced([os.path.dirname(path)], lambda path=path: log_ahead(path))
             except sqlite3.Error as error:
-                talk.fail(f"{name} cannot be used: {error}. What to do about it says: ./fab doctor")
+                talk.fail(f"{name} cannot be used: {error}. See what to do: ./fab doctor")
 
 
 def log_ahead(path):

@@ -106,7 +106,7 @@ def look(root, bucket):
 
 
 def watch(root, bucket):
-    """Warn where the prefix bears this server's mark no more; the next deploy asks about it then.
+    """Warn where the prefix no longer bears this server's mark; the next deploy asks about it then.
 
     Raises nothing: what is done beside it does not hang on that.
     """
@@ -119,7 +119,7 @@ def watch(root, bucket):
     write_whole(os.path.join(root, ".owned"), f"lost {place(bucket)}\n")
     where = f"s3://{bucket.name}/{bucket.prefix}/"
     if seen is None:
-        warn(f"{where} bears this server's mark no more. It is put back by: ./fab deploy")
+        warn(f"{where} no longer bears this server's mark. It is put back by: ./fab deploy")
         return
     warn(
         f"{where} was taken over by the server {seen['server']} on {seen['host']} at "

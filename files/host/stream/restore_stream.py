@@ -200,7 +200,7 @@ def main(request):
     for name, found in brought["databases"].items():
         if found["dangling"]:
             rows = talk.counted(found["dangling"], "row")
-            talk.warn(f"{name}: {rows} with a reference to nothing")
+            talk.warn(f"{name}: {rows} with a reference to what is gone")
     if when and when - streams.moment(brought["at"]) > QUIET:
         talk.warn(
             f"the last change before {request.at} that the stream holds is of {brought['at']}: "

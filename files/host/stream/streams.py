@@ -63,7 +63,7 @@ class Streams:
         if others and not self.warned:
             self.warned = True
             warn(
-                "what lies beside the streams is none and left alone, such as "
+                "some of what lies beside the streams is no stream and left alone, such as "
                 f"{shapes.quoted(others[0])}"
             )
         return [name for name in names if name not in others]

@@ -154,7 +154,7 @@ def add(request):
 def remove(request):
     user = user_of(request.name)
     if request.name == login["username"]:
-        fail(f"{request.name} is the login that asks; another admin has to remove it.")
+        fail(f"You are logged in as {request.name}: another admin has to remove it.")
     admins = [name for name, one in users().items() if one["is_admin"]]
     if user["is_admin"] and len(admins) == 1:
         fail(f"{request.name} is the last admin. Make another one first.")
