@@ -159,6 +159,12 @@ def test_no_text_tells_a_task_without_the_command():
     assert not [advice for advice in SAID if told.search(advice.text)]
 
 
+def test_what_goes_on_is_said_in_one_way():
+    """`Run the same command again`; whoever reads `the same` asks: the same what?"""
+    told = re.compile(r"type (it|the same) again", re.I)
+    assert not [advice for advice in SAID if told.search(advice.text)]
+
+
 def test_tasks_of_this_machine_alone_are_known_as_such():
     for name, task in NAMES.items():
         if isinstance(task, LocalTask) and name != "use":

@@ -310,7 +310,8 @@ def test_a_full_disk_is_said_before_anything_comes(tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("task", [download, verify, restore])
 def test_an_id_that_no_backup_has_is_refused_before_any_connection(task, id):
-    with pytest.raises(Exit, match=r"is not a backup's ID.*See them all: \./fab backup\.list") as refused:
+    saying = r"is not a backup's ID.*See them all: \./fab backup\.list"
+    with pytest.raises(Exit, match=saying) as refused:
         task.options(id=id)
     assert str(refused.value).isprintable()
     task.options(id=ID)

@@ -62,7 +62,7 @@ CODES = {
     "VPCIdNotSpecified": "Set `vpc:` or `subnet:`",
     "InvalidGroup.NotFound": "or not yet (InvalidGroup.NotFound): no, not so. Wait a minute",
     "NoSuchEntity": "or not yet",
-    "InvalidGroup.Duplicate": "Type the same again: it looks first.",
+    "InvalidGroup.Duplicate": "Run the same command again: it looks first.",
     "InvalidKeyPair.Duplicate": "at this moment (InvalidKeyPair.Duplicate)",
     "InvalidPermission.Duplicate": "it looks first",
     "EntityAlreadyExists": "it looks first",

@@ -80,7 +80,7 @@ def main(asked):
         say(f"waiting up to {asked.patience} s for the role: {why}")
     while why:
         if time.monotonic() > until:
-            fail(f"{why} Allow what ./fab aws.policy prints, then type the same again.")
+            fail(f"{why} Allow what ./fab aws.policy prints, then run the same command again.")
         time.sleep(BEAT)
         why, role = proved(places)
     talk.report({"arn": role})

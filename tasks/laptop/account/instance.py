@@ -222,7 +222,9 @@ def await_state(account: Account, id: str, state: str) -> dict[str, Any]:
 
     found = awaited(look, STATE_PATIENCE)
     if found is None:
-        raise Exit(f"{id} is not {state} after 10 minutes. Type the same again to go on waiting.")
+        raise Exit(
+            f"{id} is not {state} after 10 minutes. Run the same command again to go on waiting."
+        )
     return found
 
 
@@ -275,7 +277,7 @@ def settle_address(account: Account, names: Names, id: str) -> str:
         ec2.allocate_address(Domain="vpc", TagSpecifications=names.tagging("elastic-ip"))
     found = awaited(lambda: addresses(account, names), seconds=30)
     if not found:
-        raise Exit("The new Elastic IP address is not to be seen yet. Type the same again.")
+        raise Exit("The new Elastic IP address is not to be seen yet. Run the same command again.")
     first, *surplus = found
     for one in surplus:
         release(account, one)

@@ -21,7 +21,7 @@ CHOOSE = (
 
 LOG_IN = "Log in again (aws sso login, or new keys in AWS_*), then run the same command again."
 
-OVER = "Your session is over. Log in again (aws login), then type the same again."
+OVER = "Your session is over. Log in again (aws login), then run the same command again."
 
 ASK = (
     "Ask whoever manages the account for it: ./fab aws.policy --operator prints all that is needed."
@@ -152,13 +152,13 @@ WORDS = {
         ("InvalidGroup.Duplicate", "InvalidKeyPair.Duplicate", "InvalidPermission.Duplicate",
          "EntityAlreadyExists", "ResourceExistsException", "EntityTemporarilyUnmodifiable",
          "ConcurrentModification"),
-        "Somebody made or changed the same at this moment ({code}): {message} Type the same again: "
-        "it looks first.",
+        "Somebody made or changed the same at this moment ({code}): {message} Run the same "
+        "command again: it looks first.",
     ),
     "BucketAlreadyExists": "Another account has a bucket of that name (BucketAlreadyExists). Set "
     "another `bucket:` in fabric.yaml.",
-    "BucketAlreadyOwnedByYou": "You have that bucket already (BucketAlreadyOwnedByYou). Type the "
-    "same again: it looks first.",
+    "BucketAlreadyOwnedByYou": "You have that bucket already (BucketAlreadyOwnedByYou). Run the "
+    "same command again: it looks first.",
     "InvalidBucketName": "S3 takes no bucket of that name (InvalidBucketName): small letters, "
     "digits and -, 3 to 63. Set another `bucket:` in fabric.yaml.",
     **dict.fromkeys(
@@ -167,7 +167,7 @@ WORDS = {
         "The bucket is not in this region ({code}). Set `region:` in fabric.yaml to the bucket's.",
     ),
     "IdempotentParameterMismatch": "The same was asked for before with other settings "
-    "(IdempotentParameterMismatch). Put these back as they were, then type the same again.",
+    "(IdempotentParameterMismatch). Put these back as they were, then run the same command again.",
     # what must not change so
     "OperationNotPermitted": "AWS does not permit that: {message}",
     "OperationAborted": f"Somebody else is changing the same now (OperationAborted). {AGAIN}",
