@@ -16,7 +16,7 @@ from tasks.changes.configure import (
     store_changes,
 )
 from tasks.changes.guide import refuse_unlike_guide
-from tasks.changes.keys import confirm_keys
+from tasks.changes.keys import confirmed_keys
 from tasks.changes.proofs import login_check
 from tasks.engine import credentials, paths, stores
 from tasks.engine.change import Change
@@ -92,7 +92,7 @@ def _configure(c: Host, task: str, *halves: Half, yes: bool = False) -> None:
     if not facts.complete:
         raise Exit(f"Nothing is installed on {server.name} yet. Type: ./fab install {task}")
     if aws_changes in halves and keys and keys.digest != facts.credentials:
-        confirm_keys(server, keys, yes)
+        keys = confirmed_keys(server, keys, yes)
     joining = facts.store is None and stores.in_common(server.settings) is not None
     if auth_changes in halves and joining:
         facts = _join(server, task)

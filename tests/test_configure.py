@@ -27,6 +27,7 @@ from stand_ins import (
 from tasks.changes.bucket import aws_changes, backup_changes, proof
 from tasks.changes.configure import auth_changes, share_changes, store_changes
 from tasks.changes.files import auth_config
+from tasks.changes.keys import is_ours
 from tasks.changes.surroundings import aws_profile_script
 from tasks.configure import check, configure, configure_auth, configure_aws
 from tasks.engine import credentials, paths, stores
@@ -574,6 +575,7 @@ def test_keys_of_the_variables_reach_the_host():
 # -- whose keys the host is given --------------------------------------------------------------
 
 ROOT_USER = whose(arn="arn:aws:iam::1234:root", may=["iam:ListUsers"])
+OURS = "arn:aws:sts::1234:assumed-role/mlflow-server-eu-central-1/i-0"
 ROLE = whose(role="arn:aws:sts::1234:assumed-role/mlflow/i-0")
 MORE = whose(may=["s3:ListAllMyBuckets", "iam:ListUsers"])
 
@@ -603,6 +605,22 @@ def test_keys_that_are_too_good_for_a_server_are_written_after_a_question_alone(
         assert request(look.files, "look_at_keys.py")["keys"] == KEYS.profile()
         assert "change.sh" not in look.files, "it takes no lock and leaves no line"
         assert ["write_aws.json" in run.files for run in rest] == ([True] if written else [])
+
+
+def test_to_a_host_that_has_the_server_s_own_role_no_keys_go(capsys):
+    """They are mostly an administrator's, who has just made that role."""
+    c = new()
+    c.recorder.replies = [whose(role=OURS, may=["iam:ListUsers"])]
+    configure_aws(c, yes=True)
+    assert ["write_aws.json" in run.files for run in c.recorder.changes[1:]] == [False]
+    assert f"the server's own role ({OURS}): no keys go there" in capsys.readouterr().out
+
+
+def test_another_environment_s_role_is_none_of_a_server_s_own():
+    staging = OURS.replace("mlflow-server-", "mlflow-server-staging-")
+    assert is_ours(OURS, SETTINGS)
+    assert not is_ours(staging, SETTINGS)
+    assert is_ours(staging, SETTINGS.model_copy(update={"environment": "staging"}))
 
 
 def test_without_a_terminal_one_line_says_whose_and_how_to_go_on(capsys):

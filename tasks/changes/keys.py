@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -29,28 +30,41 @@ BETTER = (
 _asking = threading.Lock()
 
 
-def confirm_keys(server: Server, keys: Keys, yes: bool) -> None:
-    """Say whose the keys are, and ask before a host gets such as no server should have.
+def confirmed_keys(server: Server, keys: Keys, yes: bool) -> Keys | None:
+    """Return the keys for a host, once it is said whose they are, and asked where no server should
+    have such.
 
-    Raises Exit where that is not wanted. Another store than AWS's own tells nobody.
+    None where its instance has a role that this project made: the operator's own keys, by which
+    that was done, never go there. Raises Exit where the answer is no. Another store than AWS's own
+    tells nobody.
     """
     if server.settings.endpoint_url:
         server.say(f"the keys are those with the ID {keys.key_id}")
-        return
+        return keys
     python = python_of(server.settings, server.facts)
     found = json.loads(server.look("configure", [looking(server.settings, keys, python)])[-1])
+    if is_ours(found["role"], server.settings):
+        server.say(f"the instance has the server's own role ({found['role']}): no keys go there")
+        return None
     whose = found["arn"] or f"an unknown user ({keys.key_id})"
     doubts = doubts_about(found)
     if not doubts:
         why = f": AWS does not say whose ({found['why']})" if found["why"] else ""
         server.say(f"the keys are those of {whose}{why}")
-        return
+        return keys
     with _asking:
         for doubt in doubts:
             server.warn(doubt)
         question = f"Give {server.place} the AWS keys of {whose}?"
         if not server.confirm(question, yes, BETTER):
             raise Exit(f"Nothing was changed. {BETTER}")
+    return keys
+
+
+def is_ours(role: str | None, settings: Settings) -> bool:
+    """Tell by its name whether a role's session is of a server's own role (`Names.role`)."""
+    region = r"[a-z]{2}(-[a-z]+)+-[0-9]+"
+    return bool(re.search(rf":assumed-role/{re.escape(settings.unit)}-{region}/", role or ""))
 
 
 def doubts_about(found: Mapping[str, Any]) -> list[str]:

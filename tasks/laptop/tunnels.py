@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 from invoke import Exit
 
+from tasks.engine import session_manager
 from tasks.engine.console import interactive
 from tasks.engine.typed import ssh, typed
 from tasks.laptop import machine, tunnel_daemon
@@ -271,6 +272,7 @@ class Kept:
     def __init__(self, server: Server, local_port: int, background: bool, lock: int) -> None:
         self._server, self._place = server, place_of(server)
         settings = server.settings
+        session_manager.refuse_without_programs(server.connection.target.proxy_command)
         control = ("-N", "-M", "-S", str(self._place.socket))
         ssh = server.client.to(server.name, *control, *ALONE, *UNATTENDED, *ALIVE)
         state = State(server.name, settings.environment, local_port, settings.port, ssh)
@@ -399,6 +401,7 @@ def forward(server: Server, local_port: int) -> list[str]:
 def forwarded(server: Server, local_port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Hold a tunnel open; its process ends with the block, whatever happens in it."""
     refuse_taken(local_port)
+    session_manager.refuse_without_programs(server.connection.target.proxy_command)
     words = server.client.to(server.name, *forward(server, local_port))
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     try:
