@@ -46,11 +46,8 @@ def rights(case: AccountCase) -> Iterator[Finding]:
             "Keys on the host are used instead of its role.",
             f"{ids} in ~/.aws/credentials; the instance has the role {role['name']}",
             Remedy(
-                "Move the keys away, and type ./fab configure: it proves the bucket with the role.",
-                type=(
-                    f"ssh {case.name} mv -n .aws/credentials .aws/credentials.away",
-                    f"./fab -H {case.name} configure deploy",
-                ),
+                "aws.adopt proves the bucket with the role alone, then takes the keys away.",
+                type=(case.fab("aws.adopt"),),
             ),
             resource=ids,
         )
@@ -66,7 +63,11 @@ def _role(case: AccountCase) -> Iterator[Finding]:
             "role-none",
             "The instance has no role.",
             lie or "no instance profile is attached",
-            Remedy(f"Attach one with this policy, and nobody has to look after keys. {NEEDED}"),
+            Remedy(
+                "With one nobody has to look after keys. aws.adopt makes it, attaches it and "
+                f"proves it; or by hand: {NEEDED}",
+                type=(case.fab("aws.adopt"),) if case.on_host else (),
+            ),
             severity="note",
             resource=case.instance_id,
             check="ec2_instance_profile_attached",
