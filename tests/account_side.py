@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,22 @@ from typing import Any
 import boto3
 import host_side
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError
 from invoke import Context, Exit
 from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import botocore_stubber
+from moto.ec2.models import EC2Backend, instances
+from moto.ec2.responses import general
+from moto.ssm.models import Parameter, ssm_backends
 
-from tasks.changes import policy
+from tasks import aws_provision
+from tasks.changes import policy, provision
+from tasks.engine import paths
 from tasks.engine.account_parts import TAG
 from tasks.engine.settings import Settings
-from tasks.laptop.account import mend, way
+from tasks.laptop.account import group, mend, patience, price_list, way
 from tasks.laptop.account.session import Account
 
 REGION, BUCKET, UNIT = "eu-central-1", "team-models", "mlflow-server"
@@ -168,9 +178,12 @@ def client(self: Account, service: str) -> Any:
     """Make each client once: EC2's takes longer to make than most tests."""
     key = (service, self.region)
     if key not in CLIENTS:
-        found = SESSION().client(service, region_name=self.region)
+        # Only the tries, as in session.py: its clients are made anew, which takes long.
+        config = Config(retries={"mode": "standard", "max_attempts": 5})
+        found = SESSION().client(service, region_name=self.region, config=config)
         found.meta.events.register("before-call", lambda model, **_: CALLS.append(model.name))
         found.meta.events.register("before-call", refused)
+        found.meta.events.register_first("before-send", interrupted)
         CLIENTS[key] = found
     return CLIENTS[key]
 
@@ -191,6 +204,187 @@ def refusing(code: str, *operations: str) -> Iterator[None]:
         yield
     finally:
         REFUSED.clear()
+
+
+# -- an account where nothing of ours is yet ------------------------------------------------------
+
+CONSOLE = """[   12.3] cloud-init[600]: Cloud-init finished\r
+<14>Nov 28 17:07:52 ec2: #############################################################\r
+<14>Nov 28 17:07:52 ec2: -----BEGIN SSH HOST KEY KEYS-----\r
+<14>Nov 28 17:07:52 ec2: ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAI root@host\r
+<14>Nov 28 17:07:52 ec2: ssh-ed25519 {key} root@host\r
+<14>Nov 28 17:07:52 ec2: -----END SSH HOST KEY KEYS-----\r
+"""
+
+HOST_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIEgMQ+M9PT1HAFpYkCCZvNnz7xjM6p8Y5tz5DNDrt1i8"
+
+OWN = "203.0.113.77/32"  # where the operator comes from
+
+
+class Clock:
+    """A clock that is moved on by waiting alone."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def land(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """An account with a default VPC that leads outside, and nothing of ours; a clone of its own."""
+    monkeypatch.setattr(boto3, "Session", SESSION)
+    monkeypatch.setattr(Account, "client", client)
+    monkeypatch.setattr(price_list, "listed", lambda *_: {"instance": 0.0192, "disk": 0.0952})
+    monkeypatch.setattr(group, "own_network", lambda: OWN)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # boto3's, between its tries
+    monkeypatch.setattr(patience, "time", Clock())
+    monkeypatch.setattr(general, "SAMPLE_CONSOLE_OUTPUT", CONSOLE.format(key=HOST_KEY))
+    monkeypatch.setattr(instances.InstanceBackend, "run_instances", once_a_token())
+    monkeypatch.setattr(EC2Backend, "associate_iam_instance_profile", once_an_instance())
+    project = home / "clone"
+    project.mkdir()
+    (project / "fabric.yaml").write_text((paths.PROJECT / "fabric.yaml").read_text())
+    monkeypatch.setattr(paths, "PROJECT", project)
+    for name, value in STRICT.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        world = World(Account(boto3.Session(), REGION))
+        furnish(world)
+        CALLS.clear()
+        yield world
+
+
+def furnish(world: World) -> None:
+    """Give the account what AWS's own have and moto's lacks."""
+    ec2 = world.client("ec2")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    table = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])
+    ec2.create_route(
+        RouteTableId=table["RouteTables"][0]["RouteTableId"],
+        DestinationCidrBlock="0.0.0.0/0",
+        GatewayId=gateway,
+    )
+    for architecture in ("arm64", "amd64"):
+        image = ec2.register_image(Name=f"ubuntu-{architecture}", RootDeviceName="/dev/sda1")
+        name = provision.IMAGE.format(release=provision.RELEASE, arch=architecture)
+        ssm_backends[DEFAULT_ACCOUNT_ID][REGION]._parameters[name].append(
+            Parameter(
+                DEFAULT_ACCOUNT_ID, name, image["ImageId"], "String", "", None, None,
+                datetime.now(timezone.utc), 1, "text",
+            )
+        )  # fmt: skip
+
+
+def once_a_token() -> Any:
+    """Return RunInstances with what moto ignores: a token that was seen buys nothing again."""
+    plain, seen = instances.InstanceBackend.run_instances, dict[str, Any]()
+
+    def run(self: Any, *args: Any, client_token: str = "", **more: Any) -> Any:
+        if client_token not in seen:
+            seen[client_token] = plain(self, *args, client_token=client_token, **more)
+        return seen[client_token]
+
+    return run
+
+
+def provision_it(world: World, settings: Settings = SETTINGS, **options: Any) -> None:
+    """Have the task make everything, and note where it is."""
+    aws_provision.provision(context(settings), yes=True, **options)
+    (one,) = described_all(world)
+    world.instance, world.role = one["InstanceId"], f"{settings.unit}-{REGION}"
+    world.group = one["NetworkInterfaces"][0]["Groups"][0]["GroupId"]
+
+
+def described_all(world: World) -> list[dict[str, Any]]:
+    """Return all instances that are not gone."""
+    found = world.client("ec2").describe_instances()["Reservations"]
+    every = [one for each in found for one in each["Instances"]]
+    return [one for one in every if one["State"]["Name"] not in ("terminated", "shutting-down")]
+
+
+@pytest.fixture
+def provisioned(land: World, capsys: Any) -> World:
+    """An account where the task has made everything."""
+    provision_it(land)
+    capsys.readouterr()
+    CALLS.clear()
+    return land
+
+
+def once_an_instance() -> Any:
+    """Return the lending of a role as part of RunInstances, which moto does on its own, twice."""
+    plain = EC2Backend.associate_iam_instance_profile
+
+    def lend(self: Any, instance_id: str, *args: Any, **more: Any) -> Any:
+        there = self.iam_instance_profile_associations.get(instance_id)
+        return there or plain(self, instance_id, *args, **more)
+
+    return lend
+
+
+# -- interruptions ---------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What ends a process at once, as Ctrl-C does."""
+
+
+@dataclass
+class Interruption:
+    """What happens at each mutating call, once: `before` it is sent, or `after` it was done.
+
+    Where its answer is `lost`, the process goes on, and boto3 sends the same again.
+    """
+
+    how: str
+    seen: set[Any]
+    operation: str = ""
+
+
+NOW: list[Interruption] = []
+
+READING = ("Describe", "Get", "List", "Head")
+
+# What moto fails at when it is asked twice, and AWS does not.
+ONCE = ("TerminateInstances", "RemoveRoleFromInstanceProfile")
+
+
+def interrupted(event_name: str, request: Any, **_: Any) -> Any:
+    """Interrupt a call that changes something, where that is wanted and was not done yet."""
+    operation = event_name.rpartition(".")[2]
+    body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
+    if not NOW or operation.startswith(READING) or b"DryRun=true" in body:
+        return None
+    now, call = NOW[0], (operation, request.url, body)
+    if call in now.seen:
+        return None
+    now.seen.add(call)
+    if now.how == "lost" and operation in ONCE:
+        return None
+    now.operation = operation
+    if now.how == "before":
+        raise Killed
+    botocore_stubber(event_name, request)
+    if now.how == "after":
+        raise Killed
+    raise ConnectionClosedError(endpoint_url=request.url)
+
+
+@contextmanager
+def interrupting(how: str) -> Iterator[Interruption]:
+    """Have every mutating call be interrupted once."""
+    NOW.append(Interruption(how, set()))
+    try:
+        yield NOW[0]
+    finally:
+        NOW.clear()
 
 
 @dataclass

@@ -92,13 +92,13 @@ def statement(**parts: Any) -> str:
 def allow(world: World, action: Any, resource: str = "*") -> None:
     """Give the role another policy."""
     text = statement(Action=action, Resource=resource)
-    world.client("iam").put_role_policy(RoleName=UNIT, PolicyName="more", PolicyDocument=text)
+    world.client("iam").put_role_policy(RoleName=world.role, PolicyName="more", PolicyDocument=text)
 
 
 def administer(world: World) -> None:
     iam = world.client("iam")
     made = iam.create_policy(PolicyName="admin", PolicyDocument=statement(Action="*", Resource="*"))
-    iam.attach_role_policy(RoleName=UNIT, PolicyArn=made["Policy"]["Arn"])
+    iam.attach_role_policy(RoleName=world.role, PolicyArn=made["Policy"]["Arn"])
 
 
 def add_disk(world: World) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.changes.policy import PLACEHOLDER
 from tasks.engine.account_parts import PATH, TAG
 
 if TYPE_CHECKING:
@@ -18,6 +17,14 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 TAGGED = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
+
+# What is made has to get the tag in the same call.
+TAGGING = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
+
+BIRTHS = (
+    "AllocateAddress", "AuthorizeSecurityGroupIngress", "CreateSecurityGroup", "ImportKeyPair",
+    "RunInstances",
+)  # fmt: skip
 
 
 def ec2(*kinds: str) -> tuple[str, ...]:
@@ -60,13 +67,27 @@ RIGHTS = (
         "Look",
         _named(
             "ec2",
-            "DescribeInstances", "DescribeInstanceTypes", "DescribeSecurityGroupRules",
-            "DescribeVolumes", "DescribeIamInstanceProfileAssociations",
+            "DescribeAddresses", "DescribeImages", "DescribeInstances",
+            "DescribeInstanceTypeOfferings", "DescribeInstanceTypes", "DescribeKeyPairs",
+            "DescribeIamInstanceProfileAssociations", "DescribeRouteTables",
+            "DescribeSecurityGroupRules", "DescribeSecurityGroups", "DescribeSubnets",
+            "DescribeVolumes", "DescribeVpcs",
         ),
         ("*",),
     ),
-    # User data may hold secrets.
-    Right("LookAtInstances", _named("ec2", "DescribeInstanceAttribute"), ec2("instance"), TAGGED),
+    Right("LookAtPrices", _named("pricing", "GetProducts"), ("*",)),
+    Right(
+        "LookAtImages",
+        _named("ssm", "GetParameter"),
+        ("arn:aws:ssm:*::parameter/aws/service/canonical/*",),
+    ),
+    # User data and console may hold secrets.
+    Right(
+        "LookAtInstances",
+        _named("ec2", "DescribeInstanceAttribute", "GetConsoleOutput"),
+        ec2("instance"),
+        TAGGED,
+    ),
     Right(
         "LookAtRights",
         _named(
@@ -89,6 +110,8 @@ RIGHTS = (
             "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
             "GetBucketPolicy": "s3:GetBucketPolicy",
             "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+            "GetBucketTagging": "s3:GetBucketTagging",
+            "ListMultipartUploads": "s3:ListBucketMultipartUploads",
             "ListObjectVersions": "s3:ListBucketVersions",
         },
         ("arn:aws:s3:::BUCKET",),
@@ -96,6 +119,16 @@ RIGHTS = (
     # A delete marker is a version: there is no right for these alone.
     Right(
         "BringBack", {"DeleteObjects": "s3:DeleteObjectVersion"}, ("arn:aws:s3:::BUCKET/*",)
+    ),
+    Right(
+        "MakeBucket",
+        _named("s3", "CreateBucket", "PutBucketTagging", "DeleteBucket"),
+        ("arn:aws:s3:::BUCKET",),
+    ),
+    Right(
+        "EmptyBucket",
+        _named("s3", "AbortMultipartUpload"),
+        ("arn:aws:s3:::BUCKET/*",),
     ),
     Right(
         "MendBucket",
@@ -151,16 +184,51 @@ RIGHTS = (
     ),
     Right(
         "MendGroup",
-        _named("ec2", "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"),
-        ec2("security-group"),
+        _named(
+            "ec2",
+            "AuthorizeSecurityGroupIngress", "DeleteSecurityGroup", "ModifySecurityGroupRules",
+            "RevokeSecurityGroupIngress",
+        ),
+        ec2("security-group", "security-group-rule"),
+        TAGGED,
+    ),
+    Right(
+        "Make",
+        _named("ec2", *BIRTHS),
+        ec2("elastic-ip", "instance", "key-pair", "security-group", "security-group-rule",
+            "volume"),
+        TAGGING,
+    ),
+    # What these use, and do not change.
+    Right(
+        "MakeFrom",
+        _named("ec2", "RunInstances"),
+        (*ec2("key-pair", "network-interface", "security-group", "subnet"),
+         "arn:aws:ec2:*::image/*"),
+    ),
+    Right("MakeGroupIn", _named("ec2", "CreateSecurityGroup"), ec2("vpc")),
+    Right(
+        "TagWhatIsMade",
+        _named("ec2", "CreateTags"),
+        ec2("*"),
+        {"StringEquals": {"ec2:CreateAction": list(BIRTHS)}, **TAGGING},
+    ),
+    Right(
+        "RunAndRemove",
+        _named(
+            "ec2",
+            "AssociateAddress", "DeleteKeyPair", "DeleteVolume", "DisassociateAddress",
+            "ReleaseAddress", "StartInstances", "StopInstances", "TerminateInstances",
+        ),
+        ec2("elastic-ip", "instance", "key-pair", "network-interface", "volume"),
         TAGGED,
     ),
 )  # fmt: skip
 
 
 def document(settings: Settings) -> dict[str, Any]:
-    """Return the policy of whoever types `aws.*`; a bucket that is not named is a placeholder."""
-    bucket = settings.bucket or PLACEHOLDER
+    """Return the policy of whoever types `aws.*`; without a bucket it is for one of our names."""
+    bucket = settings.bucket or f"{settings.unit[:32]}*-an"
     buckets = list(dict.fromkeys((bucket, settings.backup_bucket or bucket)))
     return {
         "Version": "2012-10-17",

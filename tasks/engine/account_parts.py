@@ -147,3 +147,15 @@ def differing(wanted: Part, there: Part) -> list[str]:
 def canonical(document: Any) -> str:
     """Spell JSON in the one way that can be compared."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All parts of one server: as they are wanted, or those that are there."""
+
+    buckets: tuple[Bucket, ...] = ()
+    role: Role | None = None
+    group: Group | None = None
+    key: KeyPair | None = None
+    instance: Instance | None = None
+    address: Address | None = None

@@ -38,15 +38,22 @@ NO_HOST = (
 LOOKS = 3  # at a host that others change, before the operator is told
 
 
-def run_on(hosts: Sequence[str], tasks: Sequence[RemoteTask], config: fabric.Config) -> None:
-    """Run remote tasks on rehearsal hosts from within a local one, whatever fabric.yaml says.
+def run_on(
+    hosts: Sequence[str],
+    tasks: Sequence[RemoteTask],
+    config: fabric.Config,
+    settings: Settings | None = None,
+    client: Client | None = None,
+) -> None:
+    """Run remote tasks on hosts from within a local one, whatever fabric.yaml says.
 
-    Raises Exit where one failed.
+    Rehearsal hosts have settings of their own. Raises Exit where one failed.
     """
     from tasks.engine.settings import Settings
 
-    where = Hosts(Client(), config)
-    run_in_turn([Chain([Call(task) for task in tasks], hosts, Settings(), where)], where)
+    where = Hosts(client or Client(), config)
+    calls = [Call(task) for task in tasks]
+    run_in_turn([Chain(calls, hosts, settings or Settings(), where)], where)
 
 
 def run_in_turn(chains: Sequence[Chain], hosts: Hosts) -> None:

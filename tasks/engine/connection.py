@@ -7,6 +7,7 @@ import getpass
 import io
 import logging
 import os
+import re
 import socket
 import threading
 from pathlib import Path
@@ -296,6 +297,8 @@ def explained(error: Exception, target: Target) -> str:
     if isinstance(error, ConnectionRefusedError):
         return f"{host} refuses connections at {place}. Is it running, and is that sshd's port?"
     if isinstance(error, TimeoutError | socket.timeout) or "timed out" in str(error).lower():
+        if re.fullmatch("i-[0-9a-f]+", target.key_alias or ""):
+            return shut_out(host, place)
         return (
             f"{host} does not answer at {place}. Is the instance running, and does its security "
             "group allow SSH from here?"
@@ -306,3 +309,13 @@ def explained(error: Exception, target: Target) -> str:
         return f"Cannot reach {host} at {place}: {error.strerror or error}. Check the network."
     via = " through its jump host" if target.proxy_command else ""
     return f"Cannot log in to {host}{via}: {error}. Try it with: {ssh(host, 'true')}"
+
+
+def shut_out(host: str, place: str) -> str:
+    """Say what opens an instance that this project made or took over: its group knows who comes."""
+    environment = host.removeprefix("mlflow-server").removeprefix("-")
+    use = f"use {environment} " if host.startswith("mlflow-server-") else ""
+    return (
+        f"{host} does not answer at {place}. If your own address has changed: ./fab {use}"
+        f"aws.allow-me; if the instance is stopped: ./fab {use}aws.start"
+    )

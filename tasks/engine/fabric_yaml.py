@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
-from tasks.engine.configuration import closest
+from tasks.engine.configuration import closest, host_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -115,6 +115,42 @@ def filled(text: str, hosts: Sequence[str], settings: Mapping[str, str]) -> str:
     return made
 
 
+def filled_below(text: str, name: str, hosts: Sequence[str], settings: Mapping[str, str]) -> str:
+    """Return fabric.yaml's text with these values for one environment; every other line stays.
+
+    Raises Exit where the text is laid out in another way, so that it would say something else then.
+    """
+    import yaml
+
+    said = [f"hosts: [{', '.join(map(_scalar, hosts))}]"]
+    said += [f"{key}: {_scalar(value)}" for key, value in settings.items()]
+    lines = text.splitlines()
+    starts = [place for place, line in enumerate(lines) if re.match(rf"    {name}:\s*(#|$)", line)]
+    made = text
+    if len(starts) == 1:
+        start = starts[0] + 1
+        end = next(
+            (place for place in range(start, len(lines)) if re.match(r" {0,4}\S", lines[place])),
+            len(lines),
+        )
+        keys = tuple(f"      {line.partition(':')[0]}:" for line in said)
+        kept = [line for line in lines[start:end] if not line.startswith(keys)]
+        own = [f"      {line}" for line in said]
+        made = "\n".join([*lines[:start], *own, *kept, *lines[end:]]) + "\n"
+    try:
+        data = yaml.safe_load(made) or {}
+        there = data["mlflow"]["environments"][name]
+        good = there["hosts"] == list(hosts) and settings.items() <= there.items()
+    except (yaml.YAMLError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise Exit(
+            f"fabric.yaml is laid out in a way of its own. Write below `{name}:` there by hand "
+            f"{', '.join(f'`{line}`' for line in said)}."
+        )
+    return made
+
+
 def _with_hosts(lines: Sequence[str], hosts: Sequence[str]) -> list[str]:
     """Put the hosts where they stand, else where their comment does, else first."""
     own = [f"hosts: [{', '.join(map(_scalar, hosts))}]"]
@@ -162,6 +198,18 @@ def _says(text: str, hosts: Sequence[str], settings: Mapping[str, str]) -> bool:
         return False
     below = data.get("mlflow") or {}
     return data.get("hosts") == list(hosts) and settings.items() <= below.items()
+
+
+def hosts_in(text: str, environment: str | None) -> list[str]:
+    """Return the hosts that an environment names itself, or those at the top without one."""
+    import yaml
+
+    data = yaml.safe_load(text) or {}
+    if environment:
+        there = (data.get("mlflow") or {}).get("environments") or {}
+        data = there.get(environment) or {}
+    hosts = data.get("hosts") or []
+    return host_names(hosts) if isinstance(hosts, str) else [str(host) for host in hosts]
 
 
 def holds_something(text: str) -> bool:

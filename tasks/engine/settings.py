@@ -97,6 +97,12 @@ Addresses = Annotated[
     AfterValidator(lambda text: all_addresses(text)),
 ]
 
+Vpc = Annotated[str, shaped(r"vpc-[0-9a-f]{8,17}", "its id, such as vpc-0123456789abcdef0")]
+
+Subnet = Annotated[
+    str, shaped(r"subnet-[0-9a-f]{8,17}", "its id, such as subnet-0123456789abcdef0")
+]
+
 Version = Annotated[
     str, shaped(r"[0-9]+(\.[0-9]+)+(rc[0-9]+)?", "a release's number, such as 3.17.2")
 ]
@@ -242,6 +248,8 @@ class Settings(BaseModel):
     access: Literal["ssh", "ssm"] = Field(
         "ssh", description="how a host in AWS is reached: its SSH port, or Session Manager"
     )
+    vpc: Vpc | None = Field(None, description="VPC for aws.provision, which makes none")
+    subnet: Subnet | None = Field(None, description="public subnet for aws.provision")
     environment: Name | None = Field(None, description="which of `environments` is meant")
 
     @property

@@ -43,6 +43,11 @@ def typed(host: str, environment: str | None, *words: str) -> str:
     return completed(f"./fab {' '.join(words)}", host, environment)
 
 
+def here(environment: str | None, *words: str) -> str:
+    """Spell what an operator types to have a task of this machine work on an environment."""
+    return f"./fab {using(environment)}{' '.join(words)}"
+
+
 def completed(text: str, host: str, environment: str | None) -> str:
     """Have every command in a text name host, ssh configuration and environment, as was typed."""
 

@@ -23,6 +23,7 @@ from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 from tasks import aws
 from tasks.changes import operator_policy, policy
 from tasks.engine import paths, templates
+from tasks.engine.account_parts import Names
 from tasks.engine.settings import Settings
 
 SETTINGS = Settings(bucket="my-bucket")
@@ -134,11 +135,50 @@ def test_a_linter_finds_nothing_new_in_the_operator_s(capsys):
     assert findings(printed(capsys, operator=True)) <= KNOWN
 
 
+# What is used to make something, and not changed.
+USED = {
+    "MakeFrom": (
+        ["ec2:RunInstances"],
+        {"image", "key-pair", "network-interface", "security-group", "subnet"},
+    ),
+    "MakeGroupIn": (["ec2:CreateSecurityGroup"], {"vpc"}),
+}
+
+
 def test_the_operator_changes_only_what_bears_the_tag(capsys):
     for one in printed(capsys, operator=True)["Statement"]:
+        if one["Sid"] in USED:  # nothing is made without the statement before
+            kinds = {resource.split(":")[-1].split("/")[0] for resource in one["Resource"]}
+            assert (one["Action"], kinds) == USED[one["Sid"]]
+            continue
         changes = [word for word in one["Action"] if re.match(r"ec2:(?!Describe|Get)", word)]
         if changes:
             assert "remote-mlflow" in json.dumps(one), changes
+
+
+def test_the_operator_gives_roles_under_our_path_alone_and_to_instances(capsys):
+    document = printed(capsys, operator=True)
+    for sid in ("MakeRole", "PassRole"):
+        assert all("/remote-mlflow/*" in one for one in statement(document, sid)["Resource"])
+    passed = statement(document, "PassRole")["Condition"]
+    assert passed == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+
+
+def test_the_operator_tags_what_is_being_made_and_nothing_else(capsys):
+    condition = statement(printed(capsys, operator=True), "TagWhatIsMade")["Condition"]
+    assert "RunInstances" in condition["StringEquals"]["ec2:CreateAction"]
+    assert condition["StringLike"] == {"aws:RequestTag/remote-mlflow": "*"}
+
+
+def test_without_a_bucket_the_operator_s_is_for_one_of_our_names(capsys):
+    longest = Settings(environment="a" * 32)
+    for settings in (Settings(), longest):
+        for region in ("eu-west-1", "ap-southeast-1"):
+            name = Names(settings.unit, "123456789012", region).bucket
+            (pattern,) = statement(printed(capsys, settings, operator=True), "MakeBucket")[
+                "Resource"
+            ]
+            assert fnmatch.fnmatchcase(f"arn:aws:s3:::{name}", pattern)
 
 
 def test_the_operator_s_fits_into_a_managed_policy():

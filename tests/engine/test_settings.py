@@ -203,6 +203,8 @@ def test_every_scalar_can_be_a_variable():
         "balancer": "10.0.1.10, 10.0.2.0/24",
         "memory_max": "2G",
         "confirm": "name",
+        "vpc": "vpc-0123456789abcdef0",
+        "subnet": "subnet-0123456789abcdef0",
         "environment": "staging",
     }
     assert sorted(values) == SCALARS, "a new setting belongs in this table"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tasks.changes.files import FIRST_WORKER_MB, MORE_WORKER_MB
+from tasks.changes.provision import needed_mb
 from tasks.engine.tables import counted
 from tasks.findings.case import Remedy
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from tasks.findings.aws.case import AccountCase
     from tasks.findings.case import Finding
-
-SYSTEM_MB = 450  # what Ubuntu 24.04 with nginx and one backup takes beside the server
 
 # Shapes of secrets; what they matched is never shown.
 SECRETS = re.compile(
@@ -102,11 +100,6 @@ def _disks(case: AccountCase) -> Iterator[Finding]:
                 resource=volume["VolumeId"],
                 check="ec2_ebs_volume_encryption",
             )
-
-
-def needed_mb(workers: int) -> int:
-    """Return the memory that a host with so many workers needs; 0 is as many as fit."""
-    return SYSTEM_MB + FIRST_WORKER_MB + MORE_WORKER_MB * max(0, workers - 1)
 
 
 def _size(case: AccountCase) -> Iterator[Finding]:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 MOST = 1000  # objects that S3 deletes at once
 
-TAKEN = "The bucket name {name} belongs to another AWS account. Set another `bucket:`."
+TAKEN = (
+    "The bucket {name} is another account's, or you lack s3:ListBucket on it. Set another "
+    "`bucket:`, or ask for that right: ./fab aws.policy --operator prints all that is needed."
+)
 
 UNTAGGED = (
     "There is a bucket {name} in this account that is none of ours: it lacks the tag "
@@ -104,6 +107,8 @@ def exists(account: Account, name: str) -> bool:
     except ClientError as error:
         if code_of(error) in ("404", "NoSuchBucket"):
             return False
+        if code_of(error) in ("403", "AccessDenied"):
+            raise Exit(TAKEN.format(name=name)) from None
         if code_of(error) in ("301", "PermanentRedirect"):
             raise Exit(
                 f"The bucket {name} is not in {account.region}. Set its `region:`, or another "
@@ -182,7 +187,11 @@ def remove(account: Account, name: str) -> int:
     s3, count = account.client("s3"), 0
     for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=name):
         for one in uploads.get("Uploads", []):
-            s3.abort_multipart_upload(Bucket=name, Key=one["Key"], UploadId=one["UploadId"])
+            _unless_gone(
+                lambda one=one: s3.abort_multipart_upload(  # type: ignore[misc]
+                    Bucket=name, Key=one["Key"], UploadId=one["UploadId"]
+                )
+            )
     for versions in in_parts(account, name):
         answer = s3.delete_objects(Bucket=name, Delete={"Objects": versions, "Quiet": True})
         if refused := answer.get("Errors"):
@@ -192,8 +201,19 @@ def remove(account: Account, name: str) -> int:
                 f"{first['Message']} ({first['Code']}). The bucket stays."
             )
         count += len(versions)
-    s3.delete_bucket(Bucket=name)
+    _unless_gone(lambda: s3.delete_bucket(Bucket=name))
     return count
+
+
+def _unless_gone(remove: Callable[[], Any]) -> None:
+    """Remove something; that it is gone already, such as after an answer that was lost, is fine."""
+    from botocore.exceptions import ClientError
+
+    try:
+        remove()
+    except ClientError as error:
+        if code_of(error) not in ("NoSuchUpload", "NoSuchBucket"):
+            raise
 
 
 def in_parts(account: Account, name: str) -> Iterator[list[dict[str, str]]]:

@@ -81,23 +81,31 @@ def blocks() -> dict[str, str]:
     return {found["alias"]: found[0] for found in BLOCK.finditer(text)}
 
 
-def moved(alias: str, hostname: str) -> bool:
-    """Have an entry lead to another address; tell whether there is one."""
-    found = blocks()
-    if alias not in found:
-        return False
-    text = re.sub(r"(?m)^(    HostName ).*$", rf"\g<1>{hostname}", found[alias])
-    _put(paths.provisioned() / "ssh_config", "".join({**found, alias: text}.values()))
-    return True
+def of_instance(instance: str) -> list[str]:
+    """Name the entries that lead to an instance."""
+    mark = f"    HostKeyAlias {instance}\n"
+    return [alias for alias, text in blocks().items() if mark in text]
 
 
-def forget(alias: str, instance: str = "") -> None:
-    """Take an entry away, and with an instance's id the key of that host."""
-    found = blocks()
-    if found.pop(alias, None):
+def moved(instance: str, hostname: str) -> list[str]:
+    """Have the entries of an instance lead to another address, and name them."""
+    found, aliases = blocks(), of_instance(instance)
+    for alias in aliases:
+        found[alias] = re.sub(r"(?m)^(    HostName ).*$", rf"\g<1>{hostname}", found[alias])
+    if aliases:
         _put(paths.provisioned() / "ssh_config", "".join(found.values()))
-    if instance and known_hosts().is_file():
+    return aliases
+
+
+def forget(instance: str) -> list[str]:
+    """Take the entries of an instance away with the host's key, and name them."""
+    found, aliases = blocks(), of_instance(instance)
+    if aliases:
+        kept = (text for alias, text in found.items() if alias not in aliases)
+        _put(paths.provisioned() / "ssh_config", "".join(kept))
+    if is_trusted(instance):
         _put(known_hosts(), "".join(f"{line}\n" for line in _without(instance)))
+    return aliases
 
 
 def trust(instance: str, key: str) -> None:

@@ -13,7 +13,7 @@ from tasks.laptop.account.patience import awaited, patiently
 from tasks.laptop.account.refusals import code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tasks.engine.account_parts import Names
     from tasks.laptop.account.session import Account
@@ -200,14 +200,22 @@ def settle(account: Account, id: str, wanted: Instance) -> None:
 
 
 def attach(account: Account, id: str, profile: str) -> None:
-    """Lend an instance a role that has none."""
-    patiently(
-        lambda: account.client("ec2").associate_iam_instance_profile(
-            IamInstanceProfile={"Name": profile}, InstanceId=id
-        ),
-        PROFILE_PATIENCE,
-        ends=is_new_profile,
-    )
+    """Lend an instance a role that has none; that it has this one is as good."""
+    from botocore.exceptions import ClientError
+
+    try:
+        patiently(
+            lambda: account.client("ec2").associate_iam_instance_profile(
+                IamInstanceProfile={"Name": profile}, InstanceId=id
+            ),
+            PROFILE_PATIENCE,
+            ends=is_new_profile,
+        )
+    except ClientError as error:
+        if code_of(error) != "IncorrectState":
+            raise
+        if part(account, described(account, id)).profile != profile:
+            raise
 
 
 # -- states ------------------------------------------------------------------------------------
@@ -288,14 +296,17 @@ def settle_address(account: Account, names: Names, id: str) -> str:
 
 def release(account: Account, address: Mapping[str, Any]) -> None:
     """Give a lasting address back; that it is gone already is fine."""
+    ec2 = account.client("ec2")
+    if association := address.get("AssociationId"):
+        _unless_gone(lambda: ec2.disassociate_address(AssociationId=association))
+    _unless_gone(lambda: ec2.release_address(AllocationId=address["AllocationId"]))
+
+
+def _unless_gone(remove: Callable[[], Any]) -> None:
     from botocore.exceptions import ClientError
 
-    ec2 = account.client("ec2")
-    gone = ("InvalidAssociationID.NotFound", "InvalidAllocationID.NotFound")
     try:
-        if "AssociationId" in address:
-            ec2.disassociate_address(AssociationId=address["AssociationId"])
-        ec2.release_address(AllocationId=address["AllocationId"])
+        remove()
     except ClientError as error:
-        if code_of(error) not in gone:
+        if code_of(error) not in ("InvalidAssociationID.NotFound", "InvalidAllocationID.NotFound"):
             raise

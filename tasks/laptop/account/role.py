@@ -124,20 +124,31 @@ def _unless_there(make: Callable[[], Any]) -> None:
             raise
 
 
+def is_there(account: Account, names: Names) -> bool:
+    """Tell whether a role or profile of this server's is there."""
+    iam, name = account.client("iam"), names.role
+    profile = _there(lambda: iam.get_instance_profile(InstanceProfileName=name))
+    found = _there(lambda: iam.get_role(RoleName=name))
+    kept = [profile and profile["InstanceProfile"], found and found["Role"]]
+    return any(names.owns(one.get("Tags")) for one in kept if one)
+
+
 def remove(account: Account, names: Names) -> list[str]:
-    """Remove role and profile, whatever there is of them; return what went."""
+    """Remove role and profile of this server's, whatever there is of them; return what went."""
     iam, name = account.client("iam"), names.role
     gone = []
-    if profile := _there(lambda: iam.get_instance_profile(InstanceProfileName=name)):
-        if profile["InstanceProfile"]["Roles"]:
+    profile = _there(lambda: iam.get_instance_profile(InstanceProfileName=name))
+    if profile and names.owns(profile["InstanceProfile"].get("Tags")):
+        for one in profile["InstanceProfile"]["Roles"]:
             _there(
-                lambda: iam.remove_role_from_instance_profile(
-                    InstanceProfileName=name, RoleName=name
+                lambda one=one: iam.remove_role_from_instance_profile(  # type: ignore[misc]
+                    InstanceProfileName=name, RoleName=one["RoleName"]
                 )
             )
         _there(lambda: iam.delete_instance_profile(InstanceProfileName=name))
         gone.append(f"instance profile {name}")
-    if _there(lambda: iam.get_role(RoleName=name)):
+    found = _there(lambda: iam.get_role(RoleName=name))
+    if found and names.owns(found["Role"].get("Tags")):
         _empty(iam, name)
         _there(lambda: iam.delete_role(RoleName=name))
         gone.append(f"role {name}")

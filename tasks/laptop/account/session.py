@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
+from tasks.engine.account_parts import Names
+
 if TYPE_CHECKING:
     import boto3
 
@@ -47,8 +49,10 @@ class Account:
                 connect_timeout=10,
                 read_timeout=30,
             )
+            # The price list of all regions is in one of them alone.
+            region = "us-east-1" if service == "pricing" else self.region
             self._clients[service] = self._session.client(
-                service, region_name=self.region, config=config
+                service, region_name=region, config=config
             )
         return self._clients[service]
 
@@ -77,3 +81,8 @@ def sign_in(settings: Settings, profile: str | None = None) -> Account:
     if not region:
         raise Exit(REGIONLESS)
     return Account(session, region)
+
+
+def names_of(account: Account, unit: str, own: tuple[tuple[str, str], ...] = ()) -> Names:
+    """Return what a server's parts are called in this account; `own` are tags of the operator's."""
+    return Names(unit, account.caller.account, account.region, own)
