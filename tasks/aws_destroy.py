@@ -196,10 +196,12 @@ def verdict(account: Account, names: Names, left: Remains, emptied: bool) -> Non
     """Say what is still paid for, of all that can be found; raises Exit where that is unwanted."""
     bills = [f"{what} ({price})" for what, price in costs(account, left)]
     if bills:
-        raise Exit(f"This still bills: {'; '.join(bills)}. Type the same again in a minute.")
+        raise Exit(f"This still bills: {'; '.join(bills)}. Run the same command again in a minute.")
     kept = (*left.buckets, *left.theirs)
     if emptied and left.buckets:
-        raise Exit(f"The bucket {left.buckets[0]} is still there. Type the same again in a minute.")
+        raise Exit(
+            f"The bucket {left.buckets[0]} is still there. Run the same command again in a minute."
+        )
     for one in kept:
         console.say(f"still bills: bucket {one}, {prices.USE}")
     if not kept:

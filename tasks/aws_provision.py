@@ -57,7 +57,7 @@ KEYLESS = (
 
 SILENT = (
     "The host has not printed its SSH key on its console yet, and without that nobody knows "
-    "whether it is the one. Type the same again to go on: {again}"
+    "whether it is the one. Run the same command again to go on: {again}"
 )
 
 

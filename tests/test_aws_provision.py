@@ -242,7 +242,7 @@ def test_without_a_key_on_the_console_it_ends_with_what_goes_on(land, monkeypatc
     console = general.SAMPLE_CONSOLE_OUTPUT
     monkeypatch.setattr(general, "SAMPLE_CONSOLE_OUTPUT", "Linux version 6.8\n")
     monkeypatch.setattr(host_key, "PATIENCE", 0)
-    again = r"Type the same again to go on: \./fab aws\.provision --tag team=a"
+    again = r"Run the same command again to go on: \./fab aws\.provision --tag team=a"
     with pytest.raises(Exit, match=again):
         provision_it(land, tag=["team=a"])
     assert not entry.known_hosts().exists()
