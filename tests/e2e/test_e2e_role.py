@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import pytest
 from lab import CHAIN, UNIT, Host
 
 NO_KEYS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
@@ -103,6 +104,7 @@ def with_a_role(host: Host) -> Iterator[dict[str, str]]:
             host.run(f"rm -r {DROP_IN}; systemctl daemon-reload; systemctl stop {UNIT}.service")
 
 
+@pytest.mark.sampled
 def test_a_host_with_keys_is_taken_into_care_and_lives_on_its_role(host: Host) -> None:
     host.fab(*CHAIN)
     with with_a_role(host) as aws:
