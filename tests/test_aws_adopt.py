@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -443,6 +445,29 @@ def test_the_way_back_leads_to_the_public_address(by_session):
     target = by_session.c.server.client.target("mlflow-server")
     assert target.hostname == by_session.world.described()["PublicIpAddress"]
     assert target.proxy_command is None
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("snap.amazon-ssm-agent.amazon-ssm-agent", "restart snap.amazon-ssm-agent.amazon-ssm"),
+        ("amazon-ssm-agent", "restart amazon-ssm-agent"),
+        ("none", "There is no amazon-ssm-agent here. Ubuntu: sudo snap install"),
+    ],
+)
+def test_the_agent_is_started_anew_as_whatever_it_is_installed(tmp_path, there, said):
+    for name, text in (
+        ("systemctl", f'[ "$1" != cat ] || exec test "$2" = {there}; echo "$@"'),
+        ("sudo", 'shift; exec "$@"'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", aws_adopt.AGENT], env=path, capture_output=True, text=True
+    )  # fmt: skip
+    assert (done.stdout or done.stderr).startswith(said)
+    assert done.returncode == (3 if there == "none" else 0)
 
 
 def test_a_login_that_takes_its_time_is_waited_for(taking, monkeypatch):
