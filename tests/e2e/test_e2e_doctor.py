@@ -843,7 +843,7 @@ def test_fix_asks_then_does_the_safe_repairs(host: Host) -> None:
     because = ("needs a confirmation", "--yes")
     host.refused("doctor", "--fix", because=because)
     assert host.run(f"systemctl is-active {UNIT}", code=None) == "inactive"
-    done = host.fab("doctor", "--fix", "--yes")
+    done = host.fab("doctor", "--fix", "--yes", "--timeout", "30")
     print(done.out)
     assert "✓ well: host, environment, database, nginx, server" in done.out
     mended(host)

@@ -76,7 +76,7 @@ def on_host(host: Host, stdin: str, words: str) -> str:
 def routes(host: Host) -> Any:
     """Ask the release on the host itself which routes it has."""
     program = (PROJECT / "tests/app/real.py").read_text()
-    return json.loads(on_host(host, program, f"cd /tmp; {ROOT}/venv/bin/python - routes"))
+    return json.loads(on_host(host, program, f"cd /tmp; {ROOT}/venv/bin/python -B - routes"))
 
 
 def places() -> list[str]:

@@ -124,7 +124,7 @@ def test_two_hosts_are_read_and_followed_as_one(host: Host, blank: Host) -> None
     done = told(host, aim=both, code=1)
     assert f"[{blank.alias}] There is no server on {blank.alias} yet" in done.err
     blank.run("ln -sf /usr/share/zoneinfo/Asia/Tokyo /etc/localtime")
-    script = shlex.quote("while sleep 0.3; do echo INFO tick; done")
+    script = shlex.quote("while sleep 1; do echo INFO tick; done")
     blank.run(f"systemd-run -q --unit={UNIT} bash -c {script}")
     until(lambda: "tick" in told(blank).out, "the other host writes")
     for n in range(3):

@@ -165,7 +165,7 @@ def test_a_bucket_in_another_region_is_named_with_its_region(host: Host) -> None
 
 def test_a_denied_delete_is_a_warning_and_verify_names_what_it_leaves(host: Host) -> None:
     with host.lab.bucket_denying("s3:DeleteObject") as bucket:
-        done = host.fab("configure", "deploy", FABRIC_MLFLOW_BUCKET=bucket)
+        done = host.fab("configure", "deploy", "--leave-artifacts", FABRIC_MLFLOW_BUCKET=bucket)
         assert f"s3:DeleteObject on s3://{bucket}/mlflow-artifacts/* is denied" in done.err
         done = host.fab("verify", FABRIC_MLFLOW_BUCKET=bucket)
         assert "✓ verified" in done.out
