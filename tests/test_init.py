@@ -284,5 +284,5 @@ def test_a_text_stays_one(value):
 
 
 def test_a_file_of_another_form_is_left_to_its_owner():
-    with pytest.raises(Exit, match=r"Write there by hand `bucket: b-1`.*`hosts: \[ec2\]`"):
+    with pytest.raises(Exit, match=r"Write by hand `bucket: b-1`.*`hosts: \[ec2\]`"):
         fabric_yaml.filled("mlflow: {bucket: x}\n", ["ec2"], {"bucket": "b-1"})

@@ -294,13 +294,15 @@ def migrate(root: Path, migrations: Migrations, run_program: Any) -> Callable[[]
 def migrated(done: tuple[int, str]) -> list[str]:
     code, out = done
     assert code == 0, out
-    return json.loads(out.removeprefix("@report "))["migrated"]
+    assert out.count("@say migrate ") == out.count(".db to the release's schema\n")
+    return json.loads(out.rpartition("@report ")[2])["migrated"]
 
 
 def refused(done: tuple[int, str]) -> str:
     code, out = done
-    assert (code, out.count("\n")) == (1, 1)
-    start, end = "@fail The databases cannot be migrated: ", ". Nothing was changed.\n"
+    assert code == 1
+    out = out.splitlines()[-1]
+    start, end = "@fail The databases cannot be migrated: ", ". Nothing was changed."
     assert out.startswith(start)
     assert out.endswith(end)
     return out.removeprefix(start).removesuffix(end)

@@ -399,7 +399,7 @@ def test_where_no_host_can_run_it_says_so_with_the_way_out(
 
 @pytest.mark.parametrize(
     ("count", "suite", "said"),
-    [(0, "bookworm", "Ask for 1 to"), (1, "hardy", "Choose one of bookworm, trixie")],
+    [(0, "bookworm", "--count is 0. Give 1 to"), (1, "hardy", "Choose one of bookworm, trixie")],
 )
 def test_what_cannot_be_had_is_refused_before_anything_is_made(
     count: int, suite: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
