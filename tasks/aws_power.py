@@ -90,6 +90,8 @@ def allow_me(c: Local, profile: str | None = None, allow: str = "") -> None:
     Example: fab aws.allow-me
     """
     settings, _ = c.place()
+    if settings.access == "ssm":
+        raise Exit("`access:` is ssm: no port is open, whatever your address is.")
     with in_our_words(operator_policy.action):
         account = sign_in(settings, profile)
         console.say(account.described())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from invoke import Exit
 
 from tasks.changes import operator_policy, prices
 from tasks.changes import provision as wishes
-from tasks.engine import paths
+from tasks.engine import paths, session_manager
 from tasks.engine.account_parts import TAG as MARK
 from tasks.engine.account_parts import Instance, KeyPair, Names, Parts
 from tasks.engine.chain import run_on
@@ -101,15 +102,16 @@ def provision(
     Example: fab aws.provision --deploy
     """
     settings, _ = c.place()
-    refuse_other_store(settings)
+    refuse_unready(settings, allow)
     own = tuple(tag_of(word) for word in tag)
     given = [network_of(word) for word in allow]
-    again = typed_again(settings, profile, allow, tag)
+    more = ["--deploy"] if deploy else []
+    again = typed_again(settings, profile, allow, tag, more)
     with in_our_words(operator_policy.action):
         account = sign_in(settings, profile)
         console.say(account.described())
         names = names_of(account, settings.unit, own)
-        networks = tuple(given or [group.own_network()])
+        networks = () if by_session(settings) else tuple(given or [group.own_network()])
         order = Order(c, settings, account, names, networks, again)
         settings = carry_out(order, yes)
     chain(order, settings, deploy)
@@ -118,8 +120,17 @@ def provision(
 # -- what was typed ------------------------------------------------------------------------------
 
 
-def refuse_other_store(settings: Settings) -> None:
-    """Raise Exit where artifacts go to another store than AWS's."""
+def by_session(settings: Settings) -> bool:
+    """Tell whether the host is to be reached through Session Manager, without an open port."""
+    return settings.access == "ssm"
+
+
+def refuse_unready(settings: Settings, allow: Sequence[str]) -> None:
+    """Raise Exit where settings and options do not fit what is made."""
+    if by_session(settings):
+        session_manager.refuse_without_programs(session_manager.START)
+        if allow:
+            raise Exit("`access:` is ssm, which opens no port to anybody. Leave --allow out.")
     if settings.endpoint_url:
         raise Exit(
             f"`endpoint_url:` is {settings.endpoint_url}, and the bucket of an instance is at AWS. "
@@ -149,13 +160,17 @@ def network_of(word: str) -> str:
 
 
 def typed_again(
-    settings: Settings, profile: str | None, allow: Sequence[str], tag: Sequence[str]
+    settings: Settings,
+    profile: str | None,
+    allow: Sequence[str],
+    tag: Sequence[str],
+    more: Sequence[str],
 ) -> str:
     """Spell the same command once more."""
     words = ["--profile", profile] if profile else []
     words += [word for one in allow for word in ("--allow", one)]
     words += [word for one in tag for word in ("--tag", one)]
-    return here(settings.environment, "aws.provision", *words)
+    return here(settings.environment, "aws.provision", shlex.join([*words, *more])).rstrip()
 
 
 # -- the plan ----------------------------------------------------------------------------------
@@ -206,10 +221,14 @@ def planned(order: Order) -> tuple[Parts, There, Image | None, Place | None]:
         size = max(machine.gigabytes, image.gigabytes)
         machine = replace(machine, gigabytes=size)
     rules = lifecycle(settings, names)
+    role_wanted = role.wanted(names, wishes.policies(settings, names))
+    group_wanted = group.wanted(names.unit, vpc, order.networks, bool(settings.public_name))
+    # An instance that was taken over goes on with what others made for it.
+    of_ours = not found or machine.profile == names.role
     wanted = Parts(
         buckets=tuple(bucket.wanted(name, rules) for name in buckets),
-        role=role.wanted(names, wishes.policies(settings, names)),
-        group=group.wanted(names.unit, vpc, order.networks, bool(settings.public_name)),
+        role=role_wanted if of_ours else None,
+        group=group_wanted if there.parts.group or not found else None,
         key=wanted_key(names, there),
         instance=machine,
         address=wishes.address(settings),
@@ -222,9 +241,11 @@ def lifecycle(settings: Settings, names: Names) -> list[dict[str, object]]:
     return bucket.rules(settings.label, settings.artifact_prefix, settings.backup_prefix)
 
 
-def wanted_key(names: Names, there: There) -> KeyPair:
+def wanted_key(names: Names, there: There) -> KeyPair | None:
     """Return the key pair: this machine's, but the one that an instance was born with."""
     public = key_pair.public_half(names)
+    if there.instance and there.instance.get("KeyName") != names.unit:
+        return None
     if there.instance and there.parts.key:
         return there.parts.key
     return KeyPair(names.unit, public or "")
@@ -274,17 +295,20 @@ def make(
 ) -> None:
     """Make or mend all that differs; the role first, since EC2 hears of it late."""
     account, names, settings = order.account, order.names, order.settings
-    assert wanted.group and wanted.instance
-    with console.step(f"role {names.role}"):
-        role.settle(account, names, wishes.policies(settings, names))
+    assert wanted.instance
+    if wanted.role:
+        with console.step(f"role {names.role}"):
+            role.settle(account, names, wishes.policies(settings, names))
     for one in wanted.buckets:
         if one.name not in there.theirs:
             with console.step(f"bucket {one.name}"):
                 bucket.make(account, names, one.name)
                 bucket.set_up(account, one.name, lifecycle(settings, names))
-    with console.step(f"security group {names.unit}"):
-        id = group.settle(account, names, wanted.group)
-    if not (there.instance and there.parts.key):
+    id = ""
+    if wanted.group:
+        with console.step(f"security group {names.unit}"):
+            id = group.settle(account, names, wanted.group)
+    if wanted.key and not (there.instance and there.parts.key):
         with console.step(f"key pair {names.unit}"):
             key_pair.settle(account, names)
     machine = wishes.settled(wanted.instance, id)
@@ -338,7 +362,10 @@ def reachable(order: Order) -> str:
         identity = file if file.is_file() else None
         if identity is None:
             console.warn(KEYLESS.format(unit=order.names.unit, file=paths.shown(file)))
-        entry.write(entry.Entry(order.settings.unit, address, wishes.USER, id, identity))
+        unit, proxy = order.settings.unit, None
+        if by_session(order.settings):
+            address, proxy = id, session_manager.proxy(order.account.region)
+        entry.write(entry.Entry(unit, address, wishes.USER, id, identity, proxy))
     if not entry.is_trusted(id):
         with console.waiting("the host prints its SSH key on its console"):
             key = host_key.learned(order.account, id)

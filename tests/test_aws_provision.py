@@ -16,6 +16,7 @@ from account_side import (
     OWN,
     REGION,
     SETTINGS,
+    TAGS,
     UNIT,
     World,
     context,
@@ -24,6 +25,7 @@ from account_side import (
     provision_it,
     provisioned,
     refusing,
+    world,
 )
 from botocore.exceptions import ClientError
 from invoke import Exit
@@ -35,11 +37,20 @@ from tasks.changes import operator_policy, policy, prices, provision
 from tasks.engine import connection, paths
 from tasks.engine.account_parts import Names, differing
 from tasks.engine.settings import Settings, settle
-from tasks.laptop.account import bucket, entry, host_key, instance, key_pair, place, price_list
+from tasks.laptop.account import (
+    bucket,
+    entry,
+    group,
+    host_key,
+    instance,
+    key_pair,
+    place,
+    price_list,
+)
 from tasks.laptop.account.group import network
 from tasks.laptop.account.survey import survey
 
-_ = (land, provisioned)  # the fixtures
+_ = (land, provisioned, world)  # the fixtures
 
 NAMES = Names(UNIT, "123456789012", REGION)
 
@@ -367,6 +378,24 @@ def test_a_public_name_gets_a_lasting_address_and_the_web(land, capsys):
     assert land.client("ec2").describe_addresses()["Addresses"] == []
 
 
+def test_through_session_manager_no_port_is_open(land, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
+    session = SETTINGS.model_copy(update={"access": "ssm"})
+    provision_it(land, session)
+    assert "security group mlflow-server: no port for SSH: no charge" in out(capsys)
+    assert land.networks() == []
+    target = aws_provision_target()
+    assert target.hostname == land.instance
+    assert "aws ssm start-session" in str(target.proxy_command)
+    aws_power.stop(context(session), backup=False)
+    aws_power.start(context(session))
+    assert aws_provision_target().hostname == land.instance
+    with pytest.raises(Exit, match="Leave --allow out"):
+        provision_it(land, session, allow=["203.0.113.9"])
+    with pytest.raises(Exit, match="no port is open"):
+        aws_power.allow_me(context(session))
+
+
 # -- stop, start, allow-me, cost ------------------------------------------------------------------
 
 
@@ -624,6 +653,20 @@ def test_a_bucket_that_the_settings_name_is_used_as_it_is(land, capsys):
     assert "Status" not in s3.get_bucket_versioning(Bucket=BUCKET)
     with pytest.raises(ClientError, match="NoSuchTagSet"):
         s3.get_bucket_tagging(Bucket=BUCKET)
+
+
+def test_an_instance_that_was_taken_over_goes_on_with_what_others_made(world, monkeypatch, capsys):
+    """As aws.adopt leaves it: its own key, group and address; the role is another's."""
+    monkeypatch.setattr(group, "own_network", lambda: OWN)
+    monkeypatch.setattr(price_list, "listed", lambda *_: {})
+    monkeypatch.setattr(aws_provision, "reachable", lambda order: world.instance)
+    monkeypatch.setattr(aws_provision, "written", lambda *_: SETTINGS)
+    world.client("ec2").create_tags(Resources=[world.group], Tags=TAGS)
+    world.let(OWN, 22)
+    world.calls.clear()
+    aws_provision.provision(context(SETTINGS), yes=True)
+    assert mutations(world) == []
+    assert "nothing to change in the account" in out(capsys)
 
 
 # -- preflight: nothing is made where it is bound to fail ----------------------------------------

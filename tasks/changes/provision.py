@@ -171,8 +171,9 @@ def _instance(wanted: Parts, there: Parts, listed: Listed) -> Iterator[Line]:
 def _who(group: Group) -> str:
     ssh = sorted(rule.network for rule in group.rules if rule.port == 22)
     web = sorted({str(rule.port) for rule in group.rules if rule.port != 22})
-    words = f"security group {group.name}: SSH from {', '.join(ssh) or 'nowhere'}"
-    return f"{words}; {' and '.join(web)} from everywhere" if web else f"{words} alone"
+    words = f"SSH from {', '.join(ssh)}" if ssh else "no port for SSH"
+    more = f"; {' and '.join(web)} from everywhere" if web else " alone" if ssh else ""
+    return f"security group {group.name}: {words}{more}"
 
 
 def _line(name: str, what: str, price: Price, wanted: Part, there: Part | None) -> Line:

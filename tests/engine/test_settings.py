@@ -203,6 +203,7 @@ def test_every_scalar_can_be_a_variable():
         "balancer": "10.0.1.10, 10.0.2.0/24",
         "memory_max": "2G",
         "confirm": "name",
+        "access": "ssm",
         "vpc": "vpc-0123456789abcdef0",
         "subnet": "subnet-0123456789abcdef0",
         "environment": "staging",

@@ -88,9 +88,14 @@ def of_instance(instance: str) -> list[str]:
 
 
 def moved(instance: str, hostname: str) -> list[str]:
-    """Have the entries of an instance lead to another address, and name them."""
+    """Have the entries of an instance lead to another address, and name them.
+
+    Those through Session Manager lead to the instance itself, whatever its address is.
+    """
     found, aliases = blocks(), of_instance(instance)
     for alias in aliases:
+        if f"    HostName {instance}\n" in found[alias]:
+            continue
         found[alias] = re.sub(r"(?m)^(    HostName ).*$", rf"\g<1>{hostname}", found[alias])
     if aliases:
         _put(paths.provisioned() / "ssh_config", "".join(found.values()))
