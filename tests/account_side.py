@@ -20,7 +20,7 @@ from invoke import Context, Exit
 from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.models import botocore_stubber
-from moto.ec2.models import EC2Backend, instances
+from moto.ec2.models import EC2Backend, amis, instances
 from moto.ec2.responses import general
 from moto.ssm.models import Parameter, ssm_backends
 
@@ -160,10 +160,18 @@ def world(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(Account, "client", client)
     for name, value in STRICT.items():
         monkeypatch.setenv(name, value)
+    few_images(monkeypatch)
     with mock_aws():
         found = made(Account(boto3.Session(), REGION))
         CALLS.clear()
         yield found
+
+
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have moto know Ubuntu's images alone: it makes all of them anew for every test, twice."""
+    few = [one for one in amis.AMIS if one["owner_id"] == "099720109477"][:1]
+    monkeypatch.setattr(amis, "AMIS", few)
+    monkeypatch.setenv("MOTO_AMIS_PATH", "no more of them")  # it is read as moto is imported
 
 
 CLIENTS: dict[tuple[str, str], Any] = {}
@@ -264,6 +272,7 @@ def land(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(paths, "PROJECT", project)
     for name, value in STRICT.items():
         monkeypatch.setenv(name, value)
+    few_images(monkeypatch)
     with mock_aws():
         world = World(Account(boto3.Session(), REGION))
         furnish(world)
