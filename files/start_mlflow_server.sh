@@ -54,7 +54,8 @@ else
   address=$(sed -n 's/^ *listen \([0-9.]*:[0-9]*\);$/\1/p' "$site" 2> /dev/null | tail -n 1) || true
   echo "Serving http://$address (Ctrl-C ends it)"
 fi
-exec venv/bin/mlflow server \
+# Under this name, for whoever looks for `mlflow server` among the processes.
+exec "$PWD/venv/bin/python" {{ app }}/bin/mlflow server \
   --app-name remote-mlflow \
   --workers {{ workers }} \
   --allowed-hosts '{{ allowed_hosts }}' \

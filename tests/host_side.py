@@ -395,7 +395,7 @@ class Place:
     def make(self) -> Place:
         root, machine = self.root, self.machine
         for release in ("old", "new", "newer"):
-            program = root / "releases" / release / "bin/mlflow"
+            program = root / "releases" / release / "bin/python"
             program.parent.mkdir(parents=True)
             program.write_text(MLFLOW)
             program.chmod(0o755)

@@ -49,7 +49,9 @@ def serves(root, pid):
     """Tell whether a process is the guide's start script or the `mlflow server` that it starts."""
     argv = words(pid)
     names = [os.path.basename(word) for word in argv]
-    if SCRIPT not in names[:3] and ("mlflow" not in names[:2] or "server" not in names[:4]):
+    by_name = "mlflow" in names[:2] and "server" in names[:4]
+    # Several workers of ours have uvicorn in its place.
+    if not (SCRIPT in names[:3] or by_name or names[1:3] == ["-m", "uvicorn"]):
         return False
     try:
         here = os.readlink(f"/proc/{pid}/cwd") == root
