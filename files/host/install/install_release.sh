@@ -22,12 +22,14 @@ if "$uv" --version > /dev/null 2>&1; then
   install_release() {
     "$uv" pip install --python "$folder/bin/python" --no-deps --require-hashes -r "$here/release.txt" 2>&1 7>&- | uv_now || return
     # The server's unit cannot write beside what it imports, and would compile it at each start. To
-    # import it once compiles just that, a third of all: half of it here, half there. pip compiles
-    # everything by itself.
+    # import it once compiles just that, a third of all; what takes longest is done beside it. pip
+    # compiles everything by itself.
     now "compile what the server imports" >&7
-    for modules in "pandas, scipy.sparse, sqlalchemy.orm, alembic.op, boto3" "uvicorn, mlflow.server.auth, mlflow.cli"; do
-      env -u PYTHONDONTWRITEBYTECODE "$folder/bin/python" -W ignore -c "import $modules" > /dev/null 2>&1 7>&- &
-    done
+    {
+      "$folder/bin/python" -m compileall -q "$folder"/lib/python3*/site-packages/mlflow/{server,store,protos}
+      "$folder/bin/python" -c "import sqlalchemy.orm, alembic.op, fastapi, flask, boto3"
+    } > /dev/null 2>&1 7>&- &
+    "$folder/bin/python" -c "import mlflow.cli, mlflow.server.auth, uvicorn" > /dev/null 2>&1 7>&- &
     wait
   }
 else
