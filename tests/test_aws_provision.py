@@ -907,7 +907,7 @@ price_list_listed = price_list.listed  # the fixture replaces it
 
 
 OWN_RIGHTS = {
-    "LookAtPrices", "LookAtImages", "MakeBucket", "EmptyBucket", "Make", "MakeFrom", "MakeGroupIn",
+    "LookAtPrices", "LookAtImages", "BringBack", "Make", "MakeFrom", "MakeGroupIn",
     "TagWhatIsMade", "RunAndRemove",
 }  # fmt: skip
 

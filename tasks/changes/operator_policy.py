@@ -116,23 +116,20 @@ RIGHTS = (
         },
         ("arn:aws:s3:::BUCKET",),
     ),
-    # A delete marker is a version: there is no right for these alone.
+    # A delete marker is a version: there is no right for these alone. A bucket that is to go has
+    # to be empty.
     Right(
-        "BringBack", {"DeleteObjects": "s3:DeleteObjectVersion"}, ("arn:aws:s3:::BUCKET/*",)
-    ),
-    Right(
-        "MakeBucket",
-        _named("s3", "CreateBucket", "PutBucketTagging", "DeleteBucket"),
-        ("arn:aws:s3:::BUCKET",),
-    ),
-    Right(
-        "EmptyBucket",
-        _named("s3", "AbortMultipartUpload"),
+        "BringBack",
+        {
+            "DeleteObjects": "s3:DeleteObjectVersion",
+            "AbortMultipartUpload": "s3:AbortMultipartUpload",
+        },
         ("arn:aws:s3:::BUCKET/*",),
     ),
     Right(
-        "MendBucket",
+        "MakeBucket",
         {
+            **_named("s3", "CreateBucket", "PutBucketTagging", "DeleteBucket"),
             "PutBucketVersioning": "s3:PutBucketVersioning",
             "PutBucketEncryption": "s3:PutEncryptionConfiguration",
             "PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
