@@ -1,7 +1,6 @@
 """Wiring: which task has which name, and how Fabric runs them."""
 
 import importlib
-import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -35,8 +34,8 @@ def collected() -> Collection:
 
 def verb_modules() -> list[ModuleType]:
     """Import all modules of tasks/, but no folder there, by their names in alphabetical order."""
-    found = pkgutil.iter_modules(tasks.__path__)
-    return [importlib.import_module(f"tasks.{name}") for _, name, folder in found if not folder]
+    files = sorted(Path(tasks.__path__[0]).glob("[!_]*.py"))
+    return [importlib.import_module(f"tasks.{file.stem}") for file in files]
 
 
 def declared(verbs: ModuleType) -> list[Task]:  # type: ignore[type-arg]
