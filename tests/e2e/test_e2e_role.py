@@ -105,15 +105,23 @@ def with_a_role(host: Host) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.sampled
-def test_a_host_with_keys_is_taken_into_care_and_lives_on_its_role(host: Host) -> None:
-    host.fab(*CHAIN)
+def test_a_host_with_keys_is_taken_into_care_and_lives_on_its_role(blank: Host) -> None:
+    host = blank
+    with host.lab.another_bucket() as bucket:
+        host.variables["FABRIC_MLFLOW_BUCKET"] = bucket
+        adopted(host, bucket)
+
+
+def adopted(host: Host, bucket: str) -> None:
+    """Have aws.adopt take a host and its bucket into care, and see that they go on."""
+    host.fab(*CHAIN, timeout=600)
     with with_a_role(host) as aws:
-        host.fab("configure", "deploy", "--yes", **aws)
+        host.fab("configure", "deploy", "--yes", "--leave-artifacts", **aws)
         id, s3 = instance(host), account(host, "s3")
         with host.start("aws.adopt", "--yes", **aws) as working:
             while working.running:
                 # The lab's AWS knows no conditions: the statement on TLS would deny everything.
-                s3.delete_bucket_policy(Bucket=host.lab.bucket)
+                s3.delete_bucket_policy(Bucket=bucket)
                 time.sleep(0.5)
             done = working.done()
         assert done.code == 0, done
