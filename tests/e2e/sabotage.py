@@ -68,9 +68,11 @@ text = open(path).read()
 os.remove(path)  # uv links the files of all environments to those in its cache
 open(path, "w").write(text + sys.stdin.read())
 """
-# On the side it listens at a socket of its own; in earnest its standard input is the socket.
+# In the place of the release's Python, which the server is started by.
 START = """#!/bin/sh
-if {when}; then echo "Error: made to fail" >&2; exit 1; fi
+case "$*" in
+  *"mlflow server"*) if {when}; then echo "Error: made to fail" >&2; exit 1; fi ;;
+esac
 exec "$0.released" "$@"
 """
 
@@ -110,8 +112,9 @@ def install(older: Older, name: str, lock: str) -> None:
 def spoil(older: Older, folder: str, fault: str, rehearsed: bool) -> None:
     """Change one file of an environment."""
     if fault == "start":
+        # On the side it listens at a socket of its own; in earnest its standard input is one.
         when = "true" if rehearsed else "[ -S /dev/stdin ]"
-        program = f"{folder}/bin/mlflow"
+        program = f"{folder}/bin/python"
         script = f"mv {program} {program}.released; cat > {program}; chmod 0755 {program}"
         older.as_user("bash", "-c", script, stdin=START.format(when=when))
         return

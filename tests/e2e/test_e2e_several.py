@@ -13,6 +13,7 @@ import pytest
 from lab import ROOT, SEARCH, UNIT, Done, Host, Lab, answer, until
 from load import writers
 from older import KILL, NEWER, OLDER
+from sabotage import START
 
 CLIENTS = ("client", 8)  # MLflow's own, as they are out of the box
 CACHE = 60  # seconds that a server remembers a good login (files/mlflow_auth_config.ini)
@@ -173,9 +174,14 @@ class TestSeveral:
             assert one_by_one(done, several.web)
             several.fab("verify")
 
-            with one.kept(f"{ROOT}/venv/bin/mlflow"):
-                one.run(f"printf '#!/bin/sh\nexit 1\n' > {ROOT}/venv/bin/mlflow")
+            python = f"{ROOT}/venv/bin/python"
+            with one.kept(python):
+                failing = START.format(when="true")
+                one.run(
+                    f"mv {python} {python}.released; cat > {python}; chmod 755 {python}", failing
+                )
                 done = several.fab("deploy", code=1, FABRIC_MLFLOW_WORKERS="1")
+            one.run(f"rm {python}.released")
             assert f"[{two.alias}] Not begun, and serving as before" in done.err
             assert "--workers 2" in one.run(f"cat {ROOT}/start_mlflow_server.sh")
             until(lambda: one.status("/usable") == 200, "the former one serves again")
