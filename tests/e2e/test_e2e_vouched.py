@@ -74,10 +74,13 @@ def renamed(attacker: Attacker, id: str, name: str) -> None:
     attacker.change(id, files=[files[0] | {"name": name}, *files[1:]])
 
 
-def flipped(attacker: Attacker, id: str) -> None:
-    body = bytearray(attacker.read(id, "mlflow.db.zst"))
-    body[len(body) // 2] ^= 1
-    attacker.write(id, "mlflow.db.zst", bytes(body))
+def flipped(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+def flip(attacker: Attacker, id: str) -> None:
+    attacker.write(id, "mlflow.db.zst", flipped(attacker.read(id, "mlflow.db.zst")))
 
 
 FORGED: dict[str, Any] = {
@@ -85,7 +88,7 @@ FORGED: dict[str, Any] = {
     "above": lambda a, id: renamed(a, id, "../canary"),
     "line": lambda a, id: renamed(a, id, "mlflow.db.zst\n@report {}"),
     "nul": lambda a, id: renamed(a, id, "mlflow.db.zst\0"),
-    "flipped": flipped,
+    "flipped": flip,
     "claimed": lambda a, id: a.change(id, host="elsewhere"),
     "configuration": lambda a, id: a.write(id, "configuration.tar.gz.enc", bytes(500)),
 }
@@ -143,7 +146,7 @@ def test_a_set_that_nobody_vouches_for_needs_consent_and_a_replay_gets_none(host
 
 # Litestream's files, each with the first of the same database's and of the other one's.
 TAMPERED: dict[str, Any] = {
-    "flipped": lambda body, _: body[:-200] + bytes([body[-200] ^ 1]) + body[-199:],
+    "flipped": lambda body, _: flipped(body),
     "cut": lambda body, _: body[: len(body) // 2],
     "zeros": lambda body, _: bytes(len(body)),
     "the other database's": lambda _, others: others,
