@@ -118,14 +118,11 @@ def adopt(c: Host, profile: str | None = None, yes: bool = False) -> None:
         account = sign_in(server.settings, profile)
         server.say(f"looking at {account.described()}")
         case = looked_at(c, account)
-        first = {
+        parts = {
             "role": [*role_steps(case), *key_steps(case)],
             "bucket": bucket_steps(case),
+            **way_steps(case),
         }
-        # A port closes only where the other way is there.
-        last = {"entry": entry_steps(case), "SSH": closing_steps(case)}
-        opened = {"SSH": group_steps(case), "entry": entry_steps(case)}
-        parts = first | (last if by_session(case) else opened)
         if not any(parts.values()):
             server.say("aws.adopt: nothing to change")
             return
@@ -482,6 +479,14 @@ def reach(case: Case, patience: float = 180) -> None:
         finally:
             known.connection.close()
         time.sleep(BEAT)
+
+
+def way_steps(case: Case) -> dict[str, list[Step]]:
+    """Return what has the host be reached as `access` says; by a port, or without one."""
+    if by_session(case):
+        # A port closes only where the other way is there.
+        return {"entry": entry_steps(case), "SSH": closing_steps(case)}
+    return {"SSH": group_steps(case), "entry": entry_steps(case)}
 
 
 def closing_steps(case: Case) -> list[Step]:

@@ -38,12 +38,12 @@ def cost(c: Local, profile: str | None = None) -> None:
     with in_our_words(operator_policy.action):
         account = sign_in(settings, profile)
         console.say(account.described())
-        lines = [*running(account)]
+        listed = price_list.listed(account, "")
+        lines = [*running(account, listed)]
         names = names_of(account, settings.unit)
         for name in provision.buckets(settings, names):
             if not settings.endpoint_url and remains.exists(account, name):
                 lines.append((f"bucket {name}", prices.USE))
-        listed = price_list.listed(account, "")
     if not lines:
         console.say(f"nothing in {account.region} bears the tag {TAG}, and there is no bucket")
         return
@@ -53,7 +53,7 @@ def cost(c: Local, profile: str | None = None) -> None:
     console.say(f"  sum: {prices.summed(lines)}")
 
 
-def running(account: Account) -> Iterator[tuple[str, Price]]:
+def running(account: Account, listed: prices.Listed) -> Iterator[tuple[str, Price]]:
     """Yield what there is in the region with its price, by EC2's own lists."""
     ec2 = account.client("ec2")
     lasting = ec2.describe_addresses(Filters=ANY)["Addresses"]
@@ -63,13 +63,12 @@ def running(account: Account) -> Iterator[tuple[str, Price]]:
         if state in GONE:
             continue
         runs = state in ("running", "pending")
-        listed = price_list.listed(account, one["InstanceType"])
+        of_type = price_list.listed(account, one["InstanceType"])
         what = f"{unit(one)}: instance {one['InstanceId']} ({one['InstanceType']}, {state})"
-        yield what, prices.instance(listed, runs)
+        yield what, prices.instance(of_type, runs)
         if one.get("PublicIpAddress") and one["InstanceId"] not in with_lasting:
             yield f"{unit(one)}: its public address {one['PublicIpAddress']}", prices.address()
     for one in paged(ec2, "describe_volumes"):
-        listed = price_list.listed(account, "")
         what = f"{unit(one)}: disk {one['VolumeId']}, {one['Size']} GB {one['VolumeType']}"
         yield what, prices.disk(listed, one["Size"], one["VolumeType"])
     for one in lasting:

@@ -106,8 +106,8 @@ def costs(account: Account, there: Remains) -> Iterator[tuple[str, Price]]:
         yield what, prices.instance(listed, runs)
         if runs and not there.addresses and one.get("PublicIpAddress"):
             yield f"its public address {one['PublicIpAddress']}", prices.address()
+    listed = price_list.listed(account, "") if disks else {}
     for id, one in disks.items():
-        listed = price_list.listed(account, "")
         yield f"disk {id}, {one['Size']} GB", prices.disk(listed, one["Size"], one["VolumeType"])
     for one in there.addresses:
         yield f"Elastic IP address {one['PublicIp']}", prices.address()

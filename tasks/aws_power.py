@@ -96,7 +96,7 @@ def allow_me(c: Local, profile: str | None = None, allow: str = "") -> None:
         account = sign_in(settings, profile)
         console.say(account.described())
         names = names_of(account, settings.unit)
-        network = chosen(allow)
+        network = group.allowed(allow) if allow else group.own_network()
         groups = group.tagged(account, names)
         if not groups:
             raise Exit(
@@ -109,17 +109,6 @@ def allow_me(c: Local, profile: str | None = None, allow: str = "") -> None:
 
 
 # -- the parts of it ---------------------------------------------------------------------------
-
-
-def chosen(allow: str) -> str:
-    """Return the operator's network; raises Exit where it is none, or everybody."""
-    try:
-        network = group.network(allow) if allow else group.own_network()
-    except ValueError:
-        raise Exit(f"--allow is {allow!r}. Give an address or network: 203.0.113.9/32") from None
-    if network in group.EVERYBODY:
-        raise Exit(f"--allow {network} lets everybody try to log in. Give your own network.")
-    return network
 
 
 def server(settings: Settings, profile: str | None) -> tuple[Account, Names, Mapping[str, Any]]:

@@ -104,7 +104,7 @@ def provision(
     settings, _ = c.place()
     refuse_unready(settings, allow)
     own = tuple(tag_of(word) for word in tag)
-    given = [network_of(word) for word in allow]
+    given = [group.allowed(word) for word in allow]
     more = ["--deploy"] if deploy else []
     again = typed_again(settings, profile, allow, tag, more)
     with in_our_words(operator_policy.action):
@@ -146,17 +146,6 @@ def tag_of(word: str) -> tuple[str, str]:
     if key in ("Name", MARK):
         raise Exit(f"The tag {key} is the server's own. Give another key to --tag.")
     return key, value
-
-
-def network_of(word: str) -> str:
-    """Return a network as AWS keeps it; raises Exit where it is none, or everybody."""
-    try:
-        found = group.network(word)
-    except ValueError:
-        raise Exit(f"--allow is {word!r}. Give an address or network: 203.0.113.9/32") from None
-    if found in group.EVERYBODY:
-        raise Exit(f"--allow {found} lets everybody try to log in. Give your own network.")
-    return found
 
 
 def typed_again(

@@ -21,12 +21,19 @@ def without_keys(host: Host, metadata: str) -> Iterator[None]:
 
     On EC2 it is a fixed one.
     """
-    place = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata}"
+    with finding(host, f"AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata}"):
+        host.run(f"systemctl stop {UNIT}.socket {UNIT}.service; rm -r /home/ubuntu/.aws")
+        yield
+
+
+@contextmanager
+def finding(host: Host, *variables: str) -> Iterator[None]:
+    """Have the host's programs and its server find AWS as these variables say; keeps its keys."""
     with host.kept("/etc/environment"), host.kept("/home/ubuntu/.aws"):
         host.run(
-            f"systemctl stop {UNIT}.socket {UNIT}.service; rm -r /home/ubuntu/.aws; "
-            f"echo '{place}' >> /etc/environment; mkdir {DROP_IN}; cat > {DROP_IN}/e2e.conf",
-            stdin=f"[Service]\nEnvironment={place}\n",
+            f"printf '%s\\n' {' '.join(variables)} >> /etc/environment; mkdir {DROP_IN}; "
+            f"cat > {DROP_IN}/e2e.conf; systemctl daemon-reload",
+            stdin=f"[Service]\nEnvironment={' '.join(variables)}\n",
         )
         try:
             yield
@@ -89,19 +96,11 @@ def with_a_role(host: Host) -> Iterator[dict[str, str]]:
     """Have the host, which has keys, find a role as well; gives what its operator's shell says."""
     place = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={host.lab.endpoint}"
     store = f"AWS_ENDPOINT_URL={host.lab.endpoint}"
-    with host.kept("/etc/environment"), host.kept("/home/ubuntu/.aws"):
-        host.run(
-            f"printf '%s\\n' {place} {store} >> /etc/environment; mkdir {DROP_IN}; "
-            f"cat > {DROP_IN}/e2e.conf; systemctl daemon-reload",
-            stdin=f"[Service]\nEnvironment={place} {store}\n",
-        )
-        try:
-            yield {
-                "FABRIC_MLFLOW_ENDPOINT_URL": "", "FABRIC_MLFLOW_REGION": "us-east-1",
-                "AWS_ENDPOINT_URL": host.lab.endpoint,
-            }  # fmt: skip
-        finally:
-            host.run(f"rm -r {DROP_IN}; systemctl daemon-reload; systemctl stop {UNIT}.service")
+    with finding(host, place, store):
+        yield {
+            "FABRIC_MLFLOW_ENDPOINT_URL": "", "FABRIC_MLFLOW_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": host.lab.endpoint,
+        }  # fmt: skip
 
 
 @pytest.mark.sampled

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from tasks.engine.account_parts import TAG, Group, Rule
-from tasks.laptop.account.mend import SSH, permission
+from tasks.laptop.account.mend import SSH, allow, permission
 from tasks.laptop.account.patience import awaited, patiently
 from tasks.laptop.account.refusals import code_of
 
@@ -51,6 +51,17 @@ def own_network() -> str:
 def network(text: str) -> str:
     """Spell a network as AWS keeps it, without host bits; raises ValueError where it is none."""
     return str(ipaddress.ip_network(text.strip(), strict=False))
+
+
+def allowed(word: str) -> str:
+    """Return a network that was given with --allow; raises Exit where it is none, or everybody."""
+    try:
+        found = network(word)
+    except ValueError:
+        raise Exit(f"--allow is {word!r}. Give an address or network: 203.0.113.9/32") from None
+    if found in EVERYBODY:
+        raise Exit(f"--allow {found} lets everybody try to log in. Give your own network.")
+    return found
 
 
 def wanted(name: str, vpc: str, networks: Iterable[str], public: bool) -> Group:
@@ -182,20 +193,9 @@ def description(account: Account) -> str:
 
 def open_port(account: Account, names: Names, id: str, rule: Rule, text: str = "") -> None:
     """Add an inbound rule; one that is there is as good."""
-    from botocore.exceptions import ClientError
-
     one = permission(rule.network, text or f"remote-mlflow: {names.unit}", rule.port)
-    try:
-        patiently(
-            lambda: account.client("ec2").authorize_security_group_ingress(
-                GroupId=id,
-                IpPermissions=[one],
-                TagSpecifications=names.tagging("security-group-rule"),
-            )
-        )
-    except ClientError as error:
-        if code_of(error) != "InvalidPermission.Duplicate":
-            raise
+    tags = names.tagging("security-group-rule")
+    patiently(lambda: allow(account, id, one, TagSpecifications=tags))
 
 
 def remove(account: Account, id: str) -> None:

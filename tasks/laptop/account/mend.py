@@ -150,13 +150,10 @@ def narrow_ssh(account: Account, rule: str, way: Way | None = None) -> None:
     ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[rule])
     if way.reach():
         return
-    wide = old.get("CidrIpv4") or old.get("CidrIpv6")
-    ec2.authorize_security_group_ingress(
-        GroupId=group, IpPermissions=[permission(wide, old.get("Description", ""))]
-    )
+    let_in_again(account, old)
     raise Exit(
-        f"Without {wide} the host could not be reached, so that rule is back as it was. You seem "
-        f"to come from another address than {way.address}."
+        f"Without {source(old)} the host could not be reached, so that rule is back as it was. You "
+        f"seem to come from another address than {way.address}."
     )
 
 
@@ -168,29 +165,25 @@ def source(rule: Mapping[str, Any]) -> str:
 
 def let_in_again(account: Account, rule: Mapping[str, Any]) -> None:
     """Have an inbound rule for SSH be there once more; raises Exit for one of no network."""
-    from botocore.exceptions import ClientError
-
     network = rule.get("CidrIpv4") or rule.get("CidrIpv6")
     if not network:
         raise Exit(f"Add it by hand: SSH from {source(rule)} in {rule['GroupId']}.")
-    try:
-        account.client("ec2").authorize_security_group_ingress(
-            GroupId=rule["GroupId"],
-            IpPermissions=[permission(network, rule.get("Description", ""))],
-        )
-    except ClientError as error:
-        if code_of(error) != "InvalidPermission.Duplicate":
-            raise
+    allow(account, rule["GroupId"], permission(network, rule.get("Description", "")))
 
 
 def let_in(account: Account, group: str, address: str) -> None:
     """Add a rule for SSH from one address; one that is there already is as good."""
+    network = str(ipaddress.ip_network(address))
+    allow(account, group, permission(network, "remote-mlflow: operator"))
+
+
+def allow(account: Account, group: str, one: Mapping[str, Any], **more: Any) -> None:
+    """Add an inbound rule; one that is there already is as good."""
     from botocore.exceptions import ClientError
 
-    network = str(ipaddress.ip_network(address))
     try:
         account.client("ec2").authorize_security_group_ingress(
-            GroupId=group, IpPermissions=[permission(network, "remote-mlflow: operator")]
+            GroupId=group, IpPermissions=[one], **more
         )
     except ClientError as error:
         if code_of(error) != "InvalidPermission.Duplicate":

@@ -12,7 +12,7 @@ from tasks.laptop.account.patience import patiently
 from tasks.laptop.account.refusals import code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from tasks.engine.account_parts import Names
     from tasks.laptop.account.session import Account
@@ -157,12 +157,8 @@ def remove(account: Account, names: Names) -> list[str]:
 
 def _empty(iam: Any, name: str) -> None:
     """Take from a role all that keeps it from being deleted."""
-    for policy in _each(iam.list_role_policies(RoleName=name), "PolicyNames"):
+    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
         _there(lambda policy=policy: iam.delete_role_policy(RoleName=name, PolicyName=policy))  # type: ignore[misc]
-    for one in _each(iam.list_attached_role_policies(RoleName=name), "AttachedPolicies"):
+    for one in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
         arn = one["PolicyArn"]
         _there(lambda arn=arn: iam.detach_role_policy(RoleName=name, PolicyArn=arn))  # type: ignore[misc]
-
-
-def _each(answer: Mapping[str, Any], key: str) -> Iterable[Any]:
-    return list(answer[key])
