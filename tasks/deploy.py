@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.changes import backup_key, elsewhere, owner
 from tasks.changes.deploy import changes
 from tasks.changes.site import LOOPBACK
-from tasks.engine import credentials
+from tasks.engine import credentials, templates
 from tasks.engine.facts import is_deployed, is_scheduled
 from tasks.engine.task import remote
 
@@ -30,6 +30,7 @@ def serves(server: Server) -> bool:
     then="verify",
     in_turn=serves,
     guides_name="deploy-service",
+    meanwhile=templates.prepare,
     help={
         "yes": "take over a server of the guide's, or another server's prefix, without asking",
         "move_artifacts": "where the settings name another place: copy former runs' files there",

@@ -129,7 +129,10 @@ class Chain:
                     call.task.options(**call.kwargs)
 
     def begin(self) -> None:
-        """Look at this machine; raises Exit where no host is named or a task cannot be done."""
+        """Look at this machine; raises Exit where no host is named or a task cannot be done.
+
+        What the tasks will need here is made ready meanwhile, in threads of its own.
+        """
         if not self._hosts:
             raise Exit(NO_HOST)
         self._servers = [self._where.server(host, self._settings) for host in self._hosts]
@@ -139,6 +142,9 @@ class Chain:
             for check in dict.fromkeys(call.task.check for call in self._calls):
                 if check:
                     check(self._servers)
+        for work in dict.fromkeys(call.task.meanwhile for call in self._calls):
+            if work:
+                threading.Thread(target=work, daemon=True).start()
 
     def run(self) -> None:
         """Run all tasks on all hosts; raises Exit after a summary where one failed."""

@@ -73,6 +73,8 @@ class RemoteTask(Task):  # type: ignore[type-arg]
     # Questions, asked of all servers of the chain at once, in the main thread, before its first
     # task; however many tasks want one answered, it is asked once. See `Turn.answers`.
     prepare: Sequence[Question] = ()
+    # Gets ready on this machine what the task will need, while its hosts are waited for.
+    meanwhile: Callable[[], None] | None = None
     # Whether it looks at all environments of its hosts where none is chosen (`Turn.everywhere`).
     everywhere: bool = False
     # Gets every host's value by name once all are done; with --json the executor prints them.

@@ -169,6 +169,15 @@ def change(c):
     c.server.forget()
 
 
+ready = threading.Event()
+
+
+@remote(meanwhile=ready.set)
+def need(c):
+    assert ready.wait(10)
+    c.server.run("need")
+
+
 @remote(prepare=[asked])
 def hear(c):
     noted.append((c.server.name, c.turn.answers[asked]))
@@ -197,7 +206,7 @@ def question_there(c):
 TASKS = Collection(
     first, second, third, everywhere, talk, answer, show, here, there, leak, broken, count,
     roll, roll_if, once, wait_for_ctrl_c, use, where, change, advise, repair,
-    follow, hear, look_up, question, question_there,
+    follow, hear, look_up, need, question, question_there,
 )  # fmt: skip
 
 
@@ -602,6 +611,13 @@ def test_two_hosts_are_two_logins(fab, network):
     network.add("beta", facts)
     assert fab("-H", "alpha,beta", "first", "second", "third") == 0
     assert [host.logins for host in network.hosts.values()] == [1, 1]
+
+
+def test_what_a_task_needs_is_made_ready_while_its_hosts_are_waited_for(fab, network):
+    network.add("alpha", facts)
+    ready.clear()
+    assert fab("-H", "alpha", "first", "need") == 0
+    assert network.hosts["alpha"].commands[-1] == "need"
 
 
 def test_a_chain_that_has_not_to_log_in_does_not(fab, network):

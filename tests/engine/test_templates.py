@@ -35,6 +35,15 @@ def test_a_template_keeps_its_last_newline():
     assert render("units/tmpfiles.conf", group="www-data", **UNIT).endswith("root root\n")
 
 
+def test_what_was_prepared_is_not_compiled_again():
+    templates.prepare()
+    before = templates._compiled.cache_info()
+    rendered()
+    after = templates._compiled.cache_info()
+    # The server's two scripts lie outside those folders.
+    assert after.misses - before.misses <= 2 < after.hits - before.hits
+
+
 def test_only_nginx_s_sites_have_conditions():
     files = [path for path in templates.FILES.rglob("*.*") if path.suffix != ".pyc"]
     logical = [path for path in files if path.is_file() and "{%" in path.read_text()]
