@@ -343,9 +343,10 @@ def test_a_new_release_changes_the_start_script(monkeypatch):
         (0, 1, 64, 1),
         (0, 8, 0.5, 1),
         (0, 8, 1, 1),
-        (0, 8, 2, 5),
+        (0, 8, 2, 3),
         (0, 2, 2, 2),
-        (0, 8, 4, 8),
+        (0, 8, 4, 7),
+        (0, 8, 8, 8),
     ],
 )
 def test_workers_come_from_the_settings_or_from_cores_and_memory(

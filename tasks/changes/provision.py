@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.changes import prices
-from tasks.changes.files import FIRST_WORKER_MB, MORE_WORKER_MB
+from tasks.changes.files import WORKER_MB
 from tasks.changes.role import rights
 from tasks.engine.account_parts import (
     Address,
@@ -45,7 +45,7 @@ GIGABYTES = 16
 
 def needed_mb(workers: int) -> int:
     """Return the memory that a host with so many workers needs; 0 is as many as fit."""
-    return SYSTEM_MB + FIRST_WORKER_MB + MORE_WORKER_MB * max(0, workers - 1)
+    return SYSTEM_MB + WORKER_MB * max(1, workers)
 
 
 def type_for(workers: int) -> str:

@@ -144,7 +144,7 @@ def _memory(case: Case) -> Iterator[Finding]:
     workers = case.facts.workers
     have = case.facts.memory_kb / 1024
     if workers:
-        need = files.FIRST_WORKER_MB + (workers - 1) * files.MORE_WORKER_MB
+        need = workers * files.WORKER_MB
         if need > 0.9 * have:
             yield case.finding(
                 "memory-small",

@@ -83,7 +83,7 @@ ROWS = [
     (None, {"health": 502}, "not-answering", ("502",), ["./fab -H ec2 restart"]),
     (None, {"stranger": 200}, "open", ("without a login",),
      ["./fab -H ec2 deploy", "./fab -H ec2 restart"]),
-    (deployed(workers=64), {}, "memory-small", ("about 12401 are needed for 64 workers", "3906"),
+    (deployed(workers=64), {}, "memory-small", ("about 20480 are needed for 64 workers", "3906"),
      ["./fab -H ec2 deploy"]),
     (None, {"out_of_memory": 3}, "out-of-memory", ("3 times",), ["ssh ec2 'free -m"]),
     (deployed(server_env=frozenset({"MLFLOW_BACKEND_STORE_URI"})), {},
