@@ -5,8 +5,6 @@ from __future__ import annotations
 import json as serialised
 import re
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
@@ -14,28 +12,26 @@ from invoke import Exit
 from tasks.changes import operator_policy
 from tasks.changes.bucket import aws_changes, backup_changes
 from tasks.changes.role import proving_role, rights, taking_keys
-from tasks.engine import backup_keys, credentials, session_manager
+from tasks.engine import credentials
 from tasks.engine.account_parts import TAG, Names, differing
 from tasks.engine.facts import is_deployed
-from tasks.engine.hosts import server_on
 from tasks.engine.task import remote, run_by_name
 from tasks.findings.aws import bucket as findings_of_bucket
 from tasks.findings.aws.case import AccountCase, AccountFinding
 from tasks.findings.aws.network import is_for_ssh, network
 from tasks.findings.diagnosis import Area, diagnose
-from tasks.laptop.account import before, entry, instance, mend, role
-from tasks.laptop.account import bucket as bucket_part
+from tasks.laptop.account import access, adopted, entry, instance, mend, role
 from tasks.laptop.account import look as looking
+from tasks.laptop.account.adopted import Case
 from tasks.laptop.account.look import Look
 from tasks.laptop.account.refusals import in_our_words
-from tasks.laptop.account.session import sign_in
+from tasks.laptop.account.session import PROFILE, sign_in
 from tasks.laptop.account.steps import Step, carry_out
-from tasks.laptop.account.way import host_key, way_to
+from tasks.laptop.account.way import way_to
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tasks.engine.account_parts import Role
     from tasks.engine.server import Server
     from tasks.engine.task import Host
     from tasks.laptop.account.session import Account
@@ -47,41 +43,6 @@ UNITS = "ls /etc/systemd/system | grep -E '^mlflow-server(-[a-z0-9-]+)?\\.servic
 
 # What stands beside a server under its name.
 COMPANION = re.compile(r"-(backup|backup-verify|stream)\.service$")
-
-
-# Ubuntu's images have the agent as a snap; without the role it went to sleep, for up to an hour.
-AGENT = """for unit in snap.amazon-ssm-agent.amazon-ssm-agent amazon-ssm-agent; do
-  if systemctl cat "$unit" > /dev/null 2>&1; then sudo -n systemctl restart "$unit"; exit; fi
-done
-echo "There is no amazon-ssm-agent here. Ubuntu: sudo snap install amazon-ssm-agent --classic" >&2
-exit 3"""
-
-BEAT = 5  # seconds between two logins that are tried
-
-
-@dataclass
-class Case:
-    """One host, and what of the account is its own."""
-
-    c: Host
-    account: Account
-    names: Names
-    instance: Mapping[str, Any]
-    role: Role | None
-    key: str | None = field(default=None)
-
-    @property
-    def server(self) -> Server:
-        return self.c.server
-
-    @property
-    def id(self) -> str:
-        return str(self.instance["InstanceId"])
-
-    @property
-    def profile(self) -> str:
-        """Name the instance profile that is attached, or ''."""
-        return str(self.instance.get("IamInstanceProfile", {}).get("Arn", "")).rpartition("/")[2]
 
 
 def check(servers: list[Server], **_: Any) -> None:
@@ -99,7 +60,7 @@ def check(servers: list[Server], **_: Any) -> None:
 @remote(
     check=check,
     help={
-        "profile": "which profile of your ~/.aws to ask with (else AWS_PROFILE, or the variables)",
+        "profile": PROFILE,
         "yes": "do not ask",
     },
 )
@@ -177,12 +138,12 @@ def role_steps(case: Case) -> list[Step]:
     """
     steps, wanted = [], rights(case.server.settings)
     if TAG not in {one["Key"] for one in case.instance.get("Tags", [])}:
-        steps.append(tagging(case))
+        steps.append(adopted.tagging(case))
     if case.profile in ("", case.names.role):
         if case.role is None or differing(role.wanted(case.names, wanted), case.role):
-            steps.append(making_role(case, wanted))
+            steps.append(adopted.making_role(case, wanted))
         if not case.profile:
-            steps.append(attaching(case))
+            steps.append(adopted.attaching(case))
     elif case.server.facts.credentials:
         case.server.warn(
             f"the instance has a role of others ({case.profile}), which stays: it is only proved"
@@ -191,54 +152,6 @@ def role_steps(case: Case) -> list[Step]:
         steps.append(Step("prove from the host that the role can use the bucket",
                           lambda: prove(case)))  # fmt: skip
     return steps
-
-
-def tagging(case: Case) -> Step:
-    """Have instance and groups bear the tag, by which rights to change them are given."""
-    ec2, ids = case.account.client("ec2"), [case.id, *instance.groups(case.instance)]
-    tags = [{"Key": TAG, "Value": case.names.unit}]
-    return Step(
-        f"tag {', '.join(ids)} with {TAG}={case.names.unit}",
-        lambda: ec2.create_tags(Resources=ids, Tags=tags),
-        lambda: ec2.delete_tags(Resources=ids, Tags=tags),
-    )
-
-
-def making_role(case: Case, wanted: Mapping[str, Any]) -> Step:
-    """Have the role be there with what the server needs and nothing else of ours."""
-    name, former = case.names.role, case.role
-
-    def undo() -> None:
-        if former is None:
-            role.remove(case.account, case.names)
-            return
-        iam, kept = case.account.client("iam"), dict(former.policies)
-        for policy in wanted:
-            if policy not in kept:
-                iam.delete_role_policy(RoleName=name, PolicyName=policy)
-        for policy, text in kept.items():
-            iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=text)
-
-    what = "make the role" if former is None else "give the role what the server needs:"
-    return Step(f"{what} {name}", lambda: role.settle(case.account, case.names, wanted), undo)
-
-
-def attaching(case: Case) -> Step:
-    """Have the instance lend the role to the host."""
-    name = case.names.role
-
-    def undo() -> None:
-        ec2 = case.account.client("ec2")
-        asked = [{"Name": "instance-id", "Values": [case.id]}]
-        found = ec2.describe_iam_instance_profile_associations(Filters=asked)
-        for one in found["IamInstanceProfileAssociations"]:
-            ours = one["IamInstanceProfile"]["Arn"].endswith(f"/{name}")
-            if ours and one["State"] in ("associating", "associated"):
-                ec2.disassociate_iam_instance_profile(AssociationId=one["AssociationId"])
-
-    return Step(
-        f"attach it to {case.id}", lambda: instance.attach(case.account, case.id, name), undo
-    )
 
 
 def prove(case: Case) -> None:
@@ -340,47 +253,10 @@ def bucket_steps(case: Case) -> list[Step]:
             why = next(iter(look.blind.values()))
             case.server.warn(f"the bucket {name} stays as it is: {why}")
             continue
-        steps += setting_up(case, name, [one.key for one in safe(case, name, look, area)])
+        steps += adopted.setting_up(case, name, [one.key for one in safe(case, name, look, area)])
     if steps:
         steps.append(Step("prove from the host that the bucket can be used like that",
                           lambda: prove(case)))  # fmt: skip
-    return steps
-
-
-# What each of the repairs is for, in a plan.
-SAID = {
-    "versioning-off": "keep versions of what is deleted or overwritten",
-    "encryption-off": "encrypt by default",
-    "public-access": "block public access",
-    "tls-not-required": "deny requests without TLS",
-    "lifecycle-parts": "remove uploads that were cut off, after a week",
-}
-
-
-def setting_up(case: Case, name: str, keys: Sequence[str]) -> list[Step]:
-    """Return a step for each setting that is to change, each with the one that was there."""
-    if not keys:
-        return []
-    account, was = case.account, before.kept(case.account, name)
-    steps = [
-        Step(
-            f"{name}: {SAID[key]}",
-            lambda key=key: mend.MENDS[key](account, name, None),  # type: ignore[misc]
-            lambda key=key: before.put_back(account, name, was, key),  # type: ignore[misc]
-        )
-        for key in keys
-    ]
-    if "versioning-off" in keys:
-        # Nothing old is kept yet, so that a rule deletes nothing that somebody counts on.
-        settings = case.server.settings
-        rules = bucket_part.rules(settings.label, settings.artifact_prefix, settings.backup_prefix)
-        steps.append(
-            Step(
-                f"{name}: keep old versions for 30 days",
-                lambda: mend.merge_rules(account, name, rules),
-                lambda: before.put_back(account, name, was, "lifecycle-parts"),
-            )
-        )
     return steps
 
 
@@ -394,99 +270,12 @@ def safe(
     return [one for one in found if isinstance(one, AccountFinding) and one.safe]
 
 
-def entry_steps(case: Case) -> list[Step]:
-    """Return what has this clone know the host by its instance, whatever address that has.
-
-    Where that is another way than now, through Session Manager or no more, it is proved.
-    """
-    target = case.server.connection.target
-    if target.port != 22:
-        case.server.warn(f"no entry is made for a host with the port {target.port}")
-        return []
-    own, former = wanted_entry(case), entry.blocks().get(case.names.unit)
-    if former == own.text() and entry.is_trusted(case.id):
-        return []
-    steps = []
-    if by_session(case) and not session_manager.is_used(target.proxy_command):
-        session_manager.refuse_without_programs(own.proxy_command)
-        steps.append(Step("start Session Manager's agent anew, which then has the role",
-                          lambda: case.server.run(AGENT)))  # fmt: skip
-    steps.append(
-        Step(
-            f"keep an entry {own.alias} for ssh in this clone",
-            lambda: enter(case, own),
-            lambda: entry.put_back(own.alias, former),
-        )
-    )
-    if by_session(case) != session_manager.is_used(target.proxy_command):
-        steps.append(Step(f"reach the host by {own.alias}", lambda: reach(case)))
-    return steps
-
-
-def by_session(case: Case) -> bool:
-    """Tell whether the host is to be reached through Session Manager."""
-    return case.server.settings.access == "ssm"
-
-
-def wanted_entry(case: Case) -> entry.Entry:
-    """Return the entry as it should be: as the operator reaches the host now, or as `access` says.
-
-    Raises Exit where the way back from Session Manager has no address.
-    """
-    target = case.server.connection.target
-    hostname, proxy = target.hostname, (target.proxy_command or "").replace("%", "%%") or None
-    if by_session(case):
-        hostname, proxy = case.id, session_manager.proxy(case.account.region)
-    elif session_manager.is_used(target.proxy_command):
-        hostname, proxy = str(case.instance.get("PublicIpAddress", "")), None
-        if not hostname:
-            raise Exit(f"{case.id} has no public address. Set `access: ssm` in fabric.yaml.")
-    return entry.Entry(
-        alias=case.names.unit,
-        hostname=hostname,
-        user=target.user,
-        instance=case.id,
-        identity=Path(target.identities[0])
-        if target.identities_only and target.identities
-        else None,
-        proxy_command=proxy,
-    )
-
-
-def enter(case: Case, own: entry.Entry) -> None:
-    """Write the entry with the key that the host has shown, and copies of what is kept here."""
-    server = case.server
-    entry.trust(case.id, host_key(server))
-    entry.write(own)
-    known = server_on(own.alias, server.settings, server.client, case.c.config)
-    if (login := credentials.kept(server)) and credentials.kept(known) is None:
-        credentials.keep(known, login)
-    if (key := backup_keys.kept(server)) and backup_keys.kept(known) is None:
-        backup_keys.keep(known, key)
-
-
-def reach(case: Case, patience: float = 180) -> None:
-    """Log in by the entry anew, as an agent takes minutes to call AWS; raises Exit if in vain."""
-    until = time.monotonic() + patience
-    while True:
-        known = server_on(case.names.unit, case.server.settings, case.server.client, case.c.config)
-        try:
-            known.read("true")
-            return
-        except Exit:
-            if time.monotonic() > until:
-                raise
-        finally:
-            known.connection.close()
-        time.sleep(BEAT)
-
-
 def way_steps(case: Case) -> dict[str, list[Step]]:
     """Return what has the host be reached as `access` says; by a port, or without one."""
-    if by_session(case):
+    if access.by_session(case):
         # A port closes only where the other way is there.
-        return {"entry": entry_steps(case), "SSH": closing_steps(case)}
-    return {"SSH": group_steps(case), "entry": entry_steps(case)}
+        return {"entry": access.entry_steps(case), "SSH": closing_steps(case)}
+    return {"SSH": group_steps(case), "entry": access.entry_steps(case)}
 
 
 def closing_steps(case: Case) -> list[Step]:
@@ -495,7 +284,7 @@ def closing_steps(case: Case) -> list[Step]:
     steps = []
     for group in instance.groups(case.instance):
         rules = [one for one in looking.rules(case.account, [group]) if is_for_ssh(one)]
-        if rules and (others := sharing(case, group)):
+        if rules and (others := access.sharing(case, group)):
             case.server.warn(f"SSH stays open in {group}: {', '.join(others)} have it as well")
             continue
         steps += [
@@ -509,29 +298,15 @@ def closing_steps(case: Case) -> list[Step]:
             for one in rules
         ]
     if steps:
-        steps.append(Step("reach the host without an open port", lambda: reach(case)))
+        steps.append(Step("reach the host without an open port", lambda: access.reach(case)))
     return steps
-
-
-def sharing(case: Case, group: str) -> list[str]:
-    """Name the instances that have a group beside ours."""
-    filters = [{"Name": "instance.group-id", "Values": [group]}]
-    pages = case.account.client("ec2").get_paginator("describe_instances")
-    found = [
-        one["InstanceId"]
-        for page in pages.paginate(Filters=filters)
-        for each in page["Reservations"]
-        for one in each["Instances"]
-        if one["State"]["Name"] not in instance.GONE
-    ]
-    return [id for id in found if id != case.id]
 
 
 def tell_what_is_left(case: Case) -> None:
     """Say which key can go, and how the host is reached from now on."""
     server = case.server
     if case.key:
-        user, last = last_use(case.account, case.key)
+        user, last = adopted.last_use(case.account, case.key)
         server.say(f"the key {case.key} is not on the host any more{last}")
         if user:
             server.say(
@@ -541,17 +316,3 @@ def tell_what_is_left(case: Case) -> None:
     if entry.is_trusted(case.id):
         server.say(f"from now on: ./fab -H {case.names.unit} … (or `hosts: [{case.names.unit}]`)")
     server.say(f"what else there is to do: {server.fab('aws.audit')}")
-
-
-def last_use(account: Account, key: str) -> tuple[str, str]:
-    """Return whose a key is, and in words when it was used last; nothing where none may know."""
-    from botocore.exceptions import ClientError
-
-    try:
-        found = account.client("iam").get_access_key_last_used(AccessKeyId=key)
-    except ClientError:
-        return "", ""
-    used = found.get("AccessKeyLastUsed", {})
-    when = used.get("LastUsedDate")
-    last = f"; used last on {when:%Y-%m-%d} for {used.get('ServiceName')}" if when else ""
-    return str(found.get("UserName") or ""), last

@@ -24,7 +24,7 @@ from tasks.laptop.account import look as looking
 from tasks.laptop.account.look import Look
 from tasks.laptop.account.mend import MENDS
 from tasks.laptop.account.refusals import in_our_words
-from tasks.laptop.account.session import sign_in
+from tasks.laptop.account.session import PROFILE, sign_in
 from tasks.laptop.account.way import host, key_ids, way_to
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Where:
 @local(
     help={
         "instance": "the instance's id, where no host says which (i-0123456789abcdef0)",
-        "profile": "which profile of your ~/.aws to ask with (else AWS_PROFILE, or the variables)",
+        "profile": PROFILE,
         "json": "print JSON instead of lines",
         "fix": "do the safe repairs, after asking",
         "yes": "do not ask",

@@ -11,7 +11,7 @@ from tasks.engine.task import local
 from tasks.laptop.account import price_list, remains
 from tasks.laptop.account.instance import GONE
 from tasks.laptop.account.refusals import in_our_words
-from tasks.laptop.account.session import names_of, sign_in
+from tasks.laptop.account.session import PROFILE, names_of, sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ NAMESPACE = "aws"
 ANY = [{"Name": "tag-key", "Values": [TAG]}]
 
 
-@local(help={"profile": "which profile of your ~/.aws to use (else AWS_PROFILE, or the variables)"})
+@local(help={"profile": PROFILE})
 def cost(c: Local, profile: str | None = None) -> None:
     """Print what runs now in the account, and its price.
 

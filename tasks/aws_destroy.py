@@ -16,7 +16,7 @@ from tasks.engine.typed import typed
 from tasks.laptop.account import bucket, entry, group, instance, key_pair, price_list, remains, role
 from tasks.laptop.account.patience import awaited
 from tasks.laptop.account.refusals import in_our_words
-from tasks.laptop.account.session import names_of, sign_in
+from tasks.laptop.account.session import PROFILE, names_of, sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ NOTHING = "✓ nothing of this server bills any more"
 
 @local(
     help={
-        "profile": "which profile of your ~/.aws to use (else AWS_PROFILE, or the variables)",
+        "profile": PROFILE,
         "with-bucket": "the bucket as well, with every artifact and backup in it",
         "name": "the server's name, instead of typing it at the question",
     }

@@ -13,7 +13,7 @@ from tasks.engine.task import local
 from tasks.engine.typed import here, typed
 from tasks.laptop.account import entry, group, instance, price_list, remains
 from tasks.laptop.account.refusals import in_our_words
-from tasks.laptop.account.session import names_of, sign_in
+from tasks.laptop.account.session import PROFILE, names_of, sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "aws"
 
-HELP = {"profile": "which profile of your ~/.aws to use (else AWS_PROFILE, or the variables)"}
+HELP = {"profile": PROFILE}
 
 
 @local(help={**HELP, "backup": "--no-backup stops it without one"})

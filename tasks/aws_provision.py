@@ -32,7 +32,7 @@ from tasks.laptop.account import (
 )
 from tasks.laptop.account import place as places
 from tasks.laptop.account.refusals import code_of, in_our_words
-from tasks.laptop.account.session import names_of, sign_in
+from tasks.laptop.account.session import PROFILE, names_of, sign_in
 from tasks.laptop.account.survey import There, survey
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Order:
 @local(
     iterable=["tag", "allow"],
     help={
-        "profile": "which profile of your ~/.aws to use (else AWS_PROFILE, or the variables)",
+        "profile": PROFILE,
         "allow": "network that SSH is open to (default: your own address); may be repeated",
         "tag": "a tag of your own on everything, as KEY=VALUE; may be repeated",
         "deploy": "run install configure deploy verify on it as well",

@@ -16,7 +16,7 @@ from tasks.engine.tables import counted, size_text
 from tasks.engine.task import local
 from tasks.laptop.account.deleted import Place, Wanted, brought_back, tallied
 from tasks.laptop.account.refusals import in_our_words
-from tasks.laptop.account.session import sign_in
+from tasks.laptop.account.session import PROFILE, sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ MISSING = (
         "prefix": "only what is below this, such as mlflow-artifacts/3/ (default: all of ours)",
         "match": "only names of this pattern, such as '*/model.pkl'",
         "since": f"only what was deleted within this: 12h, 7d, 4w (default: {SINCE})",
-        "profile": "which profile of your ~/.aws to ask with (else AWS_PROFILE, or the variables)",
+        "profile": PROFILE,
         "yes": "do not ask",
     }
 )

@@ -19,7 +19,7 @@ from tasks.changes import operator_policy, policy
 from tasks.engine import credentials, paths
 from tasks.engine.account_parts import TAG
 from tasks.engine.login import Login
-from tasks.laptop.account import before, entry, mend, way
+from tasks.laptop.account import access, before, entry, mend, way
 
 _ = world  # the fixture
 
@@ -50,7 +50,7 @@ class Host(Recorder):
             out.write(text)
         elif command == aws_adopt.UNITS:
             text = self.units
-        elif command == aws_adopt.AGENT:
+        elif command == access.AGENT:
             self.asked.append("agent")
         elif command == 'echo "$SSH_CONNECTION"':
             text = "203.0.113.77 50000 10.0.0.4 22\n"
@@ -87,7 +87,7 @@ class Taking:
         self.failing_deploy = False
         self.reachable = True
         monkeypatch.setattr(way, "reaches", lambda *_: self.reachable)
-        monkeypatch.setattr(aws_adopt, "host_key", lambda _: HOST_KEY)
+        monkeypatch.setattr(access, "host_key", lambda _: HOST_KEY)
         monkeypatch.setattr(aws_adopt, "run_by_name", self.deploy)
 
     @property
@@ -370,7 +370,7 @@ def by_session(taking: Taking, monkeypatch: pytest.MonkeyPatch) -> Taking:
     """That host, which is to be reached without an open port."""
     taking.settings = BY_SESSION
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(aws_adopt, "reach", lambda case: taking.host.asked.append("reach"))
+    monkeypatch.setattr(access, "reach", lambda case: taking.host.asked.append("reach"))
     return taking
 
 
@@ -409,7 +409,7 @@ def test_where_the_host_cannot_be_reached_so_its_port_stays_open(by_session, tim
         if next(tries) == time:
             raise Exit("ec2 cannot be reached through Session Manager.")
 
-    by_session.monkeypatch.setattr(aws_adopt, "reach", reach)
+    by_session.monkeypatch.setattr(access, "reach", reach)
     assert "All of it is as it was before." in by_session.refused()
     now = by_session.state
     assert now["networks"] == was["networks"]
@@ -464,14 +464,14 @@ def test_the_agent_is_started_anew_as_whatever_it_is_installed(tmp_path, there, 
         (tmp_path / name).chmod(0o755)
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", aws_adopt.AGENT], env=path, capture_output=True, text=True
+        ["bash", "-c", access.AGENT], env=path, capture_output=True, text=True
     )  # fmt: skip
     assert (done.stdout or done.stderr).startswith(said)
     assert done.returncode == (3 if there == "none" else 0)
 
 
 def test_a_login_that_takes_its_time_is_waited_for(taking, monkeypatch):
-    monkeypatch.setattr(aws_adopt, "BEAT", 0)
+    monkeypatch.setattr(access, "BEAT", 0)
     taking.adopt()
     answers = iter([Exit("not yet"), None])
 
@@ -483,9 +483,9 @@ def test_a_login_that_takes_its_time_is_waited_for(taking, monkeypatch):
                 raise error
             return command
 
-    monkeypatch.setattr(aws_adopt, "server_on", lambda *_: Known())
+    monkeypatch.setattr(access, "server_on", lambda *_: Known())
     case = aws_adopt.looked_at(taking.c, taking.world.account)
-    aws_adopt.reach(case)
+    access.reach(case)
     assert list(answers) == []
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from tasks.engine.settings import Settings
 
+# What --profile is, of every task that asks the account.
+PROFILE = "which profile of your ~/.aws to use (else AWS_PROFILE, or the variables)"
+
 REGIONLESS = "No region is named. Set `region:` in fabric.yaml, or AWS_DEFAULT_REGION."
 
 
