@@ -15,6 +15,7 @@ from tasks.changes.role import proving_role, rights, taking_keys
 from tasks.engine import credentials
 from tasks.engine.account_parts import TAG, Names, differing
 from tasks.engine.facts import is_deployed
+from tasks.engine.shell import sh
 from tasks.engine.task import remote, run_by_name
 from tasks.findings.aws import bucket as findings_of_bucket
 from tasks.findings.aws.case import AccountCase, AccountFinding
@@ -43,6 +44,11 @@ UNITS = "ls /etc/systemd/system | grep -E '^mlflow-server(-[a-z0-9-]+)?\\.servic
 
 # What stands beside a server under its name.
 COMPANION = re.compile(r"-(backup|backup-verify|stream)\.service$")
+
+
+def away(profile: str) -> str:
+    """Spell what tells whether a turn that was cut off has left a profile's keys taken away."""
+    return f"if [ -e ~/.aws/{sh(f'credentials.{profile}.away')} ]; then echo away; fi"
 
 
 def check(servers: list[Server], **_: Any) -> None:
@@ -125,7 +131,8 @@ def looked_at(c: Host, account: Account) -> Case:
             "`region:` in fabric.yaml, or choose another account with --profile."
         )
     names = Names(server.settings.unit, account.caller.account, account.region)
-    return Case(c, account, names, found, role.look(account, names))
+    has_keys = bool(server.facts.credentials or server.read(away(server.settings.profile)))
+    return Case(c, account, names, found, role.look(account, names), has_keys)
 
 
 # -- a role instead of keys ----------------------------------------------------------------------
@@ -148,7 +155,7 @@ def role_steps(case: Case) -> list[Step]:
         case.server.warn(
             f"the instance has a role of others ({case.profile}), which stays: it is only proved"
         )
-    if steps or case.server.facts.credentials:
+    if steps or case.has_keys:
         steps.append(Step("prove from the host that the role can use the bucket",
                           lambda: prove(case)))  # fmt: skip
     return steps
@@ -163,7 +170,7 @@ def prove(case: Case) -> None:
 def key_steps(case: Case) -> list[Step]:
     """Return what takes the keys off the host, once the role is proved."""
     server = case.server
-    if not server.facts.credentials:
+    if not case.has_keys:
         return []
     if others := other_servers(server):
         server.warn(
@@ -280,7 +287,6 @@ def way_steps(case: Case) -> dict[str, list[Step]]:
 
 def closing_steps(case: Case) -> list[Step]:
     """Return what takes the rules for SSH away, once Session Manager leads to the host."""
-    ec2 = case.account.client("ec2")
     steps = []
     for group in instance.groups(case.instance):
         rules = [one for one in looking.rules(case.account, [group]) if is_for_ssh(one)]
@@ -290,9 +296,7 @@ def closing_steps(case: Case) -> list[Step]:
         steps += [
             Step(
                 f"take {one['SecurityGroupRuleId']} away (SSH from {mend.source(one)})",
-                lambda one=one: ec2.revoke_security_group_ingress(  # type: ignore[misc]
-                    GroupId=one["GroupId"], SecurityGroupRuleIds=[one["SecurityGroupRuleId"]]
-                ),
+                lambda one=one: mend.revoke(case.account, one),  # type: ignore[misc]
                 lambda one=one: mend.let_in_again(case.account, one),  # type: ignore[misc]
             )
             for one in rules

@@ -15,13 +15,14 @@ import boto3
 import host_side
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError
+from interruptions import interrupted
 from invoke import Context, Exit
 from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.core.models import botocore_stubber
 from moto.ec2.models import EC2Backend, amis, instances
 from moto.ec2.responses import general
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import IAMBackend
 from moto.ssm.models import Parameter, ssm_backends
 
 from tasks import aws_provision
@@ -266,6 +267,8 @@ def land(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(general, "SAMPLE_CONSOLE_OUTPUT", CONSOLE.format(key=HOST_KEY))
     monkeypatch.setattr(instances.InstanceBackend, "run_instances", once_a_token())
     monkeypatch.setattr(EC2Backend, "associate_iam_instance_profile", once_an_instance())
+    monkeypatch.setattr(instances.Instance, "terminate", terminated_again())
+    monkeypatch.setattr(IAMBackend, "remove_role_from_instance_profile", removed_again())
     project = home / "clone"
     project.mkdir()
     (project / "fabric.yaml").write_text((paths.PROJECT / "fabric.yaml").read_text())
@@ -275,6 +278,8 @@ def land(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     few_images(monkeypatch)
     with mock_aws():
         world = World(Account(boto3.Session(), REGION))
+        for service in ("ec2", "iam", "s3", "sts", "ssm"):
+            world.client(service)  # made once for all, not in each fork
         furnish(world)
         CALLS.clear()
         yield world
@@ -350,62 +355,29 @@ def once_an_instance() -> Any:
     return lend
 
 
-# -- interruptions ---------------------------------------------------------------------------------
+def terminated_again() -> Any:
+    """Return TerminateInstances as AWS has it: "each call succeeds" (EC2 API); moto's fails."""
+    plain = instances.Instance.terminate
+
+    def terminate(self: Any) -> Any:
+        return self._state if self._state.name == "terminated" else plain(self)
+
+    return terminate
 
 
-class Killed(BaseException):
-    """What ends a process at once, as Ctrl-C does."""
+def removed_again() -> Any:
+    """Return RemoveRoleFromInstanceProfile of a role that is not in it as AWS refuses that.
 
-
-@dataclass
-class Interruption:
-    """What happens at each mutating call, once: `before` it is sent, or `after` it was done.
-
-    Where its answer is `lost`, the process goes on, and boto3 sends the same again.
+    moto ends with an error of Python's (IAM API: NoSuchEntity).
     """
+    plain = IAMBackend.remove_role_from_instance_profile
 
-    how: str
-    seen: set[Any]
-    operation: str = ""
+    def remove(self: Any, profile_name: str, role_name: str) -> Any:
+        if self.get_role(role_name) not in self.get_instance_profile(profile_name).roles:
+            raise NotFoundException(f"The role {role_name} is not in {profile_name}.")
+        return plain(self, profile_name, role_name)
 
-
-NOW: list[Interruption] = []
-
-READING = ("Describe", "Get", "List", "Head")
-
-# What moto fails at when it is asked twice, and AWS does not.
-ONCE = ("TerminateInstances", "RemoveRoleFromInstanceProfile")
-
-
-def interrupted(event_name: str, request: Any, **_: Any) -> Any:
-    """Interrupt a call that changes something, where that is wanted and was not done yet."""
-    operation = event_name.rpartition(".")[2]
-    body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
-    if not NOW or operation.startswith(READING) or b"DryRun=true" in body:
-        return None
-    now, call = NOW[0], (operation, request.url, body)
-    if call in now.seen:
-        return None
-    now.seen.add(call)
-    if now.how == "lost" and operation in ONCE:
-        return None
-    now.operation = operation
-    if now.how == "before":
-        raise Killed
-    botocore_stubber(event_name, request)
-    if now.how == "after":
-        raise Killed
-    raise ConnectionClosedError(endpoint_url=request.url)
-
-
-@contextmanager
-def interrupting(how: str) -> Iterator[Interruption]:
-    """Have every mutating call be interrupted once."""
-    NOW.append(Interruption(how, set()))
-    try:
-        yield NOW[0]
-    finally:
-        NOW.clear()
+    return remove
 
 
 @dataclass

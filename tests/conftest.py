@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ ASKING = (
     "init",
 )  # fmt: skip
 
+PARTS = 3  # of the tests and cases that are sampled, one a day
+
 numbers = itertools.count(1)
 
 
@@ -48,6 +51,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write tests/changes/golden anew, for git diff to show",
     )
+    parser.addoption(
+        "--full", action="store_true", help="all counts of the costly promises, not a sample"
+    )
+    parser.addoption(
+        "--third",
+        type=int,
+        choices=range(PARTS),
+        default=date.today().toordinal() % PARTS,
+        help="which third of the sampled tests; by default another one each day",
+    )
+
+
+@pytest.fixture
+def third(request: pytest.FixtureRequest) -> int | None:
+    """Tell which third of a sampled test's cases is wanted; all of them when None."""
+    options = request.config.option
+    return None if options.full else int(options.third)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from account_side import BUCKET, REGION, SETTINGS, TRUST, UNIT, World, refusing, world
 from fabric import Config
+from interruptions import at_a_call
 from invoke import Exit, Result
 from stand_ins import Recorder, Run, Task, context, deployed, request
 
@@ -39,7 +40,7 @@ class Host(Recorder):
         self.asked: list[str] = []
         self.failing = ""
         self.units = "mlflow-server.service mlflow-server-backup.service\n"
-        self.keys = True
+        self.keys, self.aside = True, False
         self.now: Callable[[], None] = lambda: None
 
     def run(self, command: str, **options: Any) -> Result:
@@ -50,6 +51,8 @@ class Host(Recorder):
             out.write(text)
         elif command == aws_adopt.UNITS:
             text = self.units
+        elif command == aws_adopt.away(SETTINGS.profile):
+            text = self.aside * "away\n"
         elif command == access.AGENT:
             self.asked.append("agent")
         elif command == 'echo "$SSH_CONNECTION"':
@@ -61,12 +64,19 @@ class Host(Recorder):
         self.asked.append(what)
         if what == self.failing:
             return "@fail it does not work.\n@exit 1\n"
-        if what == "away":
-            self.keys = False
-        elif what == "back":
-            self.keys = True
-        self.now()
+        at_a_call("prove" if what == "prove the role" else what, lambda: self.change(what))
+        self.change(what)
         return '@report {"id": "AKIA0123456789ABCDEF", "arn": null}\n@exit 0\n'
+
+    def change(self, what: str) -> None:
+        """Do with the keys what the host's program does."""
+        if what == "away" and self.keys:
+            self.keys, self.aside = False, True
+        elif what == "back" and self.aside:
+            self.keys, self.aside = True, False
+        elif what == "forget":
+            self.aside = False
+        self.now()
 
 
 def named(run: Run) -> str:
@@ -109,6 +119,7 @@ class Taking:
     def deploy(self, _: Any, name: str) -> None:
         assert name == "deploy"
         self.deploys += 1
+        at_a_call(name, lambda: None)
         if self.failing_deploy and not self.host.keys:
             raise Exit("The server does not start.")
 
@@ -143,6 +154,7 @@ class Taking:
             "networks": self.world.networks(),
             "bucket": before.kept(self.world.account, BUCKET),
             "keys": self.host.keys,
+            "aside": self.host.aside,
             "entry": entry.blocks(),
         }
 
@@ -330,6 +342,17 @@ def test_a_host_without_keys_keeps_its_server_running(taking):
     taking.adopt()
     assert taking.host.asked == ["prove the role", "prove the role"]
     assert taking.deploys == 0
+
+
+def test_keys_that_a_turn_which_was_cut_off_took_away_are_forgotten_as_well(taking, capsys):
+    taking.adopt()
+    taking.host.aside, taking.deploys = True, 0
+    taking.host.asked.clear()
+    taking.adopt()
+    assert taking.host.asked == ["prove the role", "away", "configure", "forget"]
+    assert taking.deploys == 1
+    assert not taking.host.aside
+    assert "the key AKIA0123456789ABCDEF is not on the host any more" in capsys.readouterr().out
 
 
 def test_keys_that_another_server_lives_on_stay(taking, capsys):

@@ -1,55 +1,28 @@
-"""Whatever call is interrupted, the same command completes: nothing twice, nothing unseen."""
+"""Whatever call is interrupted, the same command completes: nothing twice, nothing unseen.
+
+A third of the interruptions each day, all of them with --full.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from account_side import (
-    Interruption,
-    Killed,
-    World,
-    context,
-    described_all,
-    interrupting,
-    land,
-    provision_it,
-    provisioned,
-)
+from account_side import World, context, described_all, land, provision_it, provisioned, world
+from interruptions import at_every_call
+from test_aws_adopt import ROLE, taking
 from test_aws_provision import NAMES, OURS, PUBLIC, buckets, fill, left, mutations, ran
 from test_aws_provision import destroy as destroyed
 
 from tasks import aws_power
 from tasks.laptop.account import patience, remains
 
-_ = (land, provisioned)  # the fixtures
+pytestmark = pytest.mark.timeout(600)  # with --full on a busy machine
 
-MOST = 60  # commands until all calls were interrupted once
+_ = (land, provisioned, taking, world)  # the fixtures
 
 # Another bucket than the settings', so that its name is one of ours.
 SETTINGS = PUBLIC.model_copy(update={"bucket": None})
-
-
-def until_done(
-    now: Interruption, command: Callable[[], Any], after: Callable[[], Any] = lambda: None
-) -> list[str]:
-    """Type a command again and again until nothing interrupts it; return what did.
-
-    `after` looks at what there is each time.
-    """
-    found = []
-    for _ in range(MOST):
-        now.operation = ""
-        try:
-            command()
-        except Killed:
-            found.append(now.operation)
-            after()
-        else:
-            return found
-    raise AssertionError("it never ends")
-
 
 # Calls that make or change something, each interrupted by the tests below.
 MADE = {
@@ -58,6 +31,14 @@ MADE = {
     "PutPublicAccessBlock", "PutBucketPolicy", "PutBucketLifecycleConfiguration",
     "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "ImportKeyPair", "RunInstances",
     "ModifyInstanceAttribute", "AllocateAddress", "AssociateAddress",
+}  # fmt: skip
+
+TAKEN = {
+    "CreateTags", "CreateRole", "CreateInstanceProfile", "PutRolePolicy",
+    "AddRoleToInstanceProfile", "AssociateIamInstanceProfile", "prove", "away", "configure",
+    "deploy", "forget", "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress",
+    "PutBucketVersioning", "PutBucketEncryption", "PutPublicAccessBlock", "PutBucketPolicy",
+    "PutBucketLifecycleConfiguration",
 }  # fmt: skip
 
 REMOVED = {
@@ -99,56 +80,62 @@ def all_is_found(world: World) -> None:
     assert list(there.buckets) == buckets(world)
 
 
-@pytest.mark.parametrize("how", ["before", "after"])
-def test_killed_at_every_call_in_turn_the_same_command_completes(land, how):
-    """And as it stands after each of these, a destroy would find all that is there."""
-    # Before a call it stands as after the one before.
-    after = (lambda: all_is_found(land)) if how == "after" else lambda: None
-    with interrupting(how) as now:
-        killed = until_done(now, lambda: provision_it(land, SETTINGS), after)
-    assert set(killed) == MADE
-    one_of_each(land)
-    destroyed(SETTINGS)
-    assert left(land) == []
+def test_interrupted_at_any_call_the_same_command_makes_everything_once(land, third):
+    """And as it stands after each of them, a destroy would find all that is there."""
+    calls = at_every_call(
+        lambda: provision_it(land, SETTINGS),
+        lambda: one_of_each(land),
+        third,
+        interrupted=lambda: all_is_found(land),
+    )
+    assert set(calls) == MADE
 
 
-def test_with_every_answer_lost_nothing_is_made_twice(land):
-    with interrupting("lost") as now:
-        provision_it(land, SETTINGS)
-    sent = {operation for operation, *_ in now.seen}
-    assert sent == MADE | {"ReleaseAddress"}, "of two addresses one goes back"
-    one_of_each(land)
-
-
-@pytest.mark.parametrize("how", ["before", "after"])
-def test_killed_at_every_call_a_destroy_completes(land, how):
-    settings = PUBLIC
-    provision_it(land, settings)
-    fill(land)
-    with interrupting(how) as now:
-        killed = until_done(now, lambda: destroyed(settings, with_bucket=True))
-    assert set(killed) == REMOVED
-    assert left(land) == []
-    assert buckets(land) == []
-
-
-def test_with_every_answer_lost_a_destroy_completes(land):
+def test_interrupted_at_any_call_a_destroy_completes(land, third):
     provision_it(land, PUBLIC)
     fill(land)
-    with interrupting("lost"):
-        destroyed(PUBLIC, with_bucket=True)
-    assert left(land) == []
-    assert buckets(land) == []
+
+    def nothing_is_left() -> None:
+        assert left(land) == []
+        assert buckets(land) == []
+
+    calls = at_every_call(lambda: destroyed(PUBLIC, with_bucket=True), nothing_is_left, third)
+    assert set(calls) == REMOVED
 
 
-@pytest.mark.parametrize("how", ["before", "after", "lost"])
-def test_killed_at_every_call_stop_start_and_allow_me_complete(provisioned, monkeypatch, how):
+def test_interrupted_at_any_call_stop_start_and_allow_me_complete(provisioned, third, monkeypatch):
     ran(monkeypatch, aws_power)
     monkeypatch.setattr(patience, "BEAT", 3.0)
-    with interrupting(how) as now:
-        until_done(now, lambda: aws_power.stop(context(), backup=False))
-        assert provisioned.described()["State"]["Name"] == "stopped"
-        until_done(now, lambda: aws_power.start(context()))
-        assert provisioned.described()["State"]["Name"] == "running"
-        until_done(now, lambda: aws_power.allow_me(context(), allow="198.51.100.7"))
-        assert provisioned.networks() == ["198.51.100.7/32"]
+    steps = [
+        (lambda: aws_power.stop(context(), backup=False), state, "stopped"),
+        (lambda: aws_power.start(context()), state, "running"),
+        (lambda: aws_power.allow_me(context(), allow="198.51.100.7"), World.networks,
+         ["198.51.100.7/32"]),
+    ]  # fmt: skip
+    for command, look, wanted in steps:
+
+        def check(look: Any = look, wanted: Any = wanted) -> None:
+            assert look(provisioned) == wanted
+
+        assert at_every_call(command, check, third)
+
+
+def state(world: World) -> str:
+    return str(world.described()["State"]["Name"])
+
+
+def test_interrupted_at_any_call_a_host_is_taken_into_care_all_the_same(taking, third):
+    """By the account's calls and by those on the host, where keys lie aside meanwhile."""
+
+    def adopted() -> None:
+        assert taking.profile == ROLE
+        assert taking.world.networks() == ["203.0.113.77/32", "203.0.113.9/32"]
+        assert not taking.host.keys
+        assert not taking.host.aside
+        assert taking.deploys, "the server was started anew without keys"
+        taking.world.calls.clear()
+        taking.adopt()
+        assert mutations(taking.world) == []
+
+    calls = at_every_call(taking.adopt, adopted, third)
+    assert set(calls) == TAKEN

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ HERE = Path(__file__).parent
 TIMEOUT = 900  # seconds a test; the slowest needs a tenth of it where nothing hangs
 # How often a costly promise is put to the test: by default, and with --full.
 SAMPLE, ALL = 1, 5
-PARTS = 3  # of the tests that are marked as sampled, one a day
 ONE_SERVER = "_move_store.py"  # whose tests share a PostgreSQL
 # Whose tests share the host of the former release.
 OF_THE_OLDER = ("_cut_off.py", "_nothing_lost.py", "_refused_restore.py", "_upgrade.py")
@@ -31,16 +29,6 @@ LONGEST = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--full", action="store_true", help="all counts of the costly promises, not a sample"
-    )
-    parser.addoption(
-        "--third",
-        type=int,
-        choices=range(PARTS),
-        default=date.today().toordinal() % PARTS,
-        help="which third of the sampled tests; by default another one each day",
-    )
     parser.addoption("--picture", help="where to put the picture of the pages over HTTPS")
 
 
@@ -54,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = {item for item in items if item.get_closest_marker("costly")}
         if not config.getoption("keyword"):
             sampled = [item for item in items if item.get_closest_marker("sampled")]
-            left_out |= set(sampled) - set(sampled[config.getoption("third") :: PARTS])
+            left_out |= set(sampled) - set(sampled[config.getoption("third") :: 3])
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: turn(item.path.name))

@@ -28,6 +28,7 @@ class Case:
     names: Names
     instance: Mapping[str, Any]
     role: Role | None
+    has_keys: bool  # also where they were taken away, and not forgotten yet
     key: str | None = field(default=None)
 
     @property

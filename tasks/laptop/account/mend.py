@@ -147,7 +147,7 @@ def narrow_ssh(account: Account, rule: str, way: Way | None = None) -> None:
     let_in(account, group, way.address)
     if not _is_in(account, group, way.address):
         raise Exit(f"The new rule for {way.address} is not to be seen yet: nothing was taken away.")
-    ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[rule])
+    revoke(account, old)
     if way.reach():
         return
     let_in_again(account, old)
@@ -161,6 +161,20 @@ def source(rule: Mapping[str, Any]) -> str:
     """Return where an inbound rule lets somebody in from, as people read it."""
     group = rule.get("ReferencedGroupInfo", {}).get("GroupId", "another group")
     return str(rule.get("CidrIpv4") or rule.get("CidrIpv6") or rule.get("PrefixListId") or group)
+
+
+def revoke(account: Account, rule: Mapping[str, Any]) -> None:
+    """Take an inbound rule away; that it is gone, as after an answer that was lost, is fine."""
+    from botocore.exceptions import ClientError
+
+    try:
+        account.client("ec2").revoke_security_group_ingress(
+            GroupId=rule["GroupId"], SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]]
+        )
+    except ClientError as error:
+        gone = ("InvalidPermission.NotFound", "InvalidSecurityGroupRuleId.NotFound")
+        if code_of(error) not in gone:
+            raise
 
 
 def let_in_again(account: Account, rule: Mapping[str, Any]) -> None:
