@@ -21,6 +21,7 @@ from tasks.engine.configuration import configured, host_names
 from tasks.engine.console import painted
 from tasks.engine.executor import Executor
 from tasks.engine.fabric_yaml import load_yaml
+from tasks.engine.pipes import ending_with_its_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -75,6 +76,11 @@ class Program(invoke.Program):
         """Make a program; whatever is not said is as `fab` has it."""
         ours = {"name": "Fabric", "executor_class": Executor, "config_class": fabrics.Config}
         super().__init__(**{**ours, **options})
+
+    def run(self, argv: Any = None, exit: bool = True) -> None:
+        """Do what was typed, or up to where nobody reads any more what is printed."""
+        with ending_with_its_reader():
+            super().run(argv, exit)
 
     def core_args(self) -> list[invoke.Argument]:
         """Return the options that stand before the first task, in Fabric's order."""

@@ -1,0 +1,65 @@
+"""`fab logs | head -1` ends quietly, whichever thread prints the line that nobody reads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tasks.engine import paths
+from tasks.engine.pipes import UNREAD
+
+FABFILE = str(paths.PROJECT / "fabfile.py")
+
+# Prints without end in another thread, as a task on several hosts does.
+FOLLOWING = """
+import concurrent.futures
+from tasks.engine.pipes import ending_with_its_reader
+
+def follow():
+    for number in range(100_000):
+        print(number, flush=True)
+
+with ending_with_its_reader(), concurrent.futures.ThreadPoolExecutor() as pool:
+    try:
+        pool.submit(follow).result()
+    except KeyboardInterrupt:
+        raise SystemExit("as after Ctrl-C")
+raise SystemExit("to the end")
+"""
+
+
+def unread(*words: str, read: bool = False) -> tuple[int, str]:
+    """Run Python with nobody who reads its output, or its first line; return exit and stderr."""
+    process = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=paths.PROJECT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if read:
+        process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    return process.wait(), said
+
+
+@pytest.mark.parametrize(
+    "option", ["--list", "--help", "--version", "--print-completion-script=zsh"]
+)
+def test_a_list_that_nobody_reads_ends_quietly(option):
+    assert unread(FABFILE, option) == (UNREAD, "")
+
+
+def test_what_follows_in_a_thread_ends_once_its_reader_has_gone():
+    assert unread("-c", FOLLOWING, read=True) == (UNREAD, "")
+
+
+def test_an_exit_code_and_what_was_said_are_kept_where_somebody_reads():
+    program = "from tasks.engine.pipes import ending_with_its_reader\n"
+    program += "with ending_with_its_reader():\n    print('ä')\n    raise SystemExit(3)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=paths.PROJECT
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "ä\n", "")
