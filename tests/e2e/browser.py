@@ -1,6 +1,7 @@
 """A real Chromium without a window, driven by its own protocol over a pipe.
 
-Debian's packages: chromium, and libnss3-tools to have it trust a test's authority.
+Debian's packages: chromium, and libnss3-tools to have it trust a test's authority. A machine that
+lacks them gets them, as it gets those of a rehearsal host.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tasks.rehearsal import packages
+
 NEEDED = {"chromium": "chromium", "certutil": "libnss3-tools"}  # program: Debian package
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -30,8 +33,8 @@ class Browser:
     """One tab, and the login that it gives where a server asks for one."""
 
     def __init__(self, folder: Path, name: str, address: str, root: Path) -> None:
-        missing = [package for program, package in NEEDED.items() if not shutil.which(program)]
-        assert not missing, f"apt-get install {' '.join(missing)}"
+        if missing := [package for name, package in NEEDED.items() if not shutil.which(name)]:
+            packages.install(missing)
         store = folder / ".pki/nssdb"
         store.mkdir(parents=True)
         for words in (("-N", "--empty-password"), ("-A", "-t", "C,,", "-n", "test", "-i", root)):
