@@ -103,7 +103,7 @@ def enable(
 
     With a certificate from Let's Encrypt, which renews itself, or your own; HTTP is sent to HTTPS.
     The host remembers the name: `deploy` keeps it. A failure leaves everything as it was. With an
-    own certificate, the same again with a new one replaces it.
+    own certificate, run it again with new files to replace it.
 
     Example: fab -H ec2 tls.enable mlflow.example.org --email you@example.org
     """

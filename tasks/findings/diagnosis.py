@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from invoke import Exit
 
 from tasks.engine.console import console
+from tasks.engine.tables import counted
 from tasks.findings.case import Finding, Remedy
 from tasks.findings.symptoms import LONGEST, PATIENCE
 
@@ -156,8 +157,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Exit | None:
     problems = [row for row in rows if row["severity"] == "problem"]
     if problems:
         first = problems[0]
-        number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        return Exit(f"{number}: {first['what']} {_next(first)}")
+        return Exit(f"{counted(len(problems), 'problem')}: {first['what']} {_next(first)}")
     if unseen := [row for row in rows if row["severity"] == "blind"]:
         names = ", ".join(row["area"] for row in unseen)
         first = next((row for row in unseen if row["type"]), unseen[0])

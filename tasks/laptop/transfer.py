@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tasks.engine.tables import counted
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -147,8 +149,9 @@ def fetch(repository: Any, folder: Path) -> list[File]:
     ]
     if missing := expected.keys() - {file.path for file in files}:
         raise Failed(f"{min(missing)} did not arrive. {AGAIN}")
-    count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    say(step=f"fetched {count}, {megabytes(sum(file.size for file in files))}")
+    say(
+        step=f"fetched {counted(len(files), 'file')}, {megabytes(sum(file.size for file in files))}"
+    )
     return files
 
 

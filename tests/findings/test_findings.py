@@ -166,7 +166,7 @@ ROWS = [
      ("20 minutes behind", "this machine's clock"), ["ssh ec2 'sudo apt-get"]),
     (deployed(release=None), {}, "not-installed", ("gone",),
      ["./fab -H ec2 install", "./fab -H ec2 deploy"]),
-    (None, {"environment": "3 files are gone, such as a.py"}, "environment-broken", ("a.py",),
+    (None, {"environment": "it lacks 3 files, such as a.py"}, "environment-broken", ("a.py",),
      [f"ssh ec2 'rm -f {ROOT}/releases/", "./fab -H ec2 install", "./fab -H ec2 restart"]),
     (deployed(complete=frozenset()), {}, "environment-broken", ("its Python is gone",),
      [f"ssh ec2 'rm -f {ROOT}/releases/", "./fab -H ec2 install", "./fab -H ec2 restart"]),

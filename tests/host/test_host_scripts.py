@@ -1312,7 +1312,12 @@ def test_how_long_a_server_was_silent_is_told(capsys):
 
 @pytest.mark.parametrize(
     ("gone", "said"),
-    [((), "whole"), (("a.pyc",), "whole"), (("b.py", "a.py"), "2 files are gone, such as a.py")],
+    [
+        ((), "whole"),
+        (("a.pyc",), "whole"),
+        (("b.py",), "it lacks 1 file, such as b.py"),
+        (("b.py", "a.py"), "it lacks 2 files, such as a.py"),
+    ],
 )
 def test_files_that_packages_lack_are_counted(tmp_path, capsys, monkeypatch, gone, said):
     monkeypatch.setattr("sys.prefix", str(tmp_path))

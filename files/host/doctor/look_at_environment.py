@@ -8,6 +8,8 @@ import glob
 import os
 import sys
 
+from talk import counted
+
 
 def gone(prefix):
     """List the files that are not there; Python makes the .pyc ones anew."""
@@ -22,4 +24,4 @@ def gone(prefix):
 
 
 missing = gone(sys.prefix)
-print(f"{len(missing)} files are gone, such as {missing[0]}" if missing else "whole")
+print(f"it lacks {counted(len(missing), 'file')}, such as {missing[0]}" if missing else "whole")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from tasks.engine.account_parts import Bucket, canonical
+from tasks.engine.tables import counted
 from tasks.laptop.account import mend
 from tasks.laptop.account.look import UNSET
 from tasks.laptop.account.patience import patiently
@@ -197,8 +198,8 @@ def remove(account: Account, name: str) -> int:
         if refused := answer.get("Errors"):
             first = refused[0]
             raise Exit(
-                f"{len(refused)} objects of {name} cannot be deleted, {first['Key']} first: "
-                f"{first['Message']} ({first['Code']}). The bucket stays."
+                f"{counted(len(refused), 'object')} of {name} cannot be deleted, "
+                f"{first['Key']} first: {first['Message']} ({first['Code']}). The bucket stays."
             )
         count += len(versions)
     _unless_gone(lambda: s3.delete_bucket(Bucket=name))
