@@ -10,7 +10,6 @@ Usage: python bench/round_trips.py [ROUNDS]
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -18,11 +17,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from measuring import as_typed
 from rich.console import Console
 from rich.table import Table
 
@@ -47,10 +47,12 @@ async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
         target.close()
 
     delivery = asyncio.create_task(deliver())
-    while data := await source.read(65536):
-        waiting.put_nowait((loop.time() + DELAY, data))
+    with suppress(ConnectionError):  # whoever cuts it off has ended it
+        while data := await source.read(65536):
+            waiting.put_nowait((loop.time() + DELAY, data))
     waiting.put_nowait((loop.time() + DELAY, b""))
-    await delivery
+    with suppress(ConnectionError):
+        await delivery
 
 
 def delayed(address: str) -> int:
@@ -60,7 +62,7 @@ def delayed(address: str) -> int:
     async def serve() -> None:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             there, back = await asyncio.open_connection(address, 22)
-            await asyncio.gather(carry(reader, back), carry(there, writer), return_exceptions=True)
+            await asyncio.gather(carry(reader, back), carry(there, writer))
 
         async with await asyncio.start_server(accept, "127.0.0.1", port) as server:
             await server.serve_forever()
@@ -78,16 +80,16 @@ def timed(words: list[str], environment: dict[str, str]) -> float:
 
 
 @contextmanager
-def rehearsal_host() -> Iterator[tuple[Rehearsal, Path, dict[str, str]]]:
-    """Boot a host for the block; gives it, a home of its own and the environment of ./fab there."""
+def rehearsal_host(count: int = 1) -> Iterator[tuple[Rehearsal, Path, dict[str, str]]]:
+    """Boot hosts for the block; gives them, a home of their own and ./fab's environment there."""
     with tempfile.TemporaryDirectory() as home:
         hosts = Rehearsal(Path(home, "state"), lambda text: None)
         try:
-            hosts.up(1)
+            hosts.up(count)
             yield (
                 hosts,
                 Path(home),
-                os.environ
+                as_typed()
                 | {
                     "HOME": home,
                     "XDG_CONFIG_HOME": f"{home}/.config",

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
 from lab import Host, Lab
 from load import PROCESSES, writers
+from measuring import HERTZ, processes, seconds_of
 from rich.console import Console
 from rich.table import Table
 from test_e2e_several import Several, three_servers
@@ -30,28 +31,7 @@ from tasks.rehearsal.trees import alone
 PART = 0.2  # of a core
 PERIOD = 100_000  # microseconds; the kernel's own
 CALLS = 2  # of one run that is logged
-HERTZ = os.sysconf("SC_CLK_TCK")
 ONE = Path("/sys/fs/cgroup/cpu")  # where the kernel has a hierarchy for each controller
-
-
-def processes(host: Host) -> Iterator[Path]:
-    """List what runs on a host, as this machine numbers it."""
-    theirs = os.readlink(f"/proc/{host.pid}/ns/pid")
-    for each in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if os.readlink(each / "ns/pid") == theirs:
-                yield each
-
-
-def seconds_of(hosts: list[Host]) -> float:
-    """Return the CPU seconds that hosts' processes have had."""
-    ticks = 0
-    for host in hosts:
-        for each in processes(host):
-            with suppress(OSError):
-                fields = (each / "stat").read_text().rpartition(")")[2].split()
-                ticks += sum(map(int, fields[11:15]))  # its own, and its dead children's
-    return ticks / HERTZ
 
 
 def seconds_of_all() -> float:
@@ -74,7 +54,7 @@ def held_to(part: float, hosts: list[Host]) -> Iterator[None]:
                 (group / "cpu.cfs_quota_us").write_text(str(quota))
             else:
                 (group / "cpu.max").write_text(f"{quota} {PERIOD}")
-            for each in processes(host):
+            for each in processes(host.pid):
                 with suppress(OSError):
                     if b"mlflow" in (each / "cmdline").read_bytes():
                         (group / "cgroup.procs").write_text(each.name)
@@ -91,7 +71,7 @@ def measured(several: Several, count: int, seconds: float) -> tuple[float, list[
     """Return requests a second, and the cores that servers, database, balancer and all else had."""
     places = ",".join(host.address for host in several.web[:count])
     several.fab("balancer", "--servers", places, on=[several.lb])
-    kinds = [several.web, [several.db], [several.lb]]
+    kinds = [[host.pid for host in those] for those in (several.web, [several.db], [several.lb])]
     with writers(several.lb, several.web[0].login(), ("raw", PROCESSES), pause=0) as load:
         time.sleep(2)
         began, before = time.time(), [*map(seconds_of, kinds), seconds_of_all()]

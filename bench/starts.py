@@ -7,17 +7,16 @@ The first in CPU seconds beside wall time, in turn, for a machine that does othe
 
 from __future__ import annotations
 
-import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from measuring import as_typed, in_turn, spent
 from rich.console import Console
 from rich.table import Table
 from round_trips import rehearsal_host
@@ -41,18 +40,6 @@ ps -eo rss=,args= | awk '/mlflow server|-m uvicorn/ && !/awk/ { sum += $1 } END 
 PUBLIC = r"""sed -i 's|^exec .*/bin/mlflow server|exec venv/bin/mlflow server|' "$1" """
 
 
-def spent(words: list[str]) -> tuple[float, float]:
-    """Return the CPU seconds and the seconds that a command takes."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(  # an empty fabfile has nothing to list, and fails
-        words, env=kept, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    took, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, took
-
-
 def of_fab(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as empty:
         Path(empty, "fabfile.py").touch()
@@ -64,13 +51,16 @@ def of_fab(rounds: int) -> None:
                 PYTHON, "-c", "import fabfile, tasks.engine.settings, tasks.engine.connection",
             ],
         }  # fmt: skip
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-        for number in range(rounds + 1):
-            for name, words in cases.items():
-                cost = spent(words)
-                if number:  # the first compiles
-                    found[name].append(cost)
-    shown({name: zip(*costs, strict=True) for name, costs in found.items()}, ("CPU s", "s"))
+
+        def started(words: list[str]) -> tuple[float, float]:
+            cost = spent(words, as_typed(), check=False)  # an empty fabfile has nothing to list
+            return cost.cpu, cost.seconds
+
+        found = in_turn(
+            {name: partial(started, words) for name, words in cases.items()}, rounds + 1
+        )
+    # The first round compiles.
+    shown({name: zip(*costs[1:], strict=True) for name, costs in found.items()}, ("CPU s", "s"))
 
 
 def of_server(rounds: int) -> None:

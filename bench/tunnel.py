@@ -69,10 +69,10 @@ def moved(direction: str, port: int) -> float:
 
 
 @contextmanager
-def plain(words: list[str], port: int) -> Iterator[None]:
+def plain(words: list[str], port: int, host: str = "sandbox") -> Iterator[None]:
     """Hold the guide's own tunnel open."""
     forward = f"{port}:localhost:5000"
-    process = subprocess.Popen([*words, "-N", "-L", forward, "sandbox"], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([*words, "-N", "-L", forward, host], stdin=subprocess.DEVNULL)
     try:
         while process.poll() is None:
             with socket.socket() as probe:
