@@ -232,6 +232,7 @@ except SystemExit:
 
 # Besides talk.py itself: what is sent as text, so that nothing lies beside it.
 ALONE = {"talk.py", "facts_sqlite.py", "facts_postgres.py", "guide.py", "read_log.py"}
+ALONE |= {"one_process.py"}  # takes what `mlflow` takes
 
 
 def test_programs_of_the_host_are_asked_and_answer_through_talk():

@@ -57,7 +57,8 @@ def test_a_restore_is_one_look_and_one_change(capsys):
     assert set(look.files) >= {"look.sh", "choose_set.py", "choose_set.json"}
     assert look.options["timeout"] == LOOK_TIMEOUT
     assert set(change.files) >= RUNNER | {
-        "ready_start", "ready_auth", "fetch_set.py", "beside.py", "migrate.py", "try_server.py",
+        "ready_start", "ready_auth", "fetch_set.py", "beside.py", "migrate.py", "one_process.py",
+        "try_server.py",
     }  # fmt: skip
     said = capsys.readouterr().out.splitlines()
     assert said[-2] == (f"✓ restored {ID}: 12 runs, the newest of 2023-11-14 22:13:20 UTC, 3 users")
@@ -290,7 +291,12 @@ def test_a_moment_is_two_looks_and_one_change(late, capsys):
     assert look.options["timeout"] == LOOK_TIMEOUT
     asks = request(look.files, "choose_stream.py")
     assert (asks["at"], asks["on"]) == (MOMENT, False), "this host streams nothing"
-    assert change.files.keys() >= {"restore_stream.py", "migrate.py", "try_server.py"}
+    assert change.files.keys() >= {
+        "restore_stream.py",
+        "migrate.py",
+        "one_process.py",
+        "try_server.py",
+    }
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "✓ restored what was streamed until 2026-11-24T15:29:58Z: 12 runs, the newest of "
         "2023-11-14 22:13:20 UTC, 3 users",
@@ -434,7 +440,7 @@ def test_a_verification_is_one_change_and_says_what_a_restore_takes(capsys):
     verify(c)
     (run,) = c.recorder.runs
     assert set(run.files) >= RUNNER | {
-        "verify_set.py", "beside.py", "migrate.py", "try_server.py", "try_server.json",
+        "verify_set.py", "beside.py", "migrate.py", "one_process.py", "try_server.py", "try_server.json",
     }  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "  12 runs, 3 users, made 2026-11-22T21:47:24 UTC",

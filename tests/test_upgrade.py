@@ -53,7 +53,7 @@ def test_an_upgrade_is_one_change(capsys):
     c = context(running())
     upgrade(c)
     (run,) = c.recorder.runs
-    assert run.files.keys() >= {"migrate.py", "try_server.py", "back_up.py"}
+    assert run.files.keys() >= {"migrate.py", "one_process.py", "try_server.py", "back_up.py"}
     assert f"with release {OLD}." in run.files["ready_start"], "the former one, until the switch"
     assert f"with release {RELEASE}." in run.files["start"]
     assert run.files["release.txt"] == releases.shipped("3.17.2")

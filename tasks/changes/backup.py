@@ -86,7 +86,8 @@ def trying(settings: Settings, app: str = "") -> dict[str, str | bytes]:
 
     `app` is the folder of the wall on the host where the release has to serve behind it.
     """
-    return staged("migrate.py") | requested("try_server.py", place=place(settings), app=app)
+    programs = staged("migrate.py", "one_process.py")
+    return programs | requested("try_server.py", place=place(settings), app=app)
 
 
 def listing(settings: Settings) -> Change:

@@ -69,12 +69,14 @@ def read(name: str) -> str:
 def programs() -> dict[str, Path]:
     """Find the programs of files/host, by their names: staged in one folder, each has its own.
 
-    The wall's rule of places is one of them: what it refuses today, programs look for. Raises
-    ValueError where two topics have one of the same name.
+    Two parts of the wall are among them: its rule of places, for what it refuses today, programs
+    look for, and what has a server be one process, for one that is tried starts like one that
+    serves. Raises ValueError where two topics have one of the same name.
     """
     found: dict[str, Path] = {}
-    rule = Path(FILES, "app/remote_mlflow_app/places.py")
-    for path in (*sorted(Path(FILES, "host").glob("*/*.*")), rule):
+    wall = Path(FILES, "app/remote_mlflow_app")
+    ours = (wall / "places.py", wall / "one_process.py")
+    for path in (*sorted(Path(FILES, "host").glob("*/*.*")), *ours):
         if found.setdefault(path.name, path) != path:
             raise ValueError(f"{path} and {found[path.name]} would be staged as one file")
     return found

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 from canaries import PLANT, confined, unharmed
-from lab import ROOT, until
+from lab import ROOT, UNIT, until
 from load import Load, writers
 from older import NEWER, OLDER, Older
 from sabotage import release, small_disk
@@ -75,6 +75,8 @@ def test_restart_upgrade_and_migration_fail_no_call_of_mlflows_own_client(
     assert state.marks == [1, 1]
     assert state.count >= rows
     host.healthy()
+    # Both releases serve in the process that has loaded them.
+    assert "loading MLflow again" not in host.run(f"journalctl -u {UNIT} --no-pager")
 
 
 def test_a_failing_upgrade_leaves_the_former_release_serving_with_all_data(

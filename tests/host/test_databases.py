@@ -379,11 +379,12 @@ def test_what_migrations_hang_on_is_there_in_mlflow():
 
 # -- try_server.py -----------------------------------------------------------------------------
 
-# Plays `mlflow server` on a unix socket: knows the admin of its ini, and does as it is told.
-SERVER = """#!{python}
+# Plays MLflow's server (one_process.py) on a unix socket: knows the admin of its ini, and does as it
+# is told.
+SERVER = """
 import base64, configparser, http.server, json, os, socketserver, sys, urllib.parse
 
-here = os.path.dirname(os.path.abspath(__file__))
+here = "{folder}"
 told = json.load(open(here + "/told.json"))
 with open(here + "/pid", "w") as stream:
     stream.write(str(os.getpid()))
@@ -427,14 +428,12 @@ class Trial:
 
     def __init__(self, folder: Path, databases: Path, run_program: Any) -> None:
         self.folder, self.databases, self._run_program = folder, databases, run_program
-        (folder / "bin").mkdir()
-        (folder / "bin/mlflow").write_text(SERVER.format(python=sys.executable))
-        (folder / "bin/mlflow").chmod(0o755)
         (folder / "here").mkdir()
         (folder / "here/try_server.py").write_text(source("try_server.py"))
+        (folder / "here/one_process.py").write_text(SERVER.format(folder=folder))
 
     def run(self, **told: Any) -> tuple[int, str]:
-        (self.folder / "bin/told.json").write_text(json.dumps(told))
+        (self.folder / "told.json").write_text(json.dumps(told))
         place = dict.fromkeys(("backup_prefix", "environment"), "") | {
             "bucket": "my-bucket", "prefix": "mlflow-artifacts",
         }  # fmt: skip
@@ -443,11 +442,11 @@ class Trial:
 
     @property
     def seen(self) -> dict[str, Any]:
-        return json.loads((self.folder / "bin/seen.json").read_text())
+        return json.loads((self.folder / "seen.json").read_text())
 
     @property
     def is_over(self) -> bool:
-        pid = (self.folder / "bin/pid").read_text()
+        pid = (self.folder / "pid").read_text()
         return not Path(f"/proc/{pid}").exists()
 
 
@@ -457,7 +456,6 @@ def trial(
 ) -> Iterator[Trial]:
     # A socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="try", dir="/tmp"))
-    monkeypatch.setattr(sys, "prefix", str(folder))
     yield Trial(folder, root, run_program)
     shutil.rmtree(folder)
 
@@ -479,7 +477,7 @@ def test_a_release_that_serves_the_databases_passes_and_leaves_nothing(trial, ro
     execute(root / "mlflow.db", "delete from runs where run_uuid = 'gone'")
     assert untouched(root) == before
     assert trial.is_over
-    assert os.listdir(trial.folder / "here") == ["try_server.py"]
+    assert sorted(os.listdir(trial.folder / "here")) == ["one_process.py", "try_server.py"]
 
 
 def test_it_is_served_as_the_server_itself_would_and_no_password_is_told(trial, root):
@@ -487,6 +485,7 @@ def test_it_is_served_as_the_server_itself_would_and_no_password_is_told(trial, 
     environment, words = trial.seen["environment"], trial.seen["words"]
     assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{root}/mlflow.db"
     assert environment["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://my-bucket/mlflow-artifacts"
+    assert Path(words[0]).name == "one_process.py", "as the unit's: MLflow is loaded once"
     assert words[1:4] == ["server", "--app-name", "basic-auth"]
     assert "127.0.0.1" not in " ".join(words)
     assert not any("password" in word for word in words)
@@ -520,7 +519,7 @@ def test_a_release_that_does_not_serve_says_why_and_is_ended(trial, root, told, 
     assert out.count("\n") == 1
     assert trial.is_over
     assert untouched(root) == before
-    assert os.listdir(trial.folder / "here") == ["try_server.py"]
+    assert sorted(os.listdir(trial.folder / "here")) == ["one_process.py", "try_server.py"]
 
 
 # -- postgres.py -------------------------------------------------------------------------------

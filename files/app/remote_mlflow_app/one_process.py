@@ -18,7 +18,8 @@ import uuid
 import uvicorn
 
 HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
-BOOT = "_MLFLOW_SERVER_BOOT_ID"  # a new number at each start
+# Read once MLflow is loaded: a new number at each start, and whether `basic-auth` has its admin.
+LATE = ("_MLFLOW_SERVER_BOOT_ID", "_MLFLOW_AUTH_ADMIN_BOOTSTRAPPED")
 
 
 def expected(words, given):
@@ -39,14 +40,14 @@ def expected(words, given):
         "MLFLOW_REGISTRY_URI": store,
         "MLFLOW_SERVER_SECRETS_CACHE_TTL": "60",
         "MLFLOW_SERVER_SECRETS_CACHE_MAX_SIZE": "1000",
-        BOOT: uuid.uuid4().hex,
+        LATE[0]: uuid.uuid4().hex,
     }
 
 
 def differing(before, wanted):
     """Name the variables that were otherwise while MLflow was loaded than its server wants them."""
     names = {name for name in {*before, *wanted} if before.get(name) != wanted.get(name)}
-    return sorted(names - {BOOT})
+    return sorted(names.difference(LATE))
 
 
 def take_over(before):
@@ -78,3 +79,7 @@ def main():
     if callable(getattr(mlflow.server, "_exec_cmd", None)):
         mlflow.server._exec_cmd = take_over(before)
     cli(prog_name="mlflow")
+
+
+if __name__ == "__main__":
+    main()

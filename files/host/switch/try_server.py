@@ -1,9 +1,9 @@
 """Start one MLflow release on databases that nobody else uses, and prove that it is usable.
 
-Runs on the host in that release's environment. The server listens on a socket beside this file, not
-on the public one. It logs in as an admin of its own, made in a copy of SQLite's database of users,
-or in PostgreSQL's for as long as it is needed; reads the newest run, and lists the bucket. Reports
-{"seconds": n, "run": id or null}.
+Runs on the host in that release's environment. The server starts as the unit's does
+(one_process.py), and listens on a socket beside this file, not on the public one. This logs in as an
+admin of its own, made in a copy of SQLite's database of users, or in PostgreSQL's for as long as it
+is needed; reads the newest run, and lists the bucket. Reports {"seconds": n, "run": id or null}.
 """
 
 import base64
@@ -28,6 +28,7 @@ import databases
 import postgres
 import talk
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 PATIENCE = 150  # seconds; a start takes 10, and the host may be busy
 NAME, PASSWORD = "remote-mlflow-check", secrets.token_hex(16)
 INI = """[mlflow]
@@ -114,11 +115,14 @@ def started(state, destination, scratch, address, app):
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_MODEL_CATALOG_URI": "",
+        "MLFLOW_SERVER_X_FRAME_OPTIONS": "DENY",
     }
     if app:
         environment["PYTHONPATH"] = app
+    # Where it lies alone: Python looks for modules beside the program first.
+    program = shutil.copy(os.path.join(HERE, "one_process.py"), scratch)
     words = [
-        os.path.join(sys.prefix, "bin", "mlflow"), "server",
+        sys.executable, program, "server",
         "--app-name", "remote-mlflow" if app else "basic-auth",
         "--workers", "1", "--uvicorn-opts", "--uds " + address,
     ]  # fmt: skip
@@ -200,7 +204,7 @@ def end(server):
 def main(request):
     began = time.monotonic()
     state, place = State(request.folder), request.place
-    scratch = tempfile.mkdtemp(dir=os.path.dirname(os.path.abspath(__file__)))
+    scratch = tempfile.mkdtemp(dir=HERE)
     address = os.path.join(scratch, "s")
     server = started(state, f"s3://{place.bucket}/{place.prefix}", scratch, address, request.app)
     try:
