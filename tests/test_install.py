@@ -139,9 +139,9 @@ def test_the_scripts_get_what_they_need():
     apt, tools, environment, current = changes(SETTINGS, blank())
     assert apt.script.startswith(f"packages='{' '.join(PACKAGES)}'\n")
     assert tools.files["tools.txt"] == (templates.FILES / "tools.txt").read_text()
-    assert tools.script.startswith(
-        f"folder=tools digest={change_engine.digest(str(tools.files['tools.txt']))}\n"
-    )
+    digest = change_engine.digest(str(tools.files["tools.txt"]))
+    assert tools.script.startswith("sent=no\n")
+    assert f"\nfolder=tools digest={digest}\n" in tools.script
     assert environment.files["release.txt"] == releases.lock_of(SETTINGS)
     assert environment.script.startswith(f"release={RELEASE}\n")
     assert current.script == (

@@ -440,7 +440,8 @@ def test_a_verification_is_one_change_and_says_what_a_restore_takes(capsys):
     verify(c)
     (run,) = c.recorder.runs
     assert set(run.files) >= RUNNER | {
-        "verify_set.py", "beside.py", "migrate.py", "one_process.py", "try_server.py", "try_server.json",
+        "verify_set.py", "beside.py", "migrate.py", "one_process.py",
+        "try_server.py", "try_server.json",
     }  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "  12 runs, 3 users, made 2026-11-22T21:47:24 UTC",

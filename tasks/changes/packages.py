@@ -30,8 +30,14 @@ LINK = (
 )
 
 
-def environment(name: str, what: str, then: str = "") -> Change:
-    """Build the change that makes a small environment from files/<name>.txt."""
+def wheels(sent: bool = False) -> str:
+    """Spell the words that install locked wheels; `sent` says that no others may be used."""
+    return f"sent={'yes' if sent else 'no'}\n{source('wheels.sh')}"
+
+
+def environment(name: str, what: str, then: str = "", sent: bool = False) -> Change:
+    """Build the change that makes a small environment from files/<name>.txt; see `wheels`."""
     lock = read(f"{name}.txt")
-    script = f"folder={name} digest={digest(lock)}\n{source('install_tools.sh')}{then}"
+    words = f"{wheels(sent)}folder={name} digest={digest(lock)}"
+    script = f"{words}\n{source('install_tools.sh')}{then}"
     return Change(what, script, {f"{name}.txt": lock}, usual="10 to 30 s")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.changes.packages import wheels
 from tasks.engine.change import Change, digest
 from tasks.engine.templates import FILES, source
 
@@ -75,21 +76,25 @@ def is_behind(settings: Settings, facts: Facts) -> bool:
     return facts.release != named(settings.version, lock)
 
 
-def making(settings: Settings, facts: Facts, release: str) -> Change:
-    """Build the change that makes the wanted release, by the lock that the host keeps of it."""
+def making(settings: Settings, facts: Facts, release: str, sent: bool = False) -> Change:
+    """Build the change that makes the wanted release, by the lock that the host keeps of it.
+
+    `sent` says that no wheels but those that were sent may be used.
+    """
     if release not in facts.locked:
-        return installing(release, lock_of(settings))
+        return installing(release, lock_of(settings), sent)
+    script = f"{wheels(sent)}{source('kept_lock.sh')}{source('install_release.sh')}"
     return Change(
         f"make the environment of MLflow {version_of(release)} anew",
-        f"release={release}\n{source('kept_lock.sh')}{source('install_release.sh')}",
+        f"release={release}\n{script}",
     )
 
 
-def installing(release: str, lock: str) -> Change:
+def installing(release: str, lock: str, sent: bool = False) -> Change:
     """Build the change that makes a release's environment; its lock is kept beside it."""
     return Change(
         f"install MLflow {version_of(release)} in an environment of its own",
-        f"release={release}\n{source('install_release.sh')}",
+        f"release={release}\n{wheels(sent)}{source('install_release.sh')}",
         {"release.txt": lock},
         usual="10 to 40 s",
     )

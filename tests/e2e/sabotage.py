@@ -105,8 +105,8 @@ def install(older: Older, name: str, lock: str) -> None:
         stdin=lock,
     )
     # By SSH: only a login's environment says how the package index is reached.
-    steps = f". {PROGRAMS}/words.sh; . {PROGRAMS}/install_release.sh"
-    older.host.ssh(f"here=/tmp/lock root={ROOT} release={name}; {steps}")
+    steps = "; ".join(f". {PROGRAMS}/{word}.sh" for word in ("words", "wheels", "install_release"))
+    older.host.ssh(f"here=/tmp/lock root={ROOT} release={name} sent=no; {steps}")
 
 
 def spoil(older: Older, folder: str, fault: str, rehearsed: bool) -> None:

@@ -379,8 +379,8 @@ def test_what_migrations_hang_on_is_there_in_mlflow():
 
 # -- try_server.py -----------------------------------------------------------------------------
 
-# Plays MLflow's server (one_process.py) on a unix socket: knows the admin of its ini, and does as it
-# is told.
+# Plays MLflow's server (one_process.py) on a unix socket: knows the admin of its ini, and does as
+# it is told.
 SERVER = """
 import base64, configparser, http.server, json, os, socketserver, sys, urllib.parse
 
@@ -485,7 +485,8 @@ def test_it_is_served_as_the_server_itself_would_and_no_password_is_told(trial, 
     environment, words = trial.seen["environment"], trial.seen["words"]
     assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{root}/mlflow.db"
     assert environment["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://my-bucket/mlflow-artifacts"
-    assert Path(words[0]).name == "one_process.py", "as the unit's: MLflow is loaded once"
+    # The program is one_process.py, as the unit's: MLflow is loaded once.
+    assert Path(words[0]).name == "mlflow"
     assert words[1:4] == ["server", "--app-name", "basic-auth"]
     assert "127.0.0.1" not in " ".join(words)
     assert not any("password" in word for word in words)

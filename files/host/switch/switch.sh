@@ -144,4 +144,16 @@ forget_old_states() {
     if ! grep -qF "$name" <<< "$used"; then rm -rf "$folder" "$root/releases/$name.txt"; fi
   done
   tidy_databases
+  forget_wheels
+}
+# Wheels that no environment of this host holds any more have files of one name (wheels.sh).
+forget_wheels() {
+  local wheel cache=$HOME/.cache/remote-mlflow
+  if [ ! -e "$cache/wheels.lock" ]; then return 0; fi
+  (
+    flock -n 6 || exit 0 # somebody installs
+    for wheel in "$cache"/uv/archive-v*/*; do
+      if [ -z "$(find "$wheel" -type f -links +1 -print -quit)" ]; then rm -rf "$wheel"; fi
+    done
+  ) 6>> "$cache/wheels.lock"
 }

@@ -1,9 +1,9 @@
 """Start one MLflow release on databases that nobody else uses, and prove that it is usable.
 
 Runs on the host in that release's environment. The server starts as the unit's does
-(one_process.py), and listens on a socket beside this file, not on the public one. This logs in as an
-admin of its own, made in a copy of SQLite's database of users, or in PostgreSQL's for as long as it
-is needed; reads the newest run, and lists the bucket. Reports {"seconds": n, "run": id or null}.
+(one_process.py), and listens on a socket beside this file, not on the public one. This logs in as
+an admin of its own, made in a copy of SQLite's database of users, or in PostgreSQL's for as long as
+it is needed; reads the newest run, and lists the bucket. Reports {"seconds": n, "run": id or null}.
 """
 
 import base64
@@ -119,8 +119,10 @@ def started(state, destination, scratch, address, app):
     }
     if app:
         environment["PYTHONPATH"] = app
-    # Where it lies alone: Python looks for modules beside the program first.
-    program = shutil.copy(os.path.join(HERE, "one_process.py"), scratch)
+    # Where it lies alone, since Python looks for modules beside the program first; and by this
+    # name, for whoever looks for `mlflow server` among the processes.
+    program = os.path.join(scratch, "mlflow")
+    shutil.copy(os.path.join(HERE, "one_process.py"), program)
     words = [
         sys.executable, program, "server",
         "--app-name", "remote-mlflow" if app else "basic-auth",

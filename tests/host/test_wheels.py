@@ -1,0 +1,102 @@
+"""Where a host has its wheels from: its own cache, what was sent, the index; in this order."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from host_side import Machine
+
+from tasks.changes.packages import wheels
+from tasks.engine.templates import source
+
+FORGET = source("switch.sh")
+INSTALL = 'find_uv; install_wheels "$root/tools" "$here/lock.txt" 2>&1 || wheels_failed "nothing"'
+
+
+@pytest.fixture
+def uv(machine: Machine) -> Path:
+    """An uv that notes how it is called, and fails but for what it is told to."""
+    program = machine.root / "tools/bin/uv"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        "#!/bin/bash\n"
+        '[ "$1" = --version ] && exit\n'
+        f'echo "$UV_CACHE_DIR $*" >> {shlex.quote(str(machine.folder))}/asked\n'
+        f'grep -q -- "$(cat {shlex.quote(str(machine.folder))}/works)" <<< "$*"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def asked(machine: Machine, works: str, sent: bool = False) -> tuple[list[str], list[str]]:
+    """Install while uv works as told; returns which of three ways it was asked to go, and lines."""
+    (machine.folder / "works").write_text(works)
+    said = machine.change(f"{wheels(sent)}{INSTALL}", **{"lock.txt": "a==1"})
+    calls = (machine.folder / "asked").read_text().splitlines()
+    cache = machine.home / ".cache/remote-mlflow"
+    assert all(call.startswith(f"{cache}/uv pip install ") for call in calls)
+    assert all("--require-hashes" in call and "--no-deps" in call for call in calls)
+    ways = {"--offline": "cache", f"--no-index --find-links {cache}/wheels": "sent"}
+    return [next((ways[way] for way in ways if way in call), "index") for call in calls], said
+
+
+@pytest.mark.parametrize(
+    ("works", "ways"),
+    [
+        ("--offline", ["cache"]),
+        ("--no-index", ["cache", "sent"]),
+        ("pip", ["cache"]),
+        ("never", ["cache", "sent", "index"]),
+    ],
+)
+def test_what_the_host_has_is_not_fetched_again(machine, uv, works, ways):
+    assert asked(machine, works)[0] == ways
+
+
+@pytest.mark.parametrize("works", ["--no-index", "never"])
+def test_where_wheels_were_sent_no_others_are_looked_for(machine, uv, works):
+    ways, said = asked(machine, works, sent=True)
+    assert ways == ["sent"]
+    assert (said[-1] == "@exit 0") == (works != "never")
+    if works == "never":
+        assert any("Make the wheelhouse anew: ./fab wheelhouse" in line for line in said)
+
+
+def test_the_cache_is_this_login_s_alone(machine, uv):
+    asked(machine, "pip")
+    folder = machine.home / ".cache/remote-mlflow"
+    assert folder.stat().st_mode & 0o077 == 0
+    assert (folder / "wheels").stat().st_mode & 0o077 == 0
+
+
+def archives(machine: Machine) -> Path:
+    """A cache of two wheels, one of which a release holds."""
+    cache = machine.home / ".cache/remote-mlflow/uv/archive-v0"
+    for name in ("held", "left"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "a.py").write_text(name)
+    machine.root.mkdir(exist_ok=True)
+    os.link(cache / "held/a.py", machine.root / "a.py")
+    (machine.home / ".cache/remote-mlflow/wheels.lock").touch()
+    return cache
+
+
+def test_wheels_that_no_release_holds_go_with_it(machine):
+    cache = archives(machine)
+    assert machine.change(f"{FORGET}\nforget_wheels")[-1] == "@exit 0"
+    assert os.listdir(cache) == ["held"]
+
+
+def test_wheels_stay_while_another_server_of_the_host_installs(machine):
+    cache = archives(machine)
+    script = 'flock -s "$HOME/.cache/remote-mlflow/wheels.lock" sleep 5 &\nsleep 0.5\n'
+    lines = machine.change(f"{FORGET}\n{script}forget_wheels; kill %1; wait || true")
+    assert lines[-1] == "@exit 0"
+    assert sorted(os.listdir(cache)) == ["held", "left"]
+
+
+def test_a_host_without_a_cache_has_nothing_to_forget(machine):
+    assert machine.change(f"{FORGET}\nforget_wheels")[-1] == "@exit 0"
