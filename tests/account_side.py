@@ -192,9 +192,19 @@ def client(self: Account, service: str) -> Any:
         found = SESSION().client(service, region_name=self.region, config=config)
         found.meta.events.register("before-call", lambda model, **_: CALLS.append(model.name))
         found.meta.events.register("before-call", refused)
+        found.meta.events.register("before-parameter-build", told)
         found.meta.events.register_first("before-send", interrupted)
         CLIENTS[key] = found
     return CLIENTS[key]
+
+
+# Who is told of each call before it is done: of its service, operation and parameters.
+ASKED: list[Any] = []
+
+
+def told(params: Any, model: Any, **_: Any) -> None:
+    for listen in ASKED:
+        listen(model.service_model.service_name, model.name, params)
 
 
 def refused(model: Any, **_: Any) -> Any:

@@ -21,10 +21,10 @@ TAGGED = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
 # What is made has to get the tag in the same call.
 TAGGING = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
 
-BIRTHS = (
-    "AllocateAddress", "AuthorizeSecurityGroupIngress", "CreateSecurityGroup", "ImportKeyPair",
-    "RunInstances",
-)  # fmt: skip
+BIRTHS = ("AllocateAddress", "CreateSecurityGroup", "ImportKeyPair", "RunInstances")
+
+# A new rule has the tag as well, and the group that it goes into must have had it before.
+RULE_BIRTH = "AuthorizeSecurityGroupIngress"
 
 
 def ec2(*kinds: str) -> tuple[str, ...]:
@@ -159,12 +159,6 @@ RIGHTS = (
         (f"arn:aws:iam::*:role{PATH}*",),
         {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
     ),
-    Right(
-        "LendRole",
-        _named("ec2", "AssociateIamInstanceProfile", "DisassociateIamInstanceProfile"),
-        ec2("instance"),
-        TAGGED,
-    ),
     # For the ProxyCommand of `access: ssm`, which the AWS CLI runs: of an instance, by a document.
     Right("StartSession", _named("ssm", "StartSession"), ec2("instance"),
           {"StringLike": {f"ssm:resourceTag/{TAG}": "*"}}),
@@ -175,7 +169,11 @@ RIGHTS = (
            "arn:aws:ssm:*:*:session/${aws:userid}-*")),
     Right(
         "MendInstance",
-        _named("ec2", "ModifyInstanceAttribute", "ModifyInstanceMetadataOptions"),
+        _named(
+            "ec2",
+            "AssociateIamInstanceProfile", "DisassociateIamInstanceProfile",
+            "ModifyInstanceAttribute", "ModifyInstanceMetadataOptions",
+        ),
         ec2("instance"),
         TAGGED,
     ),
@@ -183,7 +181,7 @@ RIGHTS = (
         "MendGroup",
         _named(
             "ec2",
-            "AuthorizeSecurityGroupIngress", "DeleteSecurityGroup", "ModifySecurityGroupRules",
+            RULE_BIRTH, "DeleteSecurityGroup", "ModifySecurityGroupRules",
             "RevokeSecurityGroupIngress",
         ),
         ec2("security-group", "security-group-rule"),
@@ -192,10 +190,10 @@ RIGHTS = (
     Right(
         "Make",
         _named("ec2", *BIRTHS),
-        ec2("elastic-ip", "instance", "key-pair", "security-group", "security-group-rule",
-            "volume"),
+        ec2("elastic-ip", "instance", "key-pair", "security-group", "volume"),
         TAGGING,
     ),
+    Right("MakeRule", _named("ec2", RULE_BIRTH), ec2("security-group-rule"), TAGGING),
     # What these use, and do not change.
     Right(
         "MakeFrom",
@@ -208,7 +206,7 @@ RIGHTS = (
         "TagWhatIsMade",
         _named("ec2", "CreateTags"),
         ec2("*"),
-        {"StringEquals": {"ec2:CreateAction": list(BIRTHS)}, **TAGGING},
+        {"StringEquals": {"ec2:CreateAction": [*BIRTHS, RULE_BIRTH]}, **TAGGING},
     ),
     Right(
         "RunAndRemove",
