@@ -6,7 +6,7 @@ most of each of the backup's programs. And 50 copies each of 100 MB, under the s
 guide's `cp`, on SQLite's own journal and on the write-ahead log, and by `backup`. Needs root, as
 rehearsal hosts do.
 
-Usage: python bench/backup.py [ROUNDS] [MB]
+Usage: python bench/backup.py [ROUNDS] [MB] [beside], the last for the first table alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
 from lab import ROOT, UNIT, Lab
 from load import PROCESSES, Load, writers
-from older import WHOLE, Older, set_id
+from measuring import machine
+from older import PROGRAMS, WHOLE, Older, set_id
 from rich.console import Console
 from rich.table import Table
 
@@ -36,13 +37,21 @@ from tasks.rehearsal.trees import alone
 
 COPIES = 50
 RUNS, METRICS = 90, 40  # so many runs, each of so many metrics, make 1 MB
-PROGRAMS = ("back_up.py", "zstd")
+BACKUP = ("back_up.py", "zstd")
 BY_HAND = """set -e
 cd mlflow-server
 sqlite3 mlflow.db ".timeout 60000" ".backup by-hand.db"
 zstd -1 -q --rm by-hand.db
 aws --endpoint-url {endpoint} s3 cp --quiet by-hand.db.zst s3://{bucket}/by-hand.db.zst
 rm by-hand.db.zst
+"""
+# What the backup has done to the copy before anything is sent: integrity, keys, rows of all tables.
+EXAMINE = f"""
+import sqlite3, sys
+sys.path.insert(0, "{PROGRAMS}")
+import databases
+databases.copy("{ROOT}", ["mlflow.db"], "/var/tmp")
+databases.examine("/var/tmp/mlflow.db")
 """
 COPY = """set -e
 mkdir -p copies
@@ -68,7 +77,7 @@ def memory(host_pid: int) -> Iterator[list[int]]:
                 pid = int(folder.name)
                 try:
                     words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                    ours = any(Path(word).name in PROGRAMS for word in words)
+                    ours = any(Path(word).name in BACKUP for word in words)
                     if not ours or processes.namespace(pid) != here:
                         continue
                     status = (folder / "status").read_text()
@@ -104,6 +113,7 @@ def side_by_side(older: Older, rounds: int) -> None:
     ways: dict[str, Callable[[], object]] = {
         "by hand": lambda: host.ssh(script),
         "backup": lambda: host.fab("backup", timeout=1800),
+        "of that: copy and checks": lambda: older.as_user("python3", "-c", EXAMINE),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks = []
@@ -206,7 +216,7 @@ def copies(older: Older) -> None:
     Console(width=100).print(table)
 
 
-def main(rounds: int, megabytes: int) -> None:
+def main(rounds: int, megabytes: int, beside: bool) -> None:
     lab = Lab("bench")
     with alone(lab.home):
         try:
@@ -215,16 +225,19 @@ def main(rounds: int, megabytes: int) -> None:
                 older = Older(host)
                 older.reset()
                 older.fill(100 * RUNS, METRICS)
-                copies(older)
+                if not beside:
+                    copies(older)
                 host.run("apt-get -qq install -y sqlite3")
                 older.fill((megabytes - 100) * RUNS, METRICS)
+                print(machine())
                 side_by_side(older, rounds)
-                under_writers(older, rounds)
+                if not beside:
+                    under_writers(older, rounds)
         finally:
             lab.close()
     lab.home.rmdir()
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(*(given + [3, 1000][len(given) :]))
+    given = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    main(*(given + [3, 1000][len(given) :]), beside="beside" in sys.argv)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from measuring import Cost, seconds_of, spent
-from round_trips import delayed, rehearsal_host
+from round_trips import CHAIN, delayed, rehearsal_host
 
 from tasks.changes import releases
 from tasks.engine.paths import PROJECT
@@ -25,7 +25,6 @@ from tasks.rehearsal.machine import Machine
 OURS, ANSIBLE, PYINFRA = TOOLS = ("./fab", "Ansible", "pyinfra")
 VERSIONS = {ANSIBLE: "ansible-core==2.19.14", PYINFRA: "pyinfra==3.10.0"}
 PEERS = PROJECT / "bench/peers"
-CHAIN = ("install", "configure", "deploy")
 MOST = 64  # names of each host
 KEPT = "1800s"  # so long Ansible's connections stay
 UV = PROJECT / ".venv/bin/uv"
@@ -66,6 +65,16 @@ class Beside:
         done = self.hosts.run(self.machines[tool].alias, "bash", "-euc", script)
         done.check_returncode()
         return done.stdout
+
+    def warm_up(self, tool: str) -> None:
+        """Have a tool meet all its hosts: Ansible keeps the connections, ./fab what it learned."""
+        if tool == ANSIBLE:
+            words, variables = self._command(tool, self.names(tool, MOST), 5000)
+            program = str(Path(words[0]).with_name("ansible"))
+            words = [program, "all", *words[1:3], "-m", "ansible.builtin.raw", "-a", "true"]
+            spent(words, self.environment | variables)
+        elif tool == OURS:
+            self.run(tool, MOST)
 
     def run(self, tool: str, count: int = 1, port: int = 5000) -> Measured:
         """Have a tool see to it that all is as it should be, on so many hosts."""

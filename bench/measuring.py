@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tasks.engine.paths import PROJECT
 
 T = TypeVar("T")
+K = TypeVar("K")
 HERTZ = os.sysconf("SC_CLK_TCK")
 NUMBERS = PROJECT / "bench/numbers"  # what plots.py draws, as it was last measured
 
@@ -53,9 +54,9 @@ def spent(words: list[str], environment: Mapping[str, str], check: bool = True) 
     return Cost(took, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
-def in_turn(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+def in_turn(ways: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
     """Do each way once a round, in an order that turns; returns what each gave, round by round."""
-    found: dict[str, list[T]] = {name: [] for name in ways}
+    found: dict[K, list[T]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in list(ways) if number % 2 == 0 else reversed(ways):
             found[name].append(ways[name]())

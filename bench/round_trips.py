@@ -4,7 +4,7 @@ A small proxy in front of a rehearsal host's port 22 delays both directions. The
 OpenSSH takes to log in and run `true` once; a task that is typed alone, the chain of three, and the
 tasks that only look stand beside it. Needs root, as rehearsal hosts do.
 
-Usage: python bench/round_trips.py [ROUNDS]
+Usage: python bench/round_trips.py [ROUNDS] [distance], the last for floor and chain at 0 to 200 ms.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from measuring import as_typed
+from measuring import as_typed, in_turn, keep, machine
 from rich.console import Console
 from rich.table import Table
 
@@ -30,11 +31,13 @@ from tasks.engine.paths import PROJECT
 from tasks.laptop.tunnels import free_port
 from tasks.rehearsal import Rehearsal
 
-DELAY = 0.025  # seconds each way
+ROUND_TRIP = 0.05  # seconds
+CHAIN = ("install", "configure", "deploy")
+ROUND_TRIPS = (0, 0.02, 0.05, 0.1, 0.2)  # loopback, a region, a continent, an ocean, the far side
 
 
-async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Pass on what arrives, each piece DELAY later, without holding up what follows it."""
+async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float) -> None:
+    """Pass on what arrives, each piece so many seconds later, without holding up what follows it."""
     loop, waiting = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
 
     async def deliver() -> None:
@@ -49,20 +52,21 @@ async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
     delivery = asyncio.create_task(deliver())
     with suppress(ConnectionError):  # whoever cuts it off has ended it
         while data := await source.read(65536):
-            waiting.put_nowait((loop.time() + DELAY, data))
-    waiting.put_nowait((loop.time() + DELAY, b""))
+            waiting.put_nowait((loop.time() + delay, data))
+    waiting.put_nowait((loop.time() + delay, b""))
     with suppress(ConnectionError):
         await delivery
 
 
-def delayed(address: str) -> int:
+def delayed(address: str, round_trip: float = ROUND_TRIP) -> int:
     """Listen on a port of this machine that leads to the address's port 22, slowly."""
+    delay = round_trip / 2
     port = free_port()
 
     async def serve() -> None:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             there, back = await asyncio.open_connection(address, 22)
-            await asyncio.gather(carry(reader, back), carry(there, writer))
+            await asyncio.gather(carry(reader, back, delay), carry(there, writer, delay))
 
         async with await asyncio.start_server(accept, "127.0.0.1", port) as server:
             await server.serve_forever()
@@ -104,35 +108,66 @@ def rehearsal_host(count: int = 1) -> Iterator[tuple[Rehearsal, Path, dict[str, 
             hosts.down()
 
 
+def aimed(hosts: Rehearsal, home: Path, round_trip: float) -> Path:
+    """Return an OpenSSH configuration for which the host is so far away."""
+    port = delayed(hosts.machines()[0].address, round_trip)
+    slow = home / f"ssh_config_{round_trip}"
+    slow.write_text(
+        f'Host sandbox\n    HostName 127.0.0.1\n    Port {port}\nInclude "{hosts.ssh_config}"\n'
+    )
+    return slow
+
+
+def cases(slow: Path) -> dict[str, list[str]]:
+    """Return what is measured, by name; the first is the floor."""
+    fab = [str(PROJECT / "fab"), "-S", str(slow), "-H", "sandbox"]
+    return {
+        "ssh sandbox true (the floor)": ["ssh", "-F", str(slow), "sandbox", "true"],
+        "fab --list (start-up alone)": [str(PROJECT / "fab"), "--list"],
+        "fab install": [*fab, "install"],
+        "fab install configure deploy": [*fab, *CHAIN],
+        "fab status": [*fab, "status"],
+        "fab doctor": [*fab, "doctor"],
+    }
+
+
 def main(rounds: int) -> None:
     with rehearsal_host() as (hosts, home, environment):
-        port = delayed(hosts.machines()[0].address)
-        slow = home / "ssh_config"
-        slow.write_text(
-            f'Host sandbox\n    HostName 127.0.0.1\n    Port {port}\nInclude "{hosts.ssh_config}"\n'
-        )
-        fab = [str(PROJECT / "fab"), "-S", str(slow), "-H", "sandbox"]
-        chain = ["install", "configure", "deploy"]
-        timed([*fab, *chain], environment)
-        cases = {
-            "ssh sandbox true (the floor)": ["ssh", "-F", str(slow), "sandbox", "true"],
-            "fab --list (start-up alone)": [str(PROJECT / "fab"), "--list"],
-            "fab install": [*fab, "install"],
-            "fab install configure deploy": [*fab, *chain],
-            "fab status": [*fab, "status"],
-            "fab doctor": [*fab, "doctor"],
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(rounds):
-            for name, words in cases.items():
-                seconds[name].append(timed(words, environment))
+        slow = aimed(hosts, home, ROUND_TRIP)
+        typed = cases(slow)
+        timed(typed["fab install configure deploy"], environment)
+        ways = {name: partial(timed, words, environment) for name, words in typed.items()}
+        seconds = in_turn(ways, rounds)
     floor = statistics.median(next(iter(seconds.values())))
     table = Table("nothing to do", "s", "ratio", title=f"50 ms RTT, median of {rounds} rounds")
     for name, values in seconds.items():
         median = statistics.median(values)
         table.add_row(name, f"{median:.2f}", f"{median / floor:.2f}")
-    Console(width=100).print(table)
+    Console(width=100).print(machine(), table)
+
+
+def by_distance(rounds: int) -> None:
+    """Time the floor and the chain at several distances, in turn."""
+    named = {"ssh true": "ssh sandbox true (the floor)", "./fab": "fab install configure deploy"}
+    with rehearsal_host() as (hosts, home, environment):
+        at = {each: cases(aimed(hosts, home, each)) for each in ROUND_TRIPS}
+        timed(at[0][named["./fab"]], environment)
+        ways = {
+            (name, each): partial(timed, at[each][full], environment)
+            for each in ROUND_TRIPS
+            for name, full in named.items()
+        }
+        seconds = in_turn(ways, rounds)
+    table = Table("round trip, ms", *named, title=f"nothing to do, s, median of {rounds} rounds")
+    middle = {
+        name: [statistics.median(seconds[name, each]) for each in ROUND_TRIPS] for name in named
+    }
+    for each, *row in zip(ROUND_TRIPS, *middle.values(), strict=True):
+        table.add_row(f"{1000 * each:.0f}", *(f"{value:.2f}" for value in row))
+    Console(width=100).print(machine(), table)
+    keep("round_trips", {"rounds": rounds, "round_trips": ROUND_TRIPS, "seconds": middle})
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    counts = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    (by_distance if "distance" in sys.argv else main)(*counts or [5])

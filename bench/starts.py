@@ -1,4 +1,4 @@
-"""Measure what a start costs: of ./fab beside bare Fabric, and of the server beside MLflow's way.
+"""Measure what a start costs: of ./fab beside bare Fabric, and of the server beside MLflow's ways.
 
 The first in CPU seconds beside wall time, in turn, for a machine that does other things as well:
 `python bench/starts.py [ROUNDS]`. The second on a rehearsal host, as root:
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from measuring import as_typed, in_turn, spent
+from measuring import as_typed, in_turn, machine, spent
 from rich.console import Console
 from rich.table import Table
 from round_trips import rehearsal_host
@@ -37,7 +37,22 @@ echo $(( $(date +%s%N) - begun ))
 ps -eo rss=,args= | awk '/mlflow server|-m uvicorn/ && !/awk/ { sum += $1 } END { print sum }'
 """
 
-PUBLIC = r"""sed -i 's|^exec .*/bin/mlflow server|exec venv/bin/mlflow server|' "$1" """
+# The start script in three ways, beside each other. The bare one has nothing but what MLflow's own
+# command would set for uvicorn: no command line, no check of the databases, no app in front.
+SCRIPTS = r"""
+cd mlflow-server
+cp start_mlflow_server.sh ours.sh
+sed 's|^exec .*/bin/mlflow server|exec venv/bin/mlflow server|' ours.sh > public.sh
+sed '/^exec /,$d' ours.sh > bare.sh
+cat >> bare.sh << 'END'
+export _MLFLOW_SERVER_FILE_STORE=$MLFLOW_BACKEND_STORE_URI
+export _MLFLOW_SERVER_REGISTRY_STORE=$MLFLOW_BACKEND_STORE_URI
+export _MLFLOW_SERVER_ARTIFACT_ROOT=mlflow-artifacts:/ _MLFLOW_SERVER_SERVE_ARTIFACTS=true
+export _MLFLOW_SERVER_ARTIFACT_DESTINATION=$MLFLOW_ARTIFACTS_DESTINATION _MLFLOW_SGI_NAME=uvicorn
+exec venv/bin/python -m uvicorn --fd 0 --factory mlflow.server.auth:create_app
+END
+"""
+WAYS = {"bare uvicorn": "bare", "deploy's": "ours", "mlflow server": "public"}
 
 
 def of_fab(rounds: int) -> None:
@@ -64,22 +79,22 @@ def of_fab(rounds: int) -> None:
 
 
 def of_server(rounds: int) -> None:
-    found: dict[str, list[tuple[float, float]]] = {"deploy's": [], "mlflow server": []}
     with rehearsal_host() as (hosts, _, environment):
-        config = ["-F", str(hosts.ssh_config), "sandbox"]
+        ssh = ["ssh", "-F", str(hosts.ssh_config), "sandbox"]
         fab = [str(PROJECT / "fab"), "-S", str(hosts.ssh_config), "-H", "sandbox"]
         subprocess.run([*fab, "install", "configure", "deploy"], env=environment, check=True)
-        for way, costs in found.items():
-            if way == "mlflow server":
-                script = PUBLIC.replace("$1", "mlflow-server/start_mlflow_server.sh")
-                subprocess.run(["ssh", *config, script], check=True)
-            for _ in range(rounds):
-                words = ["ssh", *config, "sudo", "bash", "-s"]
-                done = subprocess.run(
-                    words, input=RESTART, capture_output=True, text=True, check=True
-                )
-                nanoseconds, kilobytes = map(int, done.stdout.split())
-                costs.append((nanoseconds / 1e9, kilobytes / 1024))
+        subprocess.run([*ssh, SCRIPTS], check=True)
+
+        def restarted(script: str) -> tuple[float, float]:
+            put = f"cat mlflow-server/{script}.sh > mlflow-server/start_mlflow_server.sh\n"
+            done = subprocess.run(
+                [*ssh, "sudo", "bash", "-s"], input=put + RESTART, capture_output=True, text=True,
+                check=True,
+            )  # fmt: skip
+            nanoseconds, kilobytes = map(int, done.stdout.split())
+            return nanoseconds / 1e9, kilobytes / 1024
+
+        found = in_turn({way: partial(restarted, script) for way, script in WAYS.items()}, rounds)
     shown({name: zip(*costs, strict=True) for name, costs in found.items()}, ("s", "MB"))
 
 
@@ -87,6 +102,7 @@ def shown(found: dict[str, zip[tuple[float, ...]]], units: tuple[str, str]) -> N
     medians = {
         name: [statistics.median(column) for column in columns] for name, columns in found.items()
     }
+    print(machine())
     first = next(iter(medians.values()))
     table = Table("start", *units, "ratio", title="medians; the ratio is of the first column")
     for name, values in medians.items():
