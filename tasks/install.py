@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from invoke import Exit
+
 from tasks.changes.install import changes
-from tasks.changes.releases import is_behind, release_of
+from tasks.changes.releases import is_behind, release_of, wanted_release
+from tasks.changes.wheelhouse import checking, locks, refuse_packages
+from tasks.engine import stores
+from tasks.engine.locks import Target
+from tasks.engine.paths import shown
 from tasks.engine.task import remote
+from tasks.laptop.wheelhouses import read, refuse_other, send
 
 if TYPE_CHECKING:
+    from tasks.engine.change import Change
+    from tasks.engine.server import Server
     from tasks.engine.task import Host
+    from tasks.laptop.wheelhouses import Wheelhouse
 
 
-@remote(then="configure deploy verify")
-def install(c: Host) -> None:
+def options(from_wheelhouse: str = "") -> None:
+    """Look a wheelhouse through before any connection."""
+    if from_wheelhouse:
+        read(folder_of(from_wheelhouse))
+
+
+def folder_of(typed: str) -> Path:
+    """Return the folder that was typed."""
+    return Path(typed).expanduser().absolute()
+
+
+@remote(
+    options=options,
+    then="configure deploy verify",
+    help={"from_wheelhouse": "the folder of wheels to send, for a host without internet"},
+)
+def install(c: Host, from_wheelhouse: str = "") -> None:
     """Install packages, tools and MLflow on the host.
 
     What the guide lists (Python, AWS CLI, htop, tmux, git, curl), nginx, and the locked
-    environment of the configured MLflow release. Waits for apt where a new instance is busy.
+    environment of the configured MLflow release. Waits for apt where a new instance is busy. With
+    --from-wheelhouse, a folder that `wheelhouse` made, the host itself fetches nothing.
 
     Example: fab -H ec2 install
     """
     server = c.server
-    needed = changes(server.settings, server.facts)
+    needed = changes(server.settings, server.facts, bool(from_wheelhouse))
     if guide := server.facts.guide:
         server.say(f"the guide's server (MLflow {guide.version}) is left as it is")
     if not needed:
         release = server.facts.release or release_of(server.settings)
         server.say(f"install: nothing to change (MLflow {release})")
         if is_behind(server.settings, server.facts) and not guide:
+            if from_wheelhouse:
+                wheels = read(folder_of(from_wheelhouse))
+                server.apply("install", [sent(server, wheels, release_of(server.settings))])
             wanted = f"MLflow {server.settings.version}"
             server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
         return
+    if from_wheelhouse:
+        wanted = wanted_release(server.settings, server.facts)
+        needed = [sent(server, read(folder_of(from_wheelhouse)), wanted), *needed]
     server.apply("install", needed)
     server.say(f"✓ installed MLflow {server.settings.version}", "green")
+
+
+def sent(server: Server, wheels: Wheelhouse, release: str) -> Change:
+    """Send a release's wheelhouse to a host; return the change that looks through what arrived.
+
+    Raises Exit where it is for another release or host, or the host lacks what it does not hold.
+    """
+    settings, facts = server.settings, server.facts
+    refuse_packages(facts, stores.current(settings, facts).postgres)
+    host = Target(".".join(map(str, facts.python[:2])), facts.machine)
+    if host != wheels.target:
+        raise Exit(
+            f"{shown(wheels.folder)} is for {wheels.target}, and the host has {host}. "
+            f"Make one for it: {wheels.making(host)}"
+        )
+    refuse_other(wheels, release, locks(settings))
+    send(server, wheels)
+    return checking(wheels.digests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from invoke import Exit
 from stand_ins import ROOT, RUNNER, SETTINGS, Reply, blank, context, deployed, installed
 
+import tasks.install as install_task
 from tasks.changes import deploy as deploy_changes
 from tasks.changes import install as install_changes
 from tasks.changes import releases
@@ -16,8 +18,10 @@ from tasks.changes.install import changes
 from tasks.engine import change as change_engine
 from tasks.engine import templates
 from tasks.engine.facts import PACKAGES, Facts
+from tasks.engine.locks import Target
 from tasks.engine.settings import Settings
 from tasks.install import install
+from tasks.laptop.wheelhouses import Wheelhouse, manifest
 
 RELEASE = releases.release_of(SETTINGS)
 
@@ -190,3 +194,79 @@ def test_a_changed_root_never_makes_an_empty_server_beside_the_one_that_runs():
         changes(SETTINGS, facts)
     stopped = replace(facts, units={})
     changes(SETTINGS, stopped)  # a folder that was lost is made again
+
+
+# -- from a wheelhouse -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wheelhouse(tmp_path):
+    """A wheelhouse of one file, beside locks that name just that."""
+    folder = tmp_path / "w"
+    folder.mkdir()
+    (folder / "a-1-py3-none-any.whl").write_bytes(b"one")
+    digest = hashlib.sha256(b"one").hexdigest()
+    wheels = Wheelhouse(folder, RELEASE, Target("3.12", "x86_64"), {"a-1-py3-none-any.whl": digest})
+    (folder / "manifest.json").write_text(manifest(wheels))
+    return folder
+
+
+@pytest.fixture
+def locks(monkeypatch):
+    digest = hashlib.sha256(b"one").hexdigest()
+    lock = f"a==1 \\\n    --hash=sha256:{digest}\n"
+    monkeypatch.setattr(install_task, "locks", lambda settings: [lock])
+
+
+READY = {"packages": frozenset(PACKAGES), "python": (3, 12, 3), "machine": "x86_64"}
+
+
+def test_a_host_gets_its_wheels_from_here_alone(wheelhouse, locks):
+    c = context(blank(**READY))
+    install(c, from_wheelhouse=str(wheelhouse))
+    look, take, change = c.recorder.runs
+    assert look.stdin == b""
+    assert take.stdin
+    assert change.files["SHA256SUMS"].endswith("  a-1-py3-none-any.whl\n")
+    assert change.files["steps.sh"].count("\nsent=yes\n") == 2
+    assert "sent=no" not in change.files["steps.sh"]
+
+
+def test_a_host_that_has_all_is_sent_nothing(wheelhouse):
+    c = context(installed())
+    install(c, from_wheelhouse=str(wheelhouse))
+    assert c.recorder.runs == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        (
+            {**READY, "packages": frozenset(PACKAGES) - {"nginx", "git"}},
+            "sudo apt-get install --no-install-recommends git nginx",
+        ),
+        ({**READY, "python": (3, 11, 2)}, "has Python 3.11 on x86_64. Make one for it: ./fab "),
+        ({**READY, "machine": "aarch64"}, "--python 3.12 --platform aarch64"),
+    ],
+)
+def test_another_host_s_wheels_are_not_sent(wheelhouse, locks, facts, wanted):
+    c = context(blank(**facts))
+    with pytest.raises(Exit, match=re.escape(wanted)):
+        install(c, from_wheelhouse=str(wheelhouse))
+    assert c.recorder.runs == []
+
+
+def test_the_next_release_s_wheels_wait_on_the_host_for_its_upgrade(wheelhouse, locks, capsys):
+    c = context(deployed(release=OLDER, complete=frozenset({OLDER}), **READY))
+    install(c, from_wheelhouse=str(wheelhouse))
+    _look, take, change = c.recorder.runs
+    assert take.stdin
+    assert "SHA256SUMS" in change.files
+    assert "uv pip" not in change.files["steps.sh"]
+    assert "upgrade --check" in capsys.readouterr().out
+
+
+def test_a_folder_without_wheels_is_refused_before_any_connection(tmp_path):
+    with pytest.raises(Exit, match="There is no whole wheelhouse in"):
+        install.options(from_wheelhouse=str(tmp_path / "none"))
+    assert install.options() is None

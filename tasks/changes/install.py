@@ -25,15 +25,18 @@ OLDEST_PYTHON = (3, 10)  # MLflow 3.17's own floor
 NEEDED_KB = 2 * 1024 * 1024  # 870 MB of environment, packages, and room for the databases
 
 
-def changes(settings: Settings, facts: Facts) -> list[Change]:
-    """Decide what the host lacks; raises Exit where it cannot become a server."""
+def changes(settings: Settings, facts: Facts, sent: bool = False) -> list[Change]:
+    """Decide what the host lacks; raises Exit where it cannot become a server.
+
+    `sent` says that no wheels but those that were sent may be used.
+    """
     refuse_unfit(settings, facts)
     needed = packages(facts, stores.current(settings, facts).postgres)
     if facts.tools != digest(read("tools.txt")):
-        needed.append(environment("tools", "install uv and the AWS CLI", LINK))
+        needed.append(environment("tools", "install uv and the AWS CLI", LINK, sent))
     release = wanted_release(settings, facts)
     if release not in facts.complete:
-        needed.append(making(settings, facts, release))
+        needed.append(making(settings, facts, release, sent))
     if facts.release != release and not facts.guide:
         needed.append(
             Change(

@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from tasks.engine.facts import Facts
 
 
+def lacking(facts: Facts, postgres: bool) -> list[str]:
+    """Name the packages that the host lacks."""
+    wanted = [*PACKAGES, *([POSTGRES_CLIENT] if postgres else [])]
+    return [name for name in wanted if name not in facts.packages]
+
+
 def packages(facts: Facts, postgres: bool) -> list[Change]:
     """Build what installs the packages that the host lacks."""
-    wanted = [*PACKAGES, *([POSTGRES_CLIENT] if postgres else [])]
-    missing = [name for name in wanted if name not in facts.packages]
+    missing = lacking(facts, postgres)
     if not missing:
         return []
     script = f"packages={sh(' '.join(missing))}\n{source('install_packages.sh')}"

@@ -15,7 +15,7 @@ from tasks.engine.console import console
 from tasks.engine.ssh import destination
 
 # Tasks of the operator's machine alone, and the namespaces of such.
-LOCAL = ("aws", "environments", "init", "rehearse", "sandbox", "test")
+LOCAL = ("aws", "environments", "init", "rehearse", "sandbox", "test", "wheelhouse")
 
 # But these work on hosts, although others of their namespace do not.
 REMOTE = ("aws.adopt",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from pathlib import Path
@@ -100,3 +101,36 @@ def test_wheels_stay_while_another_server_of_the_host_installs(machine):
 
 def test_a_host_without_a_cache_has_nothing_to_forget(machine):
     assert machine.change(f"{FORGET}\nforget_wheels")[-1] == "@exit 0"
+
+
+def checked(machine: Machine, sums: str) -> list[str]:
+    return machine.change(source("check_wheels.sh"), SHA256SUMS=sums)
+
+
+@pytest.fixture
+def sent(machine: Machine) -> Path:
+    """Two wheels on the host."""
+    wheels = machine.home / ".cache/remote-mlflow/wheels"
+    wheels.mkdir(parents=True)
+    for name in ("a", "b"):
+        (wheels / f"{name}.whl").write_text(name)
+    return wheels
+
+
+def sums_of(**content: str) -> str:
+    return "".join(
+        f"{hashlib.sha256(text.encode()).hexdigest()}  {name}.whl\n"
+        for name, text in content.items()
+    )
+
+
+def test_of_several_wheelhouses_the_host_keeps_the_last(machine, sent):
+    assert checked(machine, sums_of(a="a"))[-1] == "@exit 0"
+    assert os.listdir(sent) == ["a.whl"]
+
+
+@pytest.mark.parametrize("wanted", [{"a": "A", "b": "b"}, {"a": "a", "c": "c"}])
+def test_wheels_that_are_not_those_that_were_sent_are_not_installed(machine, sent, wanted):
+    lines = checked(machine, sums_of(**wanted))
+    assert lines[-1] == "@exit 1"
+    assert any("are not those that were sent" in line for line in lines)

@@ -1,0 +1,53 @@
+"""A host whose network is cut: installed from this machine, and again from what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lab import CHAIN, Host
+
+from tasks.engine.facts import PACKAGES
+
+FILE = """
+mlflow:
+  environments:
+    second: {port: 5003}
+"""
+
+
+@contextmanager
+def cut_off(host: Host) -> Iterator[None]:
+    """Leave the host nothing but its own network, where its login and the store are."""
+    route = host.run("ip route show default").strip()
+    host.run(f"ip route del {route}")
+    try:
+        yield
+    finally:
+        host.run(f"ip route add {route}")
+
+
+def test_a_host_without_internet_is_installed_from_this_machine(blank: Host) -> None:
+    host = blank
+    wheels = str(host.home / "wheels")
+    python = host.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
+    machine = host.run("uname -m").strip()
+    options = ("install", "--from-wheelhouse", wheels)
+    host.refused(*options, because=("There is no whole wheelhouse in", "./fab wheelhouse --to"))
+    host.fab("wheelhouse", "--to", wheels, "--python", python, "--platform", machine, timeout=600)
+    with cut_off(host):
+        host.refused(*options, because=("sudo apt-get install", "python3-venv"))
+    packages = " ".join(PACKAGES)
+    host.run(
+        "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && "
+        f"apt-get install -qy --no-install-recommends {packages}"
+    )
+    with cut_off(host):
+        sent = host.fab(*options, "configure", "deploy", timeout=600)
+        assert "send " in sent.out
+        assert "nothing to change" in host.fab(*options).out
+        host.healthy()
+        file = host.home / "second.yaml"
+        file.write_text(FILE)
+        aim = ("-S", str(host.lab.ssh_config), "-f", str(file), "-H", host.alias)
+        host.fab("use", "second", *CHAIN, aim=aim, timeout=600)
