@@ -214,10 +214,12 @@ def bring_back(case: Case) -> None:
 
 
 def taken(case: Case, action: str) -> str | None:
-    """Have the host do that with its keys, and return the key's id."""
+    """Have the host do that with its keys, and return the key's id where it is one."""
     step = taking_keys(case.server.settings, action)
     reports = case.server.apply("aws.adopt", [step], decided=False)
-    return serialised.loads(reports[-1])["id"]
+    id = str(serialised.loads(reports[-1])["id"] or "")
+    # It becomes a part of a command to be pasted (IAM API: at most 128 word characters).
+    return id if re.fullmatch(r"\w{16,128}", id, re.ASCII) else None
 
 
 # -- the group, the bucket, the entry ------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.changes import operator_policy, prices, provision
 from tasks.engine.account_parts import TAG
-from tasks.engine.console import console
+from tasks.engine.console import console, printable
 from tasks.engine.task import local
 from tasks.laptop.account import price_list, remains
 from tasks.laptop.account.instance import GONE
@@ -84,4 +84,4 @@ def paged(ec2: Any, operation: str) -> Iterable[Mapping[str, Any]]:
 
 def unit(found: Mapping[str, Any]) -> str:
     """Name the server that something belongs to."""
-    return next(str(one["Value"]) for one in found["Tags"] if one["Key"] == TAG)
+    return printable(next(str(one["Value"]) for one in found["Tags"] if one["Key"] == TAG))

@@ -11,7 +11,7 @@ from invoke import Exit
 from tasks.changes import operator_policy
 from tasks.changes.gc import age
 from tasks.changes.stream import place as place_of_stream
-from tasks.engine.console import confirm, console
+from tasks.engine.console import confirm, console, printable
 from tasks.engine.tables import counted, size_text
 from tasks.engine.task import local
 from tasks.laptop.account.deleted import Place, Wanted, brought_back, tallied
@@ -133,7 +133,8 @@ def show(found: Tally, where: Sequence[Place], since: str) -> None:
         console.say(f"nothing to bring back that was deleted within {since} below {place}")
     for key in found.first:
         when = datetime.fromtimestamp(key.deleted or 0, timezone.utc)
-        console.say(f"  {key.name}  deleted {when:%Y-%m-%d %H:%M} UTC, {size_text(key.size or 0)}")
+        name, size = printable(key.name), size_text(key.size or 0)
+        console.say(f"  {name}  deleted {when:%Y-%m-%d %H:%M} UTC, {size}")
     if found.count > len(found.first):
         more = found.count - len(found.first)
         console.say(f"  and {more} more (--prefix and --match show fewer)")

@@ -16,7 +16,7 @@ from tasks.changes.restore import fetching, fetching_moment, restoring
 from tasks.changes.service import is_one_of_several
 from tasks.engine import backup_keys, paths
 from tasks.engine.backups import refuse_other_id
-from tasks.engine.console import interactive, refuse_nobody
+from tasks.engine.console import interactive, printable, refuse_nobody
 from tasks.engine.stores import refuse_other_store
 from tasks.engine.tables import counted
 from tasks.engine.task import remote
@@ -172,11 +172,6 @@ def compare(server: Server, at: str, which: str, key: str) -> Any:
     """Ask the host how a stream's users differ from those of the newest vouched backup."""
     step = stream.comparing(server.settings, at, which, key)
     return json.loads(server.look("restore", [step], LOOK_TIMEOUT)[-1])
-
-
-def printable(text: str) -> str:
-    """Return a line that the host tells of somebody else's data, as a terminal only shows it."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:500]
 
 
 def choose(server: Server, id: str, key: str = "") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -41,6 +42,8 @@ class Host(Recorder):
         self.failing = ""
         self.units = "mlflow-server.service mlflow-server-backup.service\n"
         self.keys, self.aside = True, False
+        self.address = "203.0.113.77"
+        self.key = "AKIA0123456789ABCDEF"
         self.now: Callable[[], None] = lambda: None
 
     def run(self, command: str, **options: Any) -> Result:
@@ -56,7 +59,7 @@ class Host(Recorder):
         elif command == access.AGENT:
             self.asked.append("agent")
         elif command == 'echo "$SSH_CONNECTION"':
-            text = "203.0.113.77 50000 10.0.0.4 22\n"
+            text = f"{self.address} 50000 10.0.0.4 22\n"
         return Result(stdout=text, stderr="", exited=0, command=command)
 
     def answer(self, run: Run) -> str:
@@ -66,7 +69,7 @@ class Host(Recorder):
             return "@fail it does not work.\n@exit 1\n"
         at_a_call("prove" if what == "prove the role" else what, lambda: self.change(what))
         self.change(what)
-        return '@report {"id": "AKIA0123456789ABCDEF", "arn": null}\n@exit 0\n'
+        return f"@report {json.dumps({'id': self.key, 'arn': None})}\n@exit 0\n"
 
     def change(self, what: str) -> None:
         """Do with the keys what the host's program does."""
@@ -537,6 +540,35 @@ def test_whose_key_can_go_is_said(taking, capsys):
         f"aws iam update-access-key --status Inactive --user-name ann --access-key-id {key}"
         in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("key", ["AKIA; rm -rf ~", "AKIA0123456789ABCDE\n", "", "A" * 200])
+def test_a_key_s_id_that_is_none_gets_into_no_command(taking, capsys, key):
+    taking.host.key = key
+    taking.adopt()
+    assert "update-access-key" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", ["0.0.0.0/1", "::/1", "everybody", "203.0.113.7;"])
+def test_a_host_opens_ssh_to_no_more_than_one_address(taking, capsys, said):
+    """It says from where its operator comes, and may be somebody else's by now."""
+    taking.host.address = said
+    taking.adopt()
+    assert taking.world.networks() == ["0.0.0.0/0", "203.0.113.9/32"]
+    assert "SSH stays open to everybody" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "hostname", ["192.0.2.1\n    ProxyCommand sh", "a b", "a\x1b", 'a"', "%h", "a#b"]
+)
+def test_an_entry_is_made_of_single_words(taking, hostname):
+    one = entry.Entry("mlflow-server", "192.0.2.1", "ubuntu", "i-1")
+    entry.write(one)
+    with pytest.raises(Exit, match="cannot stand in ssh's configuration"):
+        entry.write(replace(one, hostname=hostname))
+    with pytest.raises(Exit, match="cannot stand in ssh's configuration"):
+        entry.moved("i-1", hostname)
+    assert entry.blocks() == {"mlflow-server": one.text()}
 
 
 def test_every_right_that_it_asks_for_is_one_of_the_operator_s(taking):

@@ -62,6 +62,15 @@ def test_what_was_deleted_comes_back_as_it_was(bucket, capsys):
     assert "✓ brought back 2 objects" in out
 
 
+def test_a_name_that_a_client_has_chosen_is_one_line_and_gives_no_orders(bucket, capsys):
+    key = MODEL + "\n✓ brought back\u202e"
+    put(bucket, key)
+    delete(bucket, key)
+    undelete()
+    assert f"  {MODEL}?✓ brought back?  deleted 20" in capsys.readouterr().out
+    assert there(bucket) == [key]
+
+
 def test_once_more_there_is_nothing_to_bring_back(bucket, capsys):
     put(bucket, MODEL)
     delete(bucket, MODEL)

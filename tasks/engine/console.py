@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import threading
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _lock = threading.Lock()
+
+# What would move a terminal's cursor, colour it or turn its text around, or is no character at all;
+# a tab may stay.
+CONTROLS = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class Console:
@@ -101,7 +108,8 @@ class Console:
 
     def _write(self, stream: TextIO, text: str, host: str | None, style: str | None) -> None:
         tag = f"[{host}] " if host and self.tagged else ""
-        lines = [f"{tag}{line}" for line in self.redacted(text).splitlines()] or [tag]
+        safe = (CONTROLS.sub("?", line) for line in self.redacted(text).splitlines())
+        lines = [f"{tag}{line}" for line in safe] or [tag]
         with _lock:
             for line in lines:
                 print(painted(line, style, stream), file=stream)
@@ -144,6 +152,11 @@ class Console:
         """Show what is under way within long work, where somebody looks at it; the newest stays."""
         if self._show_now:
             self._show_now(self.redacted(text))
+
+
+def printable(text: str) -> str:
+    """Return others' text as one line that a terminal only shows; at most 500 characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:500]
 
 
 def painted(line: str, style: str | None, stream: TextIO) -> str:

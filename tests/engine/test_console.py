@@ -8,7 +8,7 @@ import threading
 import pytest
 from invoke import Exit
 
-from tasks.engine.console import Console, confirm, console, painted, seconds
+from tasks.engine.console import Console, confirm, console, painted, printable, seconds
 from tasks.engine.typed import completed, typed
 
 
@@ -94,6 +94,26 @@ def test_lines_of_many_threads_never_mix(voice, out):
     lines = out.getvalue().splitlines()
     assert len(lines) == 200
     assert set(lines) == {f"[{name}] {name * 20}" for name in "abcd"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", "?[2J?]0;title?"),
+        ("a\rb", "a\nb"),
+        ("tab\tand é, 日本, 🙂", "tab\tand é, 日本, 🙂"),
+        ("right\u202eleft\u2066", "right?left?"),
+        ("half a letter \ud83d", "half a letter ?"),
+    ],
+)
+def test_nobody_s_text_gives_orders_to_the_terminal(voice, out, text, shown):
+    voice.say(text)
+    assert out.getvalue() == f"{shown}\n"
+
+
+def test_others_text_is_one_line():
+    assert printable("name\n✓ all is well\x1b[0m") == "name?✓ all is well?[0m"
+    assert len(printable("x" * 1000)) == 500
 
 
 def test_colour_is_for_terminals_only():

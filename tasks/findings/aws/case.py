@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.console import printable
 from tasks.engine.typed import typed
 from tasks.findings.case import NO_REMEDY, Finding
 
@@ -80,7 +81,7 @@ class AccountCase:
         """
         severity: Literal["problem", "note", "blind"] = about.pop("severity", "problem")
         return AccountFinding(
-            key, self.area, severity, what, seen, remedy.words, remedy.type,
+            key, self.area, severity, what, printable(seen), remedy.words, remedy.type,
             safe=key in MENDED and remedy.safe and not remedy.type, **about,
         )  # fmt: skip
 

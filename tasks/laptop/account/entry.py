@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from invoke import Exit
+
 from tasks.engine import paths
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Entry:
 
     def text(self) -> str:
         """Spell it for OpenSSH: exactly this host, by exactly this key."""
+        for word in (self.alias, self.hostname, self.user, self.instance):
+            refuse_unlike_a_word(word)
         lines = [
             f"Host {self.alias}",
             f"    HostName {self.hostname}",
@@ -49,6 +53,12 @@ class Entry:
         if self.proxy_command:
             lines.append(f"    ProxyCommand {self.proxy_command}")
         return "".join(f"{line}\n" for line in lines)
+
+
+def refuse_unlike_a_word(text: str) -> None:
+    """Raise Exit for what would be more than one word of ssh's configuration, or a line more."""
+    if not re.fullmatch(r"[^\s\"#%]+", text) or not text.isprintable():
+        raise Exit(f"{text!r} cannot stand in ssh's configuration. Nothing was written there.")
 
 
 def put_back(alias: str, text: str | None) -> None:
@@ -92,11 +102,14 @@ def moved(instance: str, hostname: str) -> list[str]:
 
     Those through Session Manager lead to the instance itself, whatever its address is.
     """
+    refuse_unlike_a_word(hostname)
     found, aliases = blocks(), of_instance(instance)
     for alias in aliases:
         if f"    HostName {instance}\n" in found[alias]:
             continue
-        found[alias] = re.sub(r"(?m)^(    HostName ).*$", rf"\g<1>{hostname}", found[alias])
+        found[alias] = re.sub(
+            r"(?m)^(    HostName ).*$", lambda line: line[1] + hostname, found[alias]
+        )
     if aliases:
         _put(paths.provisioned() / "ssh_config", "".join(found.values()))
     return aliases

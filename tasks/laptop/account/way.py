@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import re
 import socket
 from dataclasses import dataclass
@@ -86,9 +87,18 @@ def way_to(server: Server) -> Way | None:
         return None
     finally:
         server.connection.close()
-    if not words or target.proxy_command:
+    if not words or target.proxy_command or not _is_address(words[0]):
         return None
     return Way(words[0], functools.partial(reaches, target.hostname, target.port))
+
+
+def _is_address(word: str) -> bool:
+    """Tell whether a host names one address: a network would open a port to more than that."""
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True
 
 
 def reaches(hostname: str, port: int) -> bool:
