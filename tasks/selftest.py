@@ -44,14 +44,14 @@ def test(c: Context, unit: bool = False, full: bool = False, keyword: str | None
     chosen = ["-k", keyword] if keyword else []
     # With a pattern it is right that one of the two halves has nothing to run.
     empty = (5,) if keyword else ()
+    scope = ["--full"] if full else []
     why_not = None if unit else _why_no_hosts()
     # A file's tests share what is dear to make, MLflow's import above all.
-    _pytest("-m", "not e2e", *SIDE_BY_SIDE, "--dist", "loadfile", *chosen, allowed=empty)
+    _pytest("-m", "not e2e", *SIDE_BY_SIDE, "--dist", "loadfile", *scope, *chosen, allowed=empty)
     if why_not:
         console.warn(f"The end-to-end part was not run: {why_not}")
     if unit or why_not:
         return
-    scope = ["--full"] if full else []
     words = ["tests/e2e", "-m", "e2e", *SIDE_BY_SIDE, "--dist", "loadscope"]
     _pytest(*words, *scope, *chosen, allowed=empty)
 

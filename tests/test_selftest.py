@@ -50,7 +50,7 @@ C = Context()
     [
         ({}, [*LINT, UNIT, HOSTS]),
         ({"unit": True}, [*LINT, UNIT]),
-        ({"full": True}, [*LINT, UNIT, f"{HOSTS} --full"]),
+        ({"full": True}, [*LINT, f"{UNIT} --full", f"{HOSTS} --full"]),
         ({"keyword": "lock"}, [*LINT, f"{UNIT} -k lock", f"{HOSTS} -k lock"]),
         ({"unit": True, "keyword": "lock"}, [*LINT, f"{UNIT} -k lock"]),
     ],
