@@ -280,6 +280,14 @@ def test_a_bucket_in_another_region_is_named(capsys, world):
     assert "bucket-elsewhere" in found
 
 
+def test_what_others_have_named_is_no_line_of_its_own(capsys, world):
+    lifecycle(rule(ID="x\n✓ well: bucket\u202e", Expiration={"Days": 1}))(world)
+    with suppress(Exit):
+        aws_audit.audit(context(), instance=world.instance)
+    out = capsys.readouterr().out
+    assert "seen: rule x?✓ well: bucket?: " in out
+
+
 def test_backups_with_credentials_of_their_own_are_not_the_role_s(capsys, world):
     apart = SETTINGS.model_copy(update={"backup_profile": "backups"})
     (wide, more) = rows(capsys, world, apart)

@@ -80,8 +80,9 @@ class AccountCase:
         It is one that --fix mends unless there is something to type, or the remedy is not safe.
         """
         severity: Literal["problem", "note", "blind"] = about.pop("severity", "problem")
+        # What others have called their rules and principals is shown, and is no line of its own.
         return AccountFinding(
-            key, self.area, severity, what, printable(seen), remedy.words, remedy.type,
+            key, self.area, severity, printable(what), printable(seen), remedy.words, remedy.type,
             safe=key in MENDED and remedy.safe and not remedy.type, **about,
         )  # fmt: skip
 
