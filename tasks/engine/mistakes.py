@@ -42,6 +42,16 @@ class Line:
         place = self.words.index(word)
         return spelt(*self.words[:place], *words, *self.words[place + 1 :])
 
+    def end_of_values(self, task: str) -> int:
+        """Return where a task's next value goes: behind those it got; 0 where it is not there."""
+        reader, place = Reader(self.initial, self.contexts), 0
+        for number, word in enumerate(self.words, 1):
+            wanted = len(reader.missing)
+            reader.read([word])
+            if word == task or (place and len(reader.missing) < wanted):
+                place = number
+        return place
+
 
 def spelt(*words: str) -> str:
     """Spell a command as it can be pasted."""
@@ -136,8 +146,9 @@ def _last(name: str) -> str:
 def incomplete(task: str, missing: Sequence[str], line: Line) -> str:
     """Say which values a task wants that were not given."""
     names = [name.upper() for name in missing]
-    again = line.instead(task, task, *names) if task in line.words else spelt(task, *names)
-    return f"{task} wants {' and '.join(names)}. Type: {again}"
+    place = line.end_of_values(task)
+    again = [*line.words[:place], *names, *line.words[place:]] if place else [task, *names]
+    return f"{task} wants {' and '.join(names)}. Type: {spelt(*again)}"
 
 
 def without_value(name: str, context: Any, line: Line) -> str:

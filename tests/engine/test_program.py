@@ -81,7 +81,7 @@ SLIPS = [
     ("--list usrs", "no group of tasks 'usrs'", "./fab --list users"),
     ("users.add", "users.add wants NAME", "./fab users.add NAME"),
     ("-H ec2 users.grant bob", "wants EXPERIMENT and PERMISSION",
-     "./fab -H ec2 users.grant EXPERIMENT PERMISSION bob"),
+     "./fab -H ec2 users.grant bob EXPERIMENT PERMISSION"),
     ("logs --since", "--since wants a value", "./fab logs --since VALUE"),
     ("status -H", "-H wants a value", "./fab status -H VALUE"),
     ("-H", "-H wants a value", "./fab -H VALUE"),
