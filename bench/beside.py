@@ -131,12 +131,12 @@ class Beside:
 
 
 @contextmanager
-def converged() -> Iterator[Beside]:
+def converged(tools: tuple[str, ...] = TOOLS) -> Iterator[Beside]:
     """Boot a host for each tool, and have it made a server by that tool."""
-    with rehearsal_host(len(TOOLS)) as (hosts, home, environment):
+    with rehearsal_host(len(tools)) as (hosts, home, environment):
         beside = prepared(hosts, home, environment)
         try:
-            for tool in TOOLS:
+            for tool in beside.machines:
                 beside.run(tool)
             yield beside
         finally:
@@ -145,7 +145,7 @@ def converged() -> Iterator[Beside]:
 
 def prepared(hosts: Rehearsal, home: Path, environment: dict[str, str]) -> Beside:
     """Give each tool a host, under all its names, and have the peers' own programs here."""
-    machines = dict(zip(TOOLS, hosts.machines(), strict=True))
+    machines = dict(zip(TOOLS, hosts.machines(), strict=False))
     beside = Beside(hosts, home, environment, machines)
     entries = hosts.ssh_config.read_text().strip().split("\n\n")
     for (tool, machine), entry in zip(machines.items(), entries, strict=True):

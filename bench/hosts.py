@@ -5,7 +5,10 @@ the tool: the more hosts, the more of the seconds are theirs, where each of a re
 processor of its own. Both parts are therefore told in CPU seconds as well: the tool's own (what one
 laptop has to give) and the hosts'. Needs root, as rehearsal hosts do.
 
-Usage: python bench/hosts.py [ROUNDS]
+With `alone` it is ./fab only, and the host answers a look with what it answered once: what is left
+of it is a login, so that the seconds are those of hosts that have processors of their own.
+
+Usage: python bench/hosts.py [ROUNDS] [alone]
 """
 
 from __future__ import annotations
@@ -21,6 +24,17 @@ from rich.table import Table
 
 COUNTS = (1, 4, 16, 64)
 LONG = 64  # so many take Ansible minutes here, and have one round
+
+REPLAY = r"""
+cat > /usr/local/bin/replay << 'END'
+#!/bin/bash
+if [ -s /var/tmp/look ]; then exec cat /var/tmp/look; fi
+bash -c "$SSH_ORIGINAL_COMMAND" > /var/tmp/look.part && mv /var/tmp/look.part /var/tmp/look
+cat /var/tmp/look
+END
+chmod 755 /usr/local/bin/replay
+sed -i 's|^ssh-|command="/usr/local/bin/replay" ssh-|' /home/ubuntu/.ssh/authorized_keys
+"""
 
 
 def middle(found: list[Measured]) -> dict[str, float]:
@@ -60,5 +74,26 @@ def main(rounds: int) -> None:
     keep("hosts", {"rounds": rounds, "tools": found})
 
 
+def alone(rounds: int) -> None:
+    """Time ./fab on hosts that have nothing to compute."""
+    about = machine()
+    with converged((OURS,)) as beside:
+        beside.on_host(OURS, REPLAY)
+        beside.warm_up(OURS)
+        found = in_turn({count: partial(beside.run, OURS, count) for count in COUNTS}, rounds)
+    table = Table("hosts", "s", "of 1 host", "CPU s here", "CPU s of hosts")
+    table.title = f"nothing to do at 50 ms, looks replayed, median of {rounds} rounds"
+    medians = {count: middle(costs) for count, costs in found.items()}
+    for count, cost in medians.items():
+        table.add_row(
+            str(count), f"{cost['seconds']:.1f}",
+            f"{cost['seconds'] / medians[1]['seconds']:.2f}", f"{cost['cpu']:.1f}",
+            f"{cost['host']:.1f}",
+        )  # fmt: skip
+    Console(width=100).print(about, table)
+    keep("hosts-alone", {"rounds": rounds, "counts": medians})
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    counts = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    (alone if "alone" in sys.argv else main)(*counts or [3])

@@ -37,7 +37,7 @@ ROUND_TRIPS = (0, 0.02, 0.05, 0.1, 0.2)  # loopback, a region, a continent, an o
 
 
 async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float) -> None:
-    """Pass on what arrives, each piece so many seconds later, without holding up what follows it."""
+    """Pass on what arrives, each piece so many seconds later, and hold up nothing that follows."""
     loop, waiting = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
 
     async def deliver() -> None:

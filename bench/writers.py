@@ -1,8 +1,9 @@
 """Count requests a second and their waits at 1, 8 and 32 writers, beside the guide's own server.
 
 Two rehearsal hosts: one as `deploy` has it, reached through nginx, one by the guide's own steps;
-both with a login, on SQLite. Writers log runs by bare REST as fast as they are answered, two requests
-each, and try none again. All share this machine's cores. Needs root, as rehearsal hosts do.
+both with a login, on SQLite. Writers log runs by bare REST as fast as they are answered, by two
+requests each, and try none again. All share this machine's cores. Needs root, as rehearsal hosts
+do.
 
 Usage: python bench/writers.py [SECONDS] [ROUNDS]
 """
@@ -103,4 +104,4 @@ def shown(
 
 if __name__ == "__main__":
     given = [int(word) for word in sys.argv[1:]]
-    main(*(given + [15, 3][len(given) :]))
+    main(*(given + [10, 2][len(given) :]))
