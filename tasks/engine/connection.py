@@ -117,11 +117,18 @@ class Connection(fabric.Connection):
             return None
         target: Target = self.target
         session_manager.refuse_without_programs(target.proxy_command)
-        self._learn_host_keys(target)
+        policy = self._learn_host_keys(target)
         self.connect_kwargs.update(_authentication(target, self.connect_kwargs))
         self.connect_kwargs["transport_factory"] = _transport
         try:
-            result = super().open()
+            try:
+                result = super().open()
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                if not policy.accepted or isinstance(error, paramiko.AuthenticationException):
+                    raise
+                # sshd hangs up on whoever compares a key for longer than two minutes.
+                self._learn_host_keys(target)
+                result = super().open()
         except Exit:
             raise
         except Exception as error:
@@ -130,8 +137,11 @@ class Connection(fabric.Connection):
         self.transport.set_keepalive(KEEPALIVE)
         return result
 
-    def _learn_host_keys(self, target: Target) -> None:
-        """Tell Paramiko what OpenSSH's files say, under the name that Paramiko looks for."""
+    def _learn_host_keys(self, target: Target) -> HostKeyPolicy:
+        """Tell Paramiko what OpenSSH's files say, under the name that Paramiko looks for.
+
+        Returns what decides on a key that they do not know.
+        """
         wanted = target.hostname if target.port == 22 else f"[{target.hostname}]:{target.port}"
         for file in (*target.known_hosts, *target.global_known_hosts):
             if not file.is_file():
@@ -139,7 +149,9 @@ class Connection(fabric.Connection):
             known: Any = host_keys(file).lookup(target.key_name) or {}
             for kind in known:
                 self.client.get_host_keys().add(wanted, kind, known[kind])
-        self.client.set_missing_host_key_policy(HostKeyPolicy(target))
+        policy = HostKeyPolicy(target)
+        self.client.set_missing_host_key_policy(policy)
+        return policy
 
 
 def _transport(sock: Any, **options: Any) -> paramiko.Transport:
@@ -154,6 +166,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self.accepted = False  # by somebody who was asked
 
     def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:
         """Accept and remember the key, or raise Exit that says how to accept it."""
@@ -167,6 +180,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             with _asking:
                 console.warn(f"{seen}, which is not in known_hosts.")
                 if confirm("Trust this host and remember its key?", yes=False):
+                    self.accepted = True
                     self._remember(key)
                     return
         raise Exit(

@@ -90,6 +90,21 @@ def test_an_unknown_key_that_is_accepted_is_remembered(network, unknown, termina
     assert unknown.logins == 2
 
 
+def test_a_host_that_hung_up_while_its_key_was_compared_is_called_again(
+    network, unknown, terminal, monkeypatch
+):
+    terminal.append("y")
+    remember = module.HostKeyPolicy._remember
+
+    def after_two_minutes(self: module.HostKeyPolicy, key: paramiko.PKey) -> None:
+        remember(self, key)
+        raise paramiko.SSHException("No existing session")  # what Paramiko says of it
+
+    monkeypatch.setattr(module.HostKeyPolicy, "_remember", after_two_minutes)
+    connect(network.target("ec2"))
+    assert unknown.logins == 1
+
+
 @pytest.mark.parametrize("answer", ["", "n", "what", "Ctrl-D"])
 def test_an_unknown_key_is_refused_by_anything_but_yes(network, unknown, terminal, answer):
     terminal.append(answer)
