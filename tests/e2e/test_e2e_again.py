@@ -55,10 +55,12 @@ def test_plan_names_what_the_chain_would_do_and_does_not_do_it(host: Host) -> No
     with host.kept(path):
         host.run(f"echo '# changed' >> {path}")
         before = host.run(f"sha256sum {path}"), host.audit()
-        planned = host.fab("plan").out
+        planned = host.fab("plan", "--detailed-exitcode", code=2).out
         assert f"deploy: put {path}" in planned
+        assert "-# changed" in planned, "what would be taken away from the file"
+        assert "A server that runs is restarted" in planned
         assert (host.run(f"sha256sum {path}"), host.audit()) == before
-    assert "nothing to change" in host.fab("plan").out
+    assert "nothing to change" in host.fab("plan", "--detailed-exitcode", code=0).out
 
 
 def test_another_port_is_nginx_s_matter_alone(host: Host) -> None:

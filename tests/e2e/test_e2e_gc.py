@@ -187,6 +187,9 @@ def test_another_server_s_mark_is_asked_about_and_stops_orphans(host: Host) -> N
     who = ("former since 2026-01-02T03:04:05",)
     host.refused("gc", "--orphans", because=("belongs to the server 0badcafe on", *who, "deploy"))
     assert "deploy: nothing to change" in host.fab("deploy").out, "it noted that it is ours"
+    seen = told(host, "doctor", "--timeout", "60", code=1)
+    (found,) = (each for each in seen if each["key"] == "taken-over")
+    assert "taken over by the server 0badcafe on former, at 2026-01-02T03:04:05" in found["what"]
     host.run(f"rm {ROOT}/.owned")
     starts = host.unit("mlflow-server.service", "InvocationID")
     host.refused("deploy", because=("belongs to the server on", *who, "--yes"))

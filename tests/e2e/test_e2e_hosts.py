@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import ExitStack
 
@@ -31,6 +32,11 @@ def test_two_hosts_are_served_side_by_side_while_a_third_is_unreachable(lab: Lab
         for host in (one, two):
             host.healthy()
             assert f"[{host.alias}] ✓ verified" in done.out
+        # Whose prefix the other took over is told by whom, though all of it works.
+        said = one.fab("doctor", "--json", aim=_aim(lab, one.alias, two.alias), code=1, **shared)
+        (found,) = (each for each in json.loads(said.out) if each["key"] == "taken-over")
+        other = two if found["host"] == one.alias else one
+        assert f"on {other.run('hostname')}, at 2" in found["what"]
         # Each took its own objects away: the other's experiment has the same number.
         left = lab.s3().list_objects_v2(Bucket=bucket).get("Contents", [])
         assert [entry["Key"].split("/")[1] for entry in left] == [".remote-mlflow-owner.json"]

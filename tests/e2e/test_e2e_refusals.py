@@ -188,6 +188,11 @@ def test_a_port_taken_by_another_program_is_named(host: Host) -> None:
     host.healthy()
 
 
+def test_a_blank_host_is_told_from_one_that_lost_its_login(blank: Host) -> None:
+    for task in ("client", "verify", "users.list"):
+        blank.refused(task, because=(blank.alias, "install configure deploy"))
+
+
 def test_a_small_disk_and_no_network_are_named_before_anything_is_done(blank: Host) -> None:
     folder = "/home/ubuntu/small"
     blank.run(f"mkdir {folder}; mount -t tmpfs -o size=1500m,uid=1000 tmpfs {folder}")

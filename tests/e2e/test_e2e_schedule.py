@@ -105,17 +105,17 @@ def test_backups_are_thinned_out_and_one_is_brought_here(host: Host, tmp_path: P
     )
     assert left["KeyCount"] == 0
 
-    newest = sets(host)[0]
-    done = host.fab("backup.download", "--to", str(tmp_path))
+    newest, to = sets(host)[0], tmp_path / "to/be made"
+    done = host.fab("backup.download", "--to", str(to))
     assert "secrets" in done.err
-    folder = tmp_path / str(newest["id"])
+    folder = to / str(newest["id"])
     manifest = json.loads((folder / "manifest.json").read_text())
     for entry in manifest["files"]:
         file = folder / entry["name"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
         assert file.stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
-    host.refused("backup.download", "--to", str(tmp_path), because=("is there already",))
+    host.refused("backup.download", "--to", str(to), because=("is there already",))
     host.refused("backup.download", "--id", "nosuch", because=("--id 'nosuch' is not a backup's",))
 
     # A file that rotted in the bucket is found out, and nothing of it stays here.
@@ -124,5 +124,5 @@ def test_backups_are_thinned_out_and_one_is_brought_here(host: Host, tmp_path: P
     body = host.lab.s3().get_object(Bucket=host.lab.bucket, Key=key)["Body"].read()
     host.lab.s3().put_object(Bucket=host.lab.bucket, Key=key, Body=body[:-1] + b"x")
     because = (rotten, "mlflow.db.zst is not what was sent")
-    host.refused("backup.download", "--to", str(tmp_path), "--id", rotten, because=because)
-    assert [entry.name for entry in tmp_path.iterdir()] == [folder.name]
+    host.refused("backup.download", "--to", str(to), "--id", rotten, because=because)
+    assert [entry.name for entry in to.iterdir()] == [folder.name]

@@ -42,6 +42,12 @@ def test_the_assistant_and_the_way_past_the_proxy_are_closed(host: Host) -> None
     assert host.status("/api/3.0/mlflow/server-info", login) == 404
 
 
+def test_the_ai_gateway_is_off_unless_asked_for(host: Host) -> None:
+    login = host.login()
+    assert host.status("/ajax-api/3.0/mlflow/gateway/endpoints/list", login) == 501
+    assert host.status("/gateway/proxy/any/v1/files", login) == 403
+
+
 def test_nothing_but_sshd_listens_beyond_the_host(host: Host) -> None:
     listeners = host.run("ss -Hltnup").splitlines()
     open_ones = [

@@ -182,11 +182,12 @@ PAGES = (
     '/compare-experiments/s?experiments=["{experiment}"]',
 )  # fmt: skip
 
-# What pages ask for in vain: MLflow brings no picture of that name, and its AI gateway is off
-# (docs/ai-gateway.md).
+# What pages ask for in vain: MLflow brings no picture of that name, its AI gateway is off
+# (docs/ai-gateway.md), and its Assistant is closed (docs/security.md).
 DOCUMENTED = (
     f"404 https://{NAME}/favicon.ico",
     f"501 https://{NAME}/ajax-api/3.0/mlflow/gateway/",
+    f"403 https://{NAME}/ajax-api/3.0/mlflow/assistant/",
 )
 
 

@@ -228,6 +228,7 @@ def test_no_password_is_ever_seen(alone: Host) -> None:
         (("users.grant", "admin", "Default", "ALL"), ("'ALL' cannot be granted", "DENY")),
         (("users.grant", "admin", "nomodel", "READ", "--model"), ("no model 'nomodel'",)),
         (("users.remove", "admin", "--yes"), ("You are logged in as admin",)),
+        (("users.remove", "alicia"), ("There is no user 'alicia'",)),  # and asks nothing
         (("users.passwd", "--name", "nobody"), ("There is no user 'nobody'",)),
         (("users.import", "/nowhere.csv"), ("/nowhere.csv cannot be read",)),
     ],
@@ -241,4 +242,7 @@ def test_what_cannot_be_is_one_line(
 
 def test_a_wrong_login_names_the_way_back(host: Host) -> None:
     because = ("refuses the password of admin", "users.reset-admin")
-    host.refused("users.list", because=because, MLFLOW_TRACKING_PASSWORD="not-the-password")
+    for task in ("users.list", "verify"):
+        done = host.refused(task, because=because, MLFLOW_TRACKING_PASSWORD="not-the-password")
+        assert len(done.err.strip().splitlines()) == 1, done
+        assert done.seconds < 15, "verify's client would ask for half a minute"
