@@ -104,6 +104,9 @@ def unknown(word: str, context: Any, line: Line) -> str:
     if word in line.words and ("@" in word or word in line.hosts()):
         return f"{word!r} is a host, no task. Type: {line.instead(word, '-H', word)}"
     near = nearest_task(word, [*line.contexts, *getattr(line.contexts, "aliases", {})])
+    if near is None and context and context.name:
+        about = spelt("--help", context.name)
+        return f"{context.name} takes no {word!r}, and no task is called so. What it takes: {about}"
     if near is None:
         return f"There is no task {word!r}. All there are: ./fab --list"
     again = line.instead(word, near) if word in line.words else spelt(near)
@@ -123,7 +126,8 @@ def unknown_option(word: str, context: Any, line: Line) -> str:
     who = task or "./fab"
     known = Reader(line.initial, line.contexts, context if task else None).options()
     # Without their dashes, by which all are alike.
-    bare = {option.lstrip("-"): option for option in known}
+    whole = [option for option in known if option.startswith("--") or not name.startswith("--")]
+    bare = {option.lstrip("-"): option for option in whole}
     close = closest(name.lstrip("-"), bare, CLOSE)
     if close and word in line.words:
         near = bare[close]

@@ -109,6 +109,15 @@ def test_what_is_to_be_typed_then_is_no_slip(typed, hosts, monkeypatch, words):
     ("words", "said"),
     [
         ("frobnicate", "There is no task 'frobnicate'. All there are: ./fab --list"),
+        (
+            "environments prod",
+            "environments takes no 'prod', and no task is called so. What it takes: "
+            "./fab --help environments",
+        ),
+        (
+            "postgres.migrate --to x",
+            "postgres.migrate has no option --to. Those it has: ./fab --help postgres.migrate",
+        ),
         ("status --frobnicate", "Those it has: ./fab --help status"),
         ("--list frobnicate", "All there are: ./fab --list"),
     ],
