@@ -70,7 +70,7 @@ def main():
             for tool, costs in tools.items()
         }
         title = "Nothing to do, at 50 ms of round trip"
-        draw("hosts", title, "hosts", "seconds", lines, logarithmic=True)
+        draw("hosts", title, "hosts", "seconds (logarithmic)", lines, logarithmic=True)
     if (HERE / "numbers/round_trips.json").exists():
         found = numbers("round_trips")
         across = [1000 * each for each in found["round_trips"]]

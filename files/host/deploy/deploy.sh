@@ -22,6 +22,18 @@ put_back() {
     as_root rm -f "$path"
   fi
 }
+# Also those that a deploy put which was cut off.
+units_changed() {
+  grep -q $'\t/etc/systemd/' "$here/places" ||
+    [[ $(systemctl show -p NeedDaemonReload --value "$unit.socket" "$unit.service") == *yes* ]]
+}
+# Not anew: nginx brings a script of the old kind as well, and to enable that takes a second.
+start_at_boot() {
+  local each
+  for each; do
+    [ "$(systemctl is-enabled "$each" 2> /dev/null)" = enabled ] || as_root systemctl enable --quiet "$each"
+  done
+}
 reload_nginx() {
   if as_root systemctl is-active --quiet nginx; then
     as_root systemctl reload nginx
@@ -94,15 +106,15 @@ each_place put
 python3 "$here/log_ahead.py" root="$root"
 
 as_root systemd-tmpfiles --create "/etc/tmpfiles.d/$unit.conf"
-as_root systemctl daemon-reload
-as_root systemctl enable --quiet "$unit.socket" "$unit.service"
+if units_changed; then as_root systemctl daemon-reload; fi
+start_at_boot "$unit.socket" "$unit.service"
 
 if [ -n "$link" ]; then as_root ln -sfn "$site" "$link"; fi
 if ! output=$(as_root nginx -t 2>&1); then
   printf '%s\n' "$output"
   fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then type ./fab deploy again."
 fi
-as_root systemctl enable --quiet nginx
+start_at_boot nginx
 as_root systemctl start "$unit.socket"
 # One that listens already keeps the group of its own time.
 as_root chgrp "$group" "/run/$unit.sock"
