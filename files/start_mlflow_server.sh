@@ -30,6 +30,14 @@ MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 MLFLOW_ENABLE_AI_GATEWAY={{ ai_gateway }}
 # What encrypts providers' keys in the database; MLflow's own default is the same everywhere.
 MLFLOW_CRYPTO_KEK_PASSPHRASE=$(printf 'gateway %s' "${MLFLOW_FLASK_SERVER_SECRET_KEY:-}" | sha256sum | cut -d' ' -f1)
+# A request that holds a connection to the database asks for a second, and 40 of each worker's run
+# at once. Of MLflow's 15 connections, 15 requests would hold all and wait for others in vain.
+MLFLOW_SQLALCHEMYSTORE_POOL_SIZE=20
+MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW=100
+case ${MLFLOW_BACKEND_STORE_URI:-} in
+  # PostgreSQL lets in 100 in all, unless it is told otherwise.
+  postgresql*) MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW=25 ;;
+esac
 MLFLOW_DISABLE_TELEMETRY=true
 MLFLOW_MODEL_CATALOG_URI=
 MLFLOW_SERVER_X_FRAME_OPTIONS=DENY

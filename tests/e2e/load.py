@@ -168,13 +168,15 @@ def writers(
     *kinds: tuple[str, int],
     pause: float = PAUSE,
     patience: float = 300,
+    uri: str = "",
 ) -> Iterator[Load]:
     """Have writers at work on a host's server for the block: by default 8 of the bare kind.
 
     `kinds` pairs "raw" or "client" with how many; `patience` is the seconds that one of the bare
-    kind waits for an answer. They reach the server at the host's own address (`bind: 0.0.0.0`).
+    kind waits for an answer. They reach the server at `uri`, by default at the host's own address
+    (`bind: 0.0.0.0`).
     """
-    uri = f"http://{host.address}:5000"
+    uri = uri or f"http://{host.address}:5000"
     environment = client_environment(Login(*login), uri)
     # MLflow's own patience and retries, not those of the product's trial.
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):

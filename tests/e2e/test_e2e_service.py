@@ -7,6 +7,7 @@ import threading
 import time
 
 from lab import ROOT, SEARCH, UNIT, Host, answer, until
+from load import writers
 
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant/config"
 # Proportional set size: memory that processes share is counted once.
@@ -148,6 +149,16 @@ def test_a_restart_under_load_loses_no_request(host: Host) -> None:
     print(f"{len(statuses)} requests, worst wait {max(waits):.1f} s")
     assert set(statuses) == {200}
     assert max(waits) > 1, "no request met the restart"
+
+
+def test_forty_that_log_at_once_do_not_wait_for_each_other_in_vain(host: Host) -> None:
+    # Half a minute, after which MLflow gives up on a connection that another one holds.
+    with (
+        host.tunnel() as uri,
+        writers(host, host.login(), ("raw", 40), pause=0, patience=25, uri=uri) as load,
+    ):
+        load.goes_on(200)
+    assert load.failures() == []
 
 
 def test_stop_start_status_and_restart_say_what_is(host: Host) -> None:
