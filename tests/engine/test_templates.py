@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
 
@@ -146,6 +147,17 @@ def test_the_login_file_is_an_ini_whose_password_is_empty_yet_there(password):
         "auth_cache_ttl_seconds": "60",
         "admin_password": password.strip(),
     }
+
+
+def test_imports_are_found_as_python_s_parser_finds_them():
+    for name, path in programs().items():
+        if path.suffix != ".py":
+            continue
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        named = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
+        named |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+        wanted = {f"{module}.py" for module in named} & programs().keys()
+        assert set(templates._imported(name)) == wanted, name
 
 
 def test_a_program_is_staged_with_all_that_it_imports():
