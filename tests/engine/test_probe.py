@@ -183,6 +183,16 @@ def test_the_probes_of_many_environments_fit_in_one_command():
 # -- with bash itself --------------------------------------------------------------------------
 
 
+# systemctl(1): an empty line stands between two units. Each restarted as often as its name is long.
+SHOWN = """first=yes
+while shift && [[ $1 != -* ]]; do
+  if [ $first = no ]; then echo; fi
+  printf '%s\\n' LoadState=loaded ActiveState=active "NRestarts=${#1}"
+  first=no
+done
+"""
+
+
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
     """Stand-ins for what only a Debian host with systemd has."""
@@ -190,7 +200,7 @@ def programs(tmp_path: Path) -> Path:
     folder.mkdir()
     for name, script in {
         "sudo": 'shift; exec "$@"',
-        "systemctl": 'echo "LoadState=loaded"; echo "ActiveState=active"; echo "NRestarts=2"',
+        "systemctl": SHOWN,
         "ss": """echo 'LISTEN 0 511 127.0.0.1:5000 0.0.0.0:* users:(("nginx",pid=17,fd=5))'""",
         "dpkg-query": r"printf 'package\tnginx ii \npackage\tcurl rc \n'; exit 1",
     }.items():
@@ -250,8 +260,8 @@ def test_a_blank_host_is_read(home, programs):
     assert facts.memory_kb > 100_000
     assert facts.free_kb > 0
     assert facts.packages == {"nginx"}
-    assert facts.unit("mlflow-server.service") == Unit("loaded", "active", restarts=2)
-    assert facts.unit("nginx.service").active == "active"
+    for name in ("mlflow-server.service", "mlflow-server.socket", "nginx.service"):
+        assert facts.unit(name) == Unit("loaded", "active", restarts=len(name))
     assert facts.listeners == (Listener("127.0.0.1:5000", "nginx", 17),)
     assert facts.release is None
     assert facts.credentials is None
@@ -296,6 +306,30 @@ def server(home: Path) -> Path:
             "insert into runs values (1, 'active'), (9, 'deleted')"
         )
     return root
+
+
+@pytest.fixture
+def ordinary(programs: Path) -> Path:
+    """The same on a host where the login is not root's."""
+    (programs / "id").write_text("#!/bin/bash\n[ $1 = -u ] && echo 1000 || echo me\n")
+    (programs / "id").chmod(0o755)
+    return programs
+
+
+def test_a_login_that_cannot_become_root_is_told_why(home, ordinary):
+    (ordinary / "sudo").write_text("#!/bin/bash\necho 'sudo: a password is required' >&2; exit 1\n")
+    facts = look(home, ordinary)
+    assert (facts.sudo, facts.sudo_error) == (False, "sudo: a password is required")
+    assert facts.packages == {"nginx"}, "all else is read as ever"
+
+
+def test_a_look_becomes_root_once_and_asks_systemd_once(home, ordinary, server):
+    for name in ("sudo", "systemctl"):
+        text = (ordinary / name).read_text()
+        noting = f"#!/bin/bash\necho {name} >> '{home}/calls'\n"
+        (ordinary / name).write_text(text.replace("#!/bin/bash\n", noting))
+    look(home, ordinary)
+    assert sorted((home / "calls").read_text().split()) == ["sudo", "systemctl"]
 
 
 def test_a_server_is_read(home, programs, server):

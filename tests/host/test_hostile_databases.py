@@ -90,5 +90,5 @@ def test_a_value_of_a_database_is_one_fact_whatever_it_says(tmp_path):
         [sys.executable, "-c", source("facts_sqlite.py"), str(tmp_path), "", ""],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.splitlines()[0] == "schema\tr1 root /etc  [2J"
+    assert done.stdout.splitlines()[1] == "schema\tr1 root /etc  [2J"
     assert not [line for line in done.stdout.splitlines() if line.startswith("root\t")]

@@ -1,8 +1,6 @@
-"""Print what SQLite holds, as facts.sh does, which runs this with root and both addresses."""
+"""Print Python's version and what SQLite holds; facts.sh runs this with root and both addresses."""
 
 import os
-import re
-import sqlite3
 import sys
 import time
 
@@ -12,6 +10,8 @@ until = time.time() + 20
 def ask(path, key, query):
     if not os.path.exists(path):
         return
+    import sqlite3  # Debian's smallest Python has none, nor a server
+
     try:
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)
         # The server's process may have written anything there.
@@ -20,10 +20,12 @@ def ask(path, key, query):
         value = database.execute(query).fetchone()[0]
     except (sqlite3.Error, TypeError) as error:
         key, value = key + "_error", error
-    print(f"{key}\t{re.sub('[^ -~]', ' ', str(value))[:300]}")
+    line = "".join(letter if " " <= letter <= "~" else " " for letter in str(value))
+    print(f"{key}\t{line[:300]}")
 
 
 def main(root, store, auth_store):
+    print("python\t{}.{}.{}".format(*sys.version_info))
     tracking = os.path.realpath(os.path.join(root, "mlflow.db"))
     if not auth_store:
         ask(os.path.join(root, "basic_auth.db"), "users", "select count(*) from users")
