@@ -39,7 +39,8 @@ CURRENT = f"make {RELEASE} the current release"
 @pytest.mark.parametrize(
     ("facts", "wanted"),
     [
-        (blank(), [APT, TOOLS, ENVIRONMENT, CURRENT]),
+        (blank(), [f"{APT}; {TOOLS}; {ENVIRONMENT}", CURRENT]),
+        (blank(packages=frozenset(PACKAGES)), [TOOLS, ENVIRONMENT, CURRENT]),
         (installed(), []),
         (deployed(), []),
         (installed(packages=frozenset(PACKAGES) - {"git"}), ["install with apt: git"]),
@@ -140,8 +141,7 @@ def test_a_server_of_another_release_is_told_of_the_upgrade(capsys):
 
 
 def test_the_scripts_get_what_they_need():
-    apt, tools, environment, current = changes(SETTINGS, blank())
-    assert apt.script.startswith(f"packages='{' '.join(PACKAGES)}'\n")
+    tools, environment, current = changes(SETTINGS, blank(packages=frozenset(PACKAGES)))
     assert tools.files["tools.txt"] == (templates.FILES / "tools.txt").read_text()
     digest = change_engine.digest(str(tools.files["tools.txt"]))
     assert tools.script.startswith("sent=no\n")
@@ -151,6 +151,17 @@ def test_the_scripts_get_what_they_need():
     assert current.script == (
         f'ln -sfn releases/{RELEASE} "$root/venv.part"\nmv -fT "$root/venv.part" "$root/venv"'
     )
+
+
+def test_while_apt_is_at_work_the_environments_are_made():
+    both, _current = changes(SETTINGS, blank())
+    alone = changes(SETTINGS, blank(packages=frozenset(PACKAGES)))
+    first = "python3 python3-venv ca-certificates"
+    assert both.script.startswith(f"packages='{' '.join(PACKAGES)}' first='{first}'\nbeside() {{\n")
+    assert all(each.script in both.script for each in alone[:2])
+    assert both.files == {**alone[0].files, **alone[1].files}
+    git_alone = changes(SETTINGS, installed(packages=frozenset(PACKAGES) - {"git"}))
+    assert "beside()" not in git_alone[0].script
 
 
 def test_the_locks_are_whole_and_hashed():

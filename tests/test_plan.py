@@ -42,7 +42,11 @@ def test_the_plan_is_what_the_tasks_decide():
     facts = blank()
     login = Login("admin", "correct horse battery")
     found = dict(steps(context(facts, **{PASSWORD: login.password}).server))
-    assert found["install"] == [change.what for change in install_changes.changes(SETTINGS, facts)]
+    assert found["install"] == [
+        sentence
+        for change in install_changes.changes(SETTINGS, facts)
+        for sentence in change.sentences
+    ]
     assert found["configure"] == [
         change.what
         for half in (bucket.aws_changes, configure_changes.auth_changes)

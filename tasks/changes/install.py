@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes.guide import refuse_unlike_guide
-from tasks.changes.packages import LINK, environment, packages
+from tasks.changes.packages import LINK, environment, installing, lacking
 from tasks.changes.presence import refuse_other_root
 from tasks.changes.releases import making, version_of, wanted_release
 from tasks.engine import stores
@@ -31,12 +31,13 @@ def changes(settings: Settings, facts: Facts, sent: bool = False) -> list[Change
     `sent` says that no wheels but those that were sent may be used.
     """
     refuse_unfit(settings, facts)
-    needed = packages(facts, stores.current(settings, facts).postgres)
+    environments = []
     if facts.tools != digest(read("tools.txt")):
-        needed.append(environment("tools", "install uv and the AWS CLI", LINK, sent))
+        environments.append(environment("tools", "install uv and the AWS CLI", LINK, sent))
     release = wanted_release(settings, facts)
     if release not in facts.complete:
-        needed.append(making(settings, facts, release, sent))
+        environments.append(making(settings, facts, release, sent))
+    needed = installing(lacking(facts, stores.current(settings, facts).postgres), environments)
     if facts.release != release and not facts.guide:
         needed.append(
             Change(

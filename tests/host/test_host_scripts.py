@@ -831,8 +831,8 @@ def test_a_proxy_of_the_host_s_does_not_come_between(server, login, capsys, monk
 # -- install_packages.sh -----------------------------------------------------------------------
 
 
-def apt(machine: Machine, script: str, packages: str = "nginx git") -> list[str]:
-    """Install packages with an apt-get that answers as it is told."""
+def apt(machine: Machine, script: str, packages: str = "nginx git", beside: str = "") -> list[str]:
+    """Install packages with an apt-get that answers as it is told; `beside` runs beside git."""
     for name, body in {
         "apt-get": script,
         "sudo": 'shift; exec "$@"',
@@ -842,7 +842,10 @@ def apt(machine: Machine, script: str, packages: str = "nginx git") -> list[str]
         "dpkg": "exit 0",
     }.items():
         machine.stub(name, body)
-    return machine.change(f"packages={shlex.quote(packages)}\n{source('install_packages.sh')}")
+    words = f"packages={shlex.quote(packages)} first=python3-venv\n"
+    if beside:
+        words += f"beside() {{\n{beside}\n}}\n"
+    return machine.change(f"{words}{source('install_packages.sh')}")
 
 
 def test_packages_are_installed_without_a_question(machine):
@@ -893,6 +896,36 @@ def test_a_host_without_network_is_told_so(machine):
     lines = apt(machine, 'echo "E: Temporary failure resolving archive.example.org"; exit 100')
     assert lines[-1] == "@exit 1"
     assert any(line.startswith("@fail The host cannot reach its package archive") for line in lines)
+
+
+def test_environments_are_made_while_apt_installs_all_but_what_they_need(machine):
+    noted = f'echo "$*" >> "{machine.folder}/apt"'
+    lines = apt(
+        machine,
+        f'{noted}; case "$*" in *" git") until [ -e "$HOME/made" ]; do /bin/sleep 0.1; done;; esac',
+        "python3-venv git",
+        beside='echo one >> "$HOME/made"',
+    )
+    assert lines[-1] == "@exit 0"
+    asked = [line.split()[-1] for line in (machine.folder / "apt").read_text().splitlines()]
+    assert asked[:2] == ["update", "python3-venv"]
+    assert (machine.home / "made").read_text() == "one\n", "once, while apt was at work"
+
+
+def test_what_failed_beside_apt_is_done_again_and_says_why(machine):
+    again = 'echo x >> "$HOME/tried"; [ "$(wc -l < "$HOME/tried")" = 2 ] || fail "no network"'
+    assert apt(machine, "exit 0", "git", beside=again) == ["@say what", "@exit 0"]
+    (machine.home / "tried").unlink()
+    lines = apt(machine, "exit 0", "git", beside='echo x >> "$HOME/tried"; fail "no network"')
+    assert lines[-2:] == ["@fail no network", "@exit 1"]
+    assert (machine.home / "tried").read_text() == "x\nx\n"
+
+
+def test_what_runs_beside_an_apt_that_fails_comes_to_its_end(machine):
+    broken = 'case "$*" in *" git") exit 1;; esac'
+    lines = apt(machine, broken, "git", beside='/bin/sleep 1; touch "$HOME/made"')
+    assert lines[-1] == "@exit 1"
+    assert (machine.home / "made").exists()
 
 
 def test_a_fresh_nginx_never_starts_by_itself(machine):

@@ -1,4 +1,5 @@
-# Install Debian packages without a question. Needs: packages (words).
+# Install Debian packages without a question. Needs: packages (words). Where there is a function
+# `beside`, it runs beside the most of it; first (words) are the packages that it needs.
 exec 7>&1 # where apt_now tells: apt's own output is kept back
 # Tell what apt says of its work to Status-Fd (its README.progress-reporting), and pass on the rest.
 apt_now() {
@@ -52,6 +53,14 @@ no_network() {
 updated=
 apt_get update
 updated=$output
+if declare -F beside > /dev/null; then
+  # shellcheck disable=SC2086
+  if [ -n "$first" ]; then apt_get install --no-install-recommends $first; fi
+  (beside) > "$here/beside.log" 2>&1 7>&- &
+  aside=$!
+  # It goes on to its end, and the next installation finds what it made.
+  on_failure() { wait; }
+fi
 # Debian starts a freshly installed nginx on 0.0.0.0:80, before anybody said that it should.
 fresh_nginx=no
 if [[ " $packages " == *" nginx "* ]] && ! dpkg-query -W nginx 2>/dev/null | grep -q .; then
@@ -71,3 +80,8 @@ if [ "$fresh_nginx" = yes ]; then
   as_root systemctl unmask --runtime --quiet nginx.service
 fi
 exec 7>&-
+if declare -F beside > /dev/null; then
+  # Whatever kept it from its end then shows.
+  wait "$aside" || beside
+  on_failure() { :; }
+fi
