@@ -148,7 +148,7 @@ def prepared(hosts: Rehearsal, home: Path, environment: dict[str, str]) -> Besid
     machines = dict(zip(TOOLS, hosts.machines(), strict=False))
     beside = Beside(hosts, home, environment, machines)
     entries = hosts.ssh_config.read_text().strip().split("\n\n")
-    for (tool, machine), entry in zip(machines.items(), entries, strict=True):
+    for (tool, machine), entry in zip(machines.items(), entries, strict=False):
         beside.on_host(tool, f"{ADMIT}; systemctl reload ssh")
         rest = [line for line in entry.splitlines()[1:] if "HostName" not in line]
         lines = [

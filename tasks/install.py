@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 def options(from_wheelhouse: str = "") -> None:
     """Look a wheelhouse through before any connection."""
     if from_wheelhouse:
-        read(folder_of(from_wheelhouse))
+        wheels_in(from_wheelhouse)
 
 
-def folder_of(typed: str) -> Path:
-    """Return the folder that was typed."""
-    return Path(typed).expanduser().absolute()
+@functools.cache
+def wheels_in(typed: str) -> Wheelhouse:
+    """Look the folder that was typed through, once for all hosts: it holds hundreds of MB."""
+    return read(Path(typed).expanduser().absolute())
 
 
 @remote(
@@ -57,14 +59,14 @@ def install(c: Host, from_wheelhouse: str = "") -> None:
         server.say(f"install: nothing to change (MLflow {release})")
         if is_behind(server.settings, server.facts) and not guide:
             if from_wheelhouse:
-                wheels = read(folder_of(from_wheelhouse))
+                wheels = wheels_in(from_wheelhouse)
                 server.apply("install", [sent(server, wheels, release_of(server.settings))])
             wanted = f"MLflow {server.settings.version}"
             server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
         return
     if from_wheelhouse:
         wanted = wanted_release(server.settings, server.facts)
-        needed = [sent(server, read(folder_of(from_wheelhouse)), wanted), *needed]
+        needed = [sent(server, wheels_in(from_wheelhouse), wanted), *needed]
     server.apply("install", needed)
     server.say(f"✓ installed MLflow {server.settings.version}", "green")
 

@@ -124,16 +124,28 @@ def unknown_option(word: str, context: Any, line: Line) -> str:
     name, equals, value = word.partition("=")
     task = context.name if context and context.name else None
     who = task or "./fab"
-    known = Reader(line.initial, line.contexts, context if task else None).options()
+    reader = Reader(line.initial, line.contexts, context if task else None)
+    valued = equals or _is_followed_by_a_value(word, context, line)
+    known = [each for each in reader.options() if not valued or reader.option(each).takes_value]
     # Without their dashes, by which all are alike.
     whole = [option for option in known if option.startswith("--") or not name.startswith("--")]
     bare = {option.lstrip("-"): option for option in whole}
-    close = closest(name.lstrip("-"), bare, CLOSE)
+    plain = name.lstrip("-")
+    parts = (option for option in bare if plain in option.split("-"))
+    close = closest(plain, bare, CLOSE) or next(parts, None)
     if close and word in line.words:
         near = bare[close]
         again = line.instead(word, f"{near}{equals}{value}")
         return f"{who} has no option {name} (did you mean {near}?). Type: {again}"
     return f"{who} has no option {name}. Those it has: {spelt('--help', *filter(None, [task]))}"
+
+
+def _is_followed_by_a_value(word: str, context: Any, line: Line) -> bool:
+    """Tell whether an unknown option is followed by no option, task, or name that a task wants."""
+    if word not in line.words or (context and context.missing_positional_args):
+        return False
+    following = [*line.words[line.words.index(word) + 1 :], "-"][0]
+    return not following.startswith("-") and following not in line.contexts
 
 
 def nearest_task(word: str, names: Iterable[str]) -> str | None:
