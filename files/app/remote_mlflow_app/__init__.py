@@ -3,7 +3,8 @@
 `mlflow server --app-name remote-mlflow`. Out of the box whoever has a login may make an experiment
 at `s3://BUCKET/mlflow-backups` or `file:///home`, or a model version with such a source, and have
 the server read and write there with its own rights. guard.py refuses such names (places.py says
-which), door.py what MLflow would answer with an error of its own. All else passes untouched.
+which), door.py what MLflow would answer with an error of its own. All else passes untouched, in
+turn (turns.py).
 
 It lies read-only beside the release and is found by PYTHONPATH; without it the server does not
 start, since no app has this name.
@@ -15,14 +16,15 @@ def create_app():
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.server import app, auth
 
-    from . import door, files, guard
+    from . import door, files, guard, turns
 
     guarded = auth.create_app(app)
     guard.stand(app)
     guarded.add_exception_handler(RecursionError, too_deep)
     files.stand()
     guarded.add_exception_handler(Exception, failed)
-    return door.Door(guarded, MLFLOW_ENABLE_WORKSPACES.get())
+    inner = turns.Turns(guarded) if turns.of_sqlite() else guarded
+    return door.Door(inner, MLFLOW_ENABLE_WORKSPACES.get())
 
 
 async def too_deep(request, error):
