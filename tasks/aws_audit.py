@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as serialised
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -12,6 +12,7 @@ from invoke import Exit
 from tasks.changes import operator_policy
 from tasks.engine.account_parts import TAG
 from tasks.engine.console import confirm, console
+from tasks.engine.records import dataclass
 from tasks.engine.task import local
 from tasks.engine.typed import typed, using
 from tasks.findings.aws.bucket import bucket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -18,6 +18,7 @@ from tasks.engine.chain import run_on
 from tasks.engine.console import confirm, console
 from tasks.engine.fabric_yaml import difference, filled, filled_below, hosts_in
 from tasks.engine.fabric_yaml import replace as write
+from tasks.engine.records import dataclass
 from tasks.engine.task import local
 from tasks.engine.typed import here, typed
 from tasks.laptop.account import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -16,6 +15,7 @@ from tasks.engine.configuration import configured, host_names
 from tasks.engine.console import confirm, console, interactive
 from tasks.engine.fabric_yaml import difference, filled, holds_something, replace
 from tasks.engine.questions import ask
+from tasks.engine.records import dataclass
 from tasks.engine.task import local
 from tasks.engine.typed import typed
 from tasks.laptop.bucket_look import Source, look, no_keys

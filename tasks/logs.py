@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from invoke import Exit
 from tasks.changes.presence import ABSENT
 from tasks.engine.console import console
 from tasks.engine.facts import refuse_without_sudo
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.engine.task import remote
 from tasks.engine.templates import source

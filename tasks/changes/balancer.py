@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json as serialised
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.changes.site import LOOPBACK
 from tasks.engine.change import Change
+from tasks.engine.records import dataclass
 from tasks.engine.templates import render, requested, source
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -17,6 +16,7 @@ from tasks.changes.site import listeners, pair, site_words
 from tasks.engine import stores
 from tasks.engine.change import Change
 from tasks.engine.facts import is_deployed, refuse_closed_nginx, refuse_without_sudo
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.engine.templates import source, staged
 

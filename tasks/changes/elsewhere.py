@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -16,6 +15,7 @@ from invoke import Exit
 from tasks.changes import owner
 from tasks.changes.surroundings import aws_profile_script, place
 from tasks.engine.change import Change
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.engine.tables import counted, size_text
 from tasks.engine.templates import requested

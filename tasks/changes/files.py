@@ -6,7 +6,6 @@ Exit is raised where no bucket is configured, and nothing else.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.changes import elsewhere, wall
@@ -16,6 +15,7 @@ from tasks.changes.surroundings import aws_variables
 from tasks.engine import stores
 from tasks.engine.change import Change
 from tasks.engine.facts import READY, is_there, site_of, sites
+from tasks.engine.records import dataclass
 from tasks.engine.templates import app_folder, render, source, walled
 
 if TYPE_CHECKING:

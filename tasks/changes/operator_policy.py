@@ -6,10 +6,11 @@ an instance is handed it by somebody else's tagging it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.account_parts import PATH, TAG
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

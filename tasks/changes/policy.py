@@ -8,8 +8,9 @@ reference, "Permissions" of each operation).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.changes import prices
@@ -14,6 +14,7 @@ from tasks.engine.account_parts import (
     Parts,
     differing,
 )
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
@@ -14,6 +13,7 @@ from tasks.changes.backup import backing_up, pruning, secrets, verifying
 from tasks.changes.files import File
 from tasks.engine.change import Change, bundle
 from tasks.engine.facts import is_there
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.engine.templates import confined, render, source
 

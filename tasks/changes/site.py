@@ -6,10 +6,10 @@ The site itself, with its conditions, is files/nginx/site.conf; nothing here rai
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.engine.facts import site_of
+from tasks.engine.records import dataclass
 from tasks.engine.templates import render
 
 if TYPE_CHECKING:

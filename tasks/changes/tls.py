@@ -5,7 +5,7 @@ Exit is raised where the server could not be deployed either: see changes/deploy
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from tasks.changes.files import File, auth_file, deploy_digest, files, must_rest
 from tasks.changes.site import challenge, challenge_file, pair
 from tasks.engine.change import Change
 from tasks.engine.facts import is_there
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.engine.templates import source
 

@@ -7,8 +7,10 @@ bear one tag: by it they are known, and nothing without it is ever changed or re
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.engine.templates import source
 

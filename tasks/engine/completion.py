@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
 from tasks.engine import seen_names
+from tasks.engine.records import dataclass
 from tasks.engine.words import Reader
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.engine.configuration import UNNAMED
+from tasks.engine.records import dataclass
 from tasks.engine.settings import PREFIX, Settings, environments_in, section, settle
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import functools
 import itertools
 import os
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import invoke
@@ -16,6 +15,7 @@ from tasks.engine.chain import Chain, run_in_turn
 from tasks.engine.configuration import configured
 from tasks.engine.console import console
 from tasks.engine.hosts import Hosts
+from tasks.engine.records import dataclass
 from tasks.engine.ssh import Client
 from tasks.engine.task import ChoosingTask, RemoteTask
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from invoke import Exit
+
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from invoke import Exit
+
+from tasks.engine.records import dataclass
 
 # What hosts have: the systems that `install` takes, in their own Python (docs/guide.md).
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 
 from invoke import Exit
 
+from tasks.engine.records import dataclass
 from tasks.engine.tables import counted
 
 # What works in a login header, a shell, a file's name and MLflow's pages alike.

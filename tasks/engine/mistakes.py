@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
 from tasks.engine.configuration import alike, closest
+from tasks.engine.records import dataclass
 from tasks.engine.words import Reader
 
 if TYPE_CHECKING:

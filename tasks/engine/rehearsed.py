@@ -7,10 +7,10 @@ password is ever used there.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.engine import paths
+from tasks.engine.records import dataclass
 from tasks.engine.settings import checked
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from invoke import Exit
 
 from tasks.engine import paths
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,13 +7,13 @@ libpq's own that only the server's user can read.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 from invoke import Exit
 
 from tasks.engine.facts import PASS_FILE
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

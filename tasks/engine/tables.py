@@ -7,9 +7,10 @@ rich would cut or fold all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

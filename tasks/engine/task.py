@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from invoke import Exit, Task, task
+
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from tasks.engine.server import Server

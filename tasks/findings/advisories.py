@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.engine.console import console
+from tasks.engine.records import dataclass
 from tasks.engine.templates import read
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
+from tasks.engine.records import dataclass
 from tasks.engine.typed import completed, ssh, typed
 from tasks.findings.advisories import Advisories
 from tasks.findings.safety import Audited

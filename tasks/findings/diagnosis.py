@@ -6,12 +6,13 @@ A finding belongs to the module of its area, where `case.finding` makes it; here
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from invoke import Exit
 
 from tasks.engine.console import console
+from tasks.engine.records import dataclass
 from tasks.engine.tables import counted
 from tasks.findings.case import Finding, Remedy
 from tasks.findings.symptoms import LONGEST, PATIENCE

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from tasks.engine.change import Change
+from tasks.engine.records import dataclass
 from tasks.engine.templates import requested, source, staged
 from tasks.findings.reports import Reports
 

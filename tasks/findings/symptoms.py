@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tasks.changes.surroundings import aws_profile_script, backup_place, backup_secrets, place
 from tasks.engine.change import Change
 from tasks.engine.facts import listeners
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh, then
 from tasks.engine.templates import requested, source, staged
 from tasks.findings.reports import Reports

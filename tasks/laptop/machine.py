@@ -6,9 +6,10 @@ import os
 import socket
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     import signal

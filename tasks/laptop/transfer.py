@@ -18,11 +18,11 @@ import sys
 import tempfile
 import threading
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tasks.engine.records import dataclass
 from tasks.engine.tables import counted
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +27,7 @@ from invoke import Exit
 
 from tasks.engine import session_manager
 from tasks.engine.console import interactive
+from tasks.engine.records import dataclass
 from tasks.engine.typed import ssh, typed
 from tasks.laptop import machine, tunnel_daemon
 from tasks.laptop.tunnel_daemon import Place, State

@@ -7,7 +7,7 @@ import json as serialised
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from invoke import Exit
 from tasks.engine.change import packed
 from tasks.engine.locks import Locked, Target, needed, spelled
 from tasks.engine.paths import shown
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.engine.templates import source
 from tasks.engine.typed import here

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
 
+from tasks.engine.records import dataclass
 from tasks.rehearsal.trees import alone
 
 if TYPE_CHECKING:

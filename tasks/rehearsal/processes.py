@@ -11,8 +11,9 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from tasks.engine.records import dataclass
 
 MARK = "REMOTE_MLFLOW_SANDBOX"
 

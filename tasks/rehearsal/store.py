@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
+from tasks.engine.records import dataclass
 from tasks.rehearsal import processes
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.engine.records import dataclass
 from tasks.engine.shell import sh
 from tasks.findings.case import Remedy
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.console import printable
+from tasks.engine.records import dataclass
 from tasks.engine.typed import typed
 from tasks.findings.case import NO_REMEDY, Finding
 

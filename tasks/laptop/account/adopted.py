@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.account_parts import TAG
+from tasks.engine.records import dataclass
 from tasks.laptop.account import before, instance, mend, role
 from tasks.laptop.account import bucket as bucket_part
 from tasks.laptop.account.steps import Step

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.records import dataclass
 from tasks.laptop.account.look import UNSET
 from tasks.laptop.account.refusals import code_of
 

@@ -7,12 +7,12 @@ whatever address the instance has.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.engine import paths
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

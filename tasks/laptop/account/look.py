@@ -10,9 +10,10 @@ import binascii
 import itertools
 import json
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.records import dataclass
 from tasks.laptop.account import refusals
 
 if TYPE_CHECKING:

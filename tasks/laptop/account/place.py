@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
+from tasks.engine.records import dataclass
 from tasks.laptop.account.refusals import code_of
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
 from tasks.engine.account_parts import Names
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     import boto3

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.engine.records import dataclass
 from tasks.laptop.account.refusals import said_of
 
 if TYPE_CHECKING:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
 from tasks.engine.account_parts import Parts
+from tasks.engine.records import dataclass
 from tasks.laptop.account import bucket, group, instance, key_pair, role
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import functools
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invoke import Exit
 
 from tasks.engine.hosts import server_on
+from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
