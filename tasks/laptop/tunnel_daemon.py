@@ -16,11 +16,9 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
