@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from mlflow.exceptions import MlflowException
 
 from tasks.engine.templates import FILES
@@ -52,3 +57,106 @@ def test_what_is_not_there_is_404(code: str, tmp_path: Path) -> None:
 def test_what_the_bucket_refuses_is_no_answer_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ClientError):
         files.one_file(Bucket("AccessDenied"), "x", str(tmp_path))
+
+
+class Body(io.BytesIO):
+    """An answer of the store, which hangs up after some bytes."""
+
+    def __init__(self, content: bytes, ends: int | None) -> None:
+        super().__init__(content)
+        self.ends = ends
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.ends is not None and self.tell() >= self.ends:
+            raise ReadTimeoutError(endpoint_url="http://store")
+        return super().read(size)
+
+
+class Store:
+    """A repository and its client: each answer hangs up after as many bytes as `ends` says."""
+
+    artifact_uri = "s3://bucket/root"
+    _bucket_owner_params: dict[str, str] = {}  # noqa: RUF012
+
+    def __init__(self, content: bytes, *ends: int | None) -> None:
+        self.content, self.ends, self.asked = content, list(ends), list[dict[str, Any]]()
+
+    def _get_s3_client(self) -> Store:
+        return self
+
+    def parse_s3_compliant_uri(self, uri: str) -> tuple[str, str]:
+        return "bucket", "root"
+
+    def get_object(self, **asked: Any) -> dict[str, Any]:
+        self.asked.append(asked)
+        content = self.content[int(asked.get("Range", "bytes=0-")[6:-1]) :]
+        body = Body(content, self.ends.pop(0) if self.ends else None)
+        return {"ContentLength": len(content), "ETag": '"one"', "Body": body}
+
+
+WHOLE = bytes(range(256)) * 16384  # 4 MB
+
+
+@pytest.mark.parametrize("content", [b"", b"x", WHOLE, WHOLE + b"x"])
+def test_a_file_is_streamed_as_it_is(content: bytes) -> None:
+    stored = files.Stored(Store(content), "a/b")
+    assert stored.length == len(content)
+    assert b"".join(stored.pieces()) == content
+
+
+def test_what_the_store_cut_goes_on_from_there_in_the_same_version() -> None:
+    store = Store(WHOLE, 2 * files.PIECE, files.PIECE)
+    assert b"".join(files.Stored(store, "a/b").pieces()) == WHOLE
+    place = {"Bucket": "bucket", "Key": "root/a/b"}
+    again = [{**place, "Range": f"bytes={n << 20}-", "IfMatch": '"one"'} for n in (2, 3)]
+    assert store.asked == [place, *again]
+
+
+def test_a_store_that_only_hangs_up_cuts_the_answer() -> None:
+    store = Store(WHOLE, *[0] * 9)
+    with pytest.raises(ReadTimeoutError):
+        list(files.Stored(store, "a/b").pieces())
+    assert len(store.asked) == 1 + files.TRIES
+
+
+def test_a_wrong_sum_keeps_the_last_piece_back() -> None:
+    pieces = files.Stored(Store(WHOLE, len(WHOLE)), "a/b").pieces()
+    sent = [next(pieces) for _ in range(3)]
+    with pytest.raises(ReadTimeoutError):
+        next(pieces)
+    assert b"".join(sent) == WHOLE[: -files.PIECE]
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], Any]:
+    async def known(path: str) -> str:
+        return f"MLflow's own {path}"
+
+    def answer(repository: Any, path: str) -> Any:
+        monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
+        found = lambda: repository  # noqa: E731
+        monkeypatch.setattr(files.handlers, "_get_artifact_repo_mlflow_artifacts", found)
+        return asyncio.run(files.streaming(known)(path))
+
+    return answer
+
+
+def test_an_answer_says_its_length_and_is_no_page(answered: Callable[[Any, str], Any]) -> None:
+    answer = answered(Store(b"<html>"), "1/é.html")
+    assert dict(answer.headers) == {
+        "content-type": "text/html",
+        "content-disposition": "attachment; filename=e.html; filename*=UTF-8''%C3%A9.html",
+        "x-content-type-options": "nosniff",
+        "content-length": "6",
+    }
+    assert answered(SimpleNamespace(), "1/a") == "MLflow's own 1/a"
+
+
+def test_the_route_says_what_is_no_file(answered: Callable[[Any, str], Any]) -> None:
+    class Empty(Store):
+        def get_object(self, **asked: Any) -> dict[str, Any]:
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+
+    assert answered(Empty(b""), "1/a").status_code == 404
+    assert answered(Empty(b""), "1/").status_code == 400
+    assert answered(Empty(b""), "1/../../a").status_code == 400

@@ -21,7 +21,7 @@ def create_app():
     guarded = auth.create_app(app)
     guard.stand(app)
     guarded.add_exception_handler(RecursionError, too_deep)
-    files.stand()
+    files.stand(guarded)
     guarded.add_exception_handler(Exception, failed)
     inner = turns.Turns(guarded) if turns.of_sqlite() else guarded
     return door.Door(inner, MLFLOW_ENABLE_WORKSPACES.get())
