@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from authority import authority_on
-from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
 from test_e2e_tls import NAME
 
 HERE = Path(__file__).parent
@@ -168,6 +168,27 @@ def test_a_request_is_bounded_and_an_artifact_is_not(host: Host) -> None:
     artifacts = "http://127.0.0.1:5000/api/2.0/mlflow-artifacts/artifacts/walls/large"
     assert code(host, f"{login} -T /tmp/large {artifacts}", stdin) == 200
     assert code(host, f"{login} -X DELETE {artifacts}", stdin) == 200
+
+
+def test_a_file_that_the_server_could_not_finish_is_no_whole_one(host: Host) -> None:
+    """curl and whatever goes by a length know it; on the server's disk lies nothing of it."""
+    stdin = f'user = "{":".join(host.login())}"\n'
+    place = "http://127.0.0.1:5000/api/2.0/mlflow-artifacts/artifacts/walls/cut"
+    host.run("head -c 60M /dev/urandom > /tmp/cut")
+    assert code(host, f"-K - -T /tmp/cut {place}", stdin) == 200
+    fetch = f"curl -s -m 60 -K - -o /root/got {place}"
+    host.run(f"{fetch} && cmp /tmp/cut /root/got", stdin)
+    killing = f"(sleep 1; systemctl kill -s KILL {UNIT}) & "
+    before = disk(host)
+    login = host.login()
+    try:
+        host.run(f"{killing} {fetch} --limit-rate 20M", stdin, 18)
+        assert 0 < int(host.run("stat -c %s /root/got")) < 60 << 20
+        assert disk(host) - before < 20_000
+    finally:
+        until(lambda: host.status(SEARCH, login) == 200, "the server is back", 120)
+    assert code(host, f"-K - -X DELETE {place}", stdin) == 200
+    host.run("rm /tmp/cut /root/got")
 
 
 def test_long_queries_pass_and_what_is_closed_stays_so(host: Host) -> None:
