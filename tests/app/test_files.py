@@ -160,3 +160,38 @@ def test_the_route_says_what_is_no_file(answered: Callable[[Any, str], Any]) -> 
     assert answered(Empty(b""), "1/a").status_code == 404
     assert answered(Empty(b""), "1/").status_code == 400
     assert answered(Empty(b""), "1/../../a").status_code == 400
+
+
+@pytest.mark.parametrize("api", ["api", "ajax-api"])
+def test_the_route_stands_before_mlflow_s_own(monkeypatch: pytest.MonkeyPatch, api: str) -> None:
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    app.include_router(files.artifact_router.artifact_router)
+    monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
+    monkeypatch.setattr(files, "fetch_single_files", lambda: None)
+    store = Store(WHOLE)
+    monkeypatch.setattr(files.handlers, "_get_artifact_repo_mlflow_artifacts", lambda: store)
+    files.stand(app)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if sent and not sent[-1].get("more_body", True):
+            return {"type": "http.disconnect"}
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    path = f"/{api}/2.0/mlflow-artifacts/artifacts/1/a b"
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "headers": [],
+        "query_string": b"", "root_path": "", "http_version": "1.1", "scheme": "http",
+        "server": ("localhost", 80), "asgi": {"version": "3.0", "spec_version": "2.4"},
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    head, *pieces = sent
+    assert (head["status"], dict(head["headers"])[b"content-length"]) == (200, b"4194304")
+    assert b"".join(piece.get("body", b"") for piece in pieces) == WHOLE
+    assert store.asked == [{"Bucket": "bucket", "Key": "root/1/a b"}]
