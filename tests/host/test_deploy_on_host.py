@@ -44,7 +44,6 @@ def asked(tmp_path: Path) -> Asked:
         file = tmp_path / "asked"
         return done.returncode, file.read_text().splitlines() if file.exists() else []
 
-    (tmp_path / "places").write_text("site\t0644\t/etc/nginx/sites-available/mlflow-server\n")
     return run
 
 
