@@ -27,8 +27,7 @@ def start(c: Host) -> None:
     if is_up(server.settings, server.facts):
         server.say("start: nothing to change, the server runs")
         return
-    unit = server.settings.unit
-    _switch(c, "start", shell.start(f"{unit}.socket", "nginx", f"{unit}.service"))
+    _switch(c, "start")
 
 
 @remote
@@ -66,19 +65,13 @@ def restart(c: Host) -> None:
     """
     server = c.server
     refuse_absent(server)
-    unit = server.settings.unit
-    _switch(
-        c,
-        "restart",
-        shell.start(f"{unit}.socket", "nginx"),
-        shell.restart(f"{unit}.service"),
-    )
+    _switch(c, "restart")
 
 
-def _switch(c: Host, task: str, *commands: str) -> None:
+def _switch(c: Host, task: str) -> None:
     server = c.server
-    script = awaiting(server.settings, *commands)
-    if task == "restart" and is_one_of_several(c):
-        script = rolling(server.settings, *commands)
+    alone = task == "start" or not is_one_of_several(c)
+    serve = (awaiting if alone else rolling)(server.settings, task)
+    script = f"as_root {shell.start(f'{server.settings.unit}.socket', 'nginx')}\n{serve}"
     server.apply(task, [Change(f"{task} the server", script)])
     server.say("✓ the server answers", "green")

@@ -142,7 +142,7 @@ def test_several_workers_are_made_to_forget_an_old_password(count, restarts):
     credentials.keep(c.server, OWN)
     c.recorder.replies = [DONE]
     users.passwd(c)
-    assert ("systemctl restart mlflow-server.service" in c.recorder.changes[0].steps) is restarts
+    assert ("bring_up restart" in c.recorder.changes[0].steps) is restarts
 
 
 def test_one_s_own_new_password_is_kept_everywhere_and_the_old_one_proves_it(c):

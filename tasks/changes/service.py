@@ -30,10 +30,9 @@ def failed_by_timer(settings: Settings, facts: Facts) -> tuple[str, ...]:
     return tuple(name for name, failed in found.items() if failed)
 
 
-def awaiting(settings: Settings, *commands: str) -> str:
-    """Spell a script that runs the commands as root, then waits until the server answers."""
-    as_root = [f"as_root {command}" for command in commands]
-    return "\n".join((f"unit={settings.unit}", source("health.sh"), *as_root, "await_health"))
+def awaiting(settings: Settings, verb: str) -> str:
+    """Spell a script that has systemd `start` or `restart` the server, and waits for its answer."""
+    return "\n".join((f"unit={settings.unit}", source("health.sh"), f"bring_up {verb}"))
 
 
 def is_one_of_several(c: Host) -> bool:
@@ -46,9 +45,9 @@ def drained(settings: Settings) -> str:
     return "\n".join((f"unit={settings.unit}", source("drain.sh"), "drain"))
 
 
-def rolling(settings: Settings, *commands: str) -> str:
+def rolling(settings: Settings, verb: str) -> str:
     """Spell what `awaiting` does for a server that others stand in for meanwhile."""
-    lines = (drained(settings), awaiting(settings, *commands), "await_usable", "come_back")
+    lines = (drained(settings), awaiting(settings, verb), "await_usable", "come_back")
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from tasks.changes.presence import required_login
 from tasks.changes.service import awaiting
-from tasks.engine import shell
 from tasks.engine.change import Change
 from tasks.engine.templates import requested
 
@@ -31,7 +30,7 @@ def resetting(server: Server, login: Login) -> Change:
             'gone=no; [ -e "$root/basic_auth.db" ] || gone=yes',
             '"$root/venv/bin/python" "$here/reset_admin.py" root="$root"',
             f"if [ $gone = yes ] && systemctl is-active --quiet {service}; then",
-            awaiting(server.settings, shell.restart(service)),
+            awaiting(server.settings, "restart"),
             "fi",
         )
     )
@@ -65,5 +64,5 @@ def asking(server: Server, action: str, login: Login | None = None, **request: A
 
 def forgetting(settings: Settings) -> Change:
     """Build the restart that ends the memory of logins: each worker has its own, for a minute."""
-    script = awaiting(settings, shell.restart(f"{settings.unit}.service"))
+    script = awaiting(settings, "restart")
     return Change("restart, so that every worker knows (no request is lost)", script)

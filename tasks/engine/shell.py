@@ -35,8 +35,3 @@ def start(*units: str) -> str:
 def stop(*units: str) -> str:
     """Stop units, and wait until they have."""
     return sh("systemctl", "stop", *units)
-
-
-def restart(*units: str) -> str:
-    """Stop units and start them again."""
-    return sh("systemctl", "restart", *units)

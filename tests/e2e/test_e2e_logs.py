@@ -127,6 +127,8 @@ def test_two_hosts_are_read_and_followed_as_one(host: Host, blank: Host) -> None
     script = shlex.quote("while sleep 1; do echo INFO tick; done")
     blank.run(f"systemd-run -q --unit={UNIT} bash -c {script}")
     until(lambda: "tick" in told(blank).out, "the other host writes")
+    # What others wrote may be a traceback, of which the oldest entry would show more than its part.
+    write(host, "INFO e2e earlier\n" * 12)
     for n in range(3):
         write(host, f"INFO e2e {n}")
         time.sleep(0.7)

@@ -34,7 +34,6 @@ def test_every_word_is_quoted_and_none_drops_out(words, command):
         (when("test -e x", "rm x"), "if test -e x; then rm x; fi"),
         (shell.start("a.socket", "nginx"), "systemctl start a.socket nginx"),
         (shell.stop("a b"), "systemctl stop 'a b'"),
-        (shell.restart("a"), "systemctl restart a"),
     ],
 )
 def test_builders_spell_exactly(command, wanted):

@@ -113,7 +113,8 @@ def test_nothing_is_moved_before_the_server_has_stopped(host):
     calls = (host.machine.folder / "systemctl").read_text().splitlines()
     assert [call for call in calls if call.startswith(("stop", "start"))] == [
         "stop mlflow-server.service",
-        "start mlflow-server.socket nginx mlflow-server.service",
+        "start mlflow-server.socket nginx",
+        "start mlflow-server.service",
     ]
     assert not (host.machine.folder / "x").exists()
 
@@ -132,6 +133,15 @@ def test_restored_databases_that_do_not_serve_are_taken_back(host):
     assert about(host, failed)["task"] == "return"
     assert left(host) == {"former"}
     assert host.machine.lines[-1][3] == "failed (1)"
+
+
+def test_a_server_that_systemd_sees_end_at_once_is_said_not_to_start_like_any_other(host):
+    stub = host.machine.folder / "bin/systemctl"
+    stub.write_text(f'{stub.read_text()}\ncase "$*" in start*.service) exit 1 ;; esac\n')
+    host.build("bad", RESTORED)
+    lines = restore(host)
+    assert failure(lines).startswith("@fail The server does not start: sqlite3.OperationalError")
+    assert served(host) == OLD
 
 
 def test_a_server_that_ends_without_a_word_is_said_not_to_start(host):
@@ -220,7 +230,7 @@ def inodes(folder: Path) -> dict[str, int]:
 
 def calls(host: Place) -> list[str]:
     lines = (host.machine.folder / "systemctl").read_text().splitlines()
-    return [line.split()[0] for line in lines if line.startswith(("start", "stop"))]
+    return [line.split()[0] for line in lines if re.match(r"(start|stop) \S+\.service$", line)]
 
 
 def test_a_release_that_reads_the_same_databases_is_a_switch_of_the_release_alone(sound):

@@ -136,9 +136,7 @@ else
   if [ "$stream" = yes ]; then stream_pause; fi
 fi
 if [ $apart = no ]; then "$root/ready_mlflow_server.sh" data 9>&-; fi
-# Why it does not start says the next.
-as_root systemctl start "$unit.service" || true
-await_health
+bring_up
 if [ "$stream" = yes ]; then stream_resume; fi
 if [ "$first" = yes ]; then exec {turn_held}>&-; fi
 say "check login, database and bucket"

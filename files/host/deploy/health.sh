@@ -19,6 +19,12 @@ await_health() {
     grep -E '^[A-Za-z0-9_.]*(Error|Exception)\b|^Error:|\[ERROR\]|FAILED' | tail -n 1) || true
   fail "The server does not start: ${error:-no error in its log}. See the whole: ./fab logs"
 }
+# Start the server, or restart it. Why it does not start says its log: systemctl, which sees it end
+# at once only where it looks in that moment, knows no reason.
+bring_up() {
+  as_root systemctl "${1:-start}" "$unit.service" || true
+  await_health
+}
 # What systemd counts from here on are restarts that nobody asked for. A stop alone does not end the
 # count of a server that was waiting to be restarted.
 count_from_here() {

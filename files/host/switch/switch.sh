@@ -70,8 +70,8 @@ give_up_next() {
 # Start the server on what is in place now; requests that waited go on.
 serve() {
   count_from_here
-  as_root systemctl start "$unit.socket" nginx "$unit.service"
-  await_health
+  as_root systemctl start "$unit.socket" nginx
+  bring_up
 }
 
 # What a switch does where it fails: before it, and once the new state was in place.
