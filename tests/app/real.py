@@ -3,6 +3,7 @@
     python real.py fields            one line for each route, message and field of this release
     python real.py routes            a JSON list of the routes, with the shape of what each takes
     python real.py requests APP      a JSON list of requests on stdin, of answers on stdout
+    python real.py ways APP          the same, each with its answers by FastAPI and by Flask alone
 
 Runs in the environment of any release that has a lock (files/releases); needs nothing else.
 """
@@ -245,8 +246,14 @@ def native_routes(app):
 # -- requests ------------------------------------------------------------------------------------
 
 
-async def made(app, method, path, body=None, login=(ADMIN, PASSWORD), headers=None, raw=None):
+async def made(app, **request):
     """Make one request of an ASGI app; return its status and text."""
+    first, text = await heard(app, **request)
+    return first["status"], text
+
+
+async def heard(app, method, path, body=None, login=(ADMIN, PASSWORD), headers=None, raw=None):
+    """Make one request of an ASGI app; return the first message of its answer, and its text."""
     sent = {"content-type": "application/json", "host": "localhost", **(headers or {})}
     if login:
         sent.setdefault("authorization", "Basic " + b64encode(":".join(login).encode()).decode())
@@ -278,7 +285,7 @@ async def made(app, method, path, body=None, login=(ADMIN, PASSWORD), headers=No
         answers.append(message)
 
     await app(scope, receive, send)
-    return answers[0]["status"], b"".join(m.get("body", b"") for m in answers).decode()
+    return answers[0], b"".join(m.get("body", b"") for m in answers).decode()
 
 
 def value_at(path, answers):
@@ -303,6 +310,23 @@ async def all_made(app, requests):
     return answers
 
 
+async def both_ways(app, requests):
+    """Make each request by FastAPI's app, and by Flask alone where the server would."""
+    direct = app
+    while not hasattr(direct, "is_flasks"):
+        direct = direct.app
+    is_flasks, answers = direct.is_flasks, []
+    for request in requests:
+        by_fastapi, by_flask = [
+            (first["status"], sorted((k.decode(), v.decode()) for k, v in first["headers"]), text)
+            for direct.is_flasks in (lambda path: False, is_flasks)
+            for first, text in [await heard(app, **request)]
+        ]
+        path = request["path"].partition("?")[0]
+        answers.append((is_flasks(path), by_fastapi, by_flask))
+    return answers
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
@@ -316,7 +340,8 @@ def main():
         import remote_mlflow_app
 
         app = remote_mlflow_app.create_app()
-        print(json.dumps(asyncio.run(all_made(app, json.load(sys.stdin)))))
+        answered = both_ways if sys.argv[1] == "ways" else all_made
+        print(json.dumps(asyncio.run(answered(app, json.load(sys.stdin)))))
 
 
 if __name__ == "__main__":

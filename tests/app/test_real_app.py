@@ -257,10 +257,9 @@ TABLE = [
 ]
 
 
-@pytest.mark.timeout(240)
-def test_a_login_names_no_place_and_works_as_ever() -> None:
-    requests = [*WORLD, *(request for request, _ in TABLE)]
-    whole = [sys.executable, str(HERE / "real.py"), "requests", str(FILES / "app")]
+def answered(how: str, requests: list[dict[str, Any]]) -> list[Any]:
+    """Have real.py make requests of the app behind the wall; return what it was answered."""
+    whole = [sys.executable, str(HERE / "real.py"), how, str(FILES / "app")]
     done = subprocess.run(
         whole,
         input=json.dumps(requests),
@@ -270,7 +269,13 @@ def test_a_login_names_no_place_and_works_as_ever() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    answers = json.loads(done.stdout.splitlines()[-1])
+    answers: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+@pytest.mark.timeout(240)
+def test_a_login_names_no_place_and_works_as_ever() -> None:
+    answers = answered("requests", [*WORLD, *(request for request, _ in TABLE)])
     assert [status for status, _ in answers[: len(WORLD)]] == [200] * len(WORLD)
     wrong = [
         (request["path"], str(request.get("body"))[:200], status, text[:200])
@@ -280,3 +285,69 @@ def test_a_login_names_no_place_and_works_as_ever() -> None:
     assert wrong == []
     refused = [text for status, text in answers[len(WORLD) :] if status == 400]
     assert all(json.loads(text)["error_code"] for text in refused)
+
+
+# -- past FastAPI ------------------------------------------------------------------------------
+
+SEARCH = f"{API}/experiments/search?max_results=1"
+ABROAD = {"origin": "https://abroad.example"}
+HERE_TOO = {"origin": "http://localhost:3000"}
+ASKS_FIRST = {**HERE_TOO, "access-control-request-method": "POST"}
+
+FLASKS = [
+    get(SEARCH),
+    get(SEARCH, method="HEAD"),
+    get(SEARCH, method="OPTIONS"),
+    get(SEARCH, method="OPTIONS", headers=ASKS_FIRST),
+    get(SEARCH, method="OPTIONS", headers={**ASKS_FIRST, **ABROAD}),
+    get(SEARCH, method="PUT"),
+    get(SEARCH, login=None),
+    get(SEARCH, login=["admin", "a-wrong-password"]),
+    get(SEARCH, headers={"host": "abroad.example"}),
+    get(SEARCH, headers=HERE_TOO),
+    get(SEARCH, headers=ABROAD),
+    get(SEARCH, headers={"x-e2e": "\u00e9", "cookie": "session=forged"}),
+    get(f"{API}/experiments/get?experiment_id=0"),
+    get(f"{API}/experiments/get?experiment_id=%C3%A9"),
+    get(f"{API}/runs/get?run_id=none"),
+    post("/experiments/search", {"max_results": 2}),
+    post("/experiments/search", {"max_results": 2}, headers=ABROAD),
+    post("/experiments/search", raw="{"),
+    post("/experiments/search", raw=""),
+    post("/experiments/create", raw=NO_FIELDS),
+    post("/runs/log-batch", {"run_id": "none", "metrics": [{"key": "k"}]}),
+    post("/ajax-api/2.0/mlflow/runs/search", {"experiment_ids": ["0"]}),
+    post("/graphql", {"query": "{ nothing }"}),
+    get("/"),
+    get("/version"),
+    get("/version", login=None),
+    get("/get-artifact?run_uuid=none&path=x"),
+    get("/api/2.0/mlflow/users/current"),
+    get("/api/2.0/mlflow-artifacts/artifacts?path="),
+]
+FASTAPIS = [
+    get("/health"),
+    get("/api/3.0/mlflow/server-info"),
+    get("/api/2.0/mlflow-artifacts/artifacts/0/none"),
+    get("/ajax-api/3.0/mlflow/mcp-servers/search"),
+    get("/static-files/none.js"),
+    get("/nothing"),
+    get(f"{API}/experiments/search/"),
+    get(f"{API}//experiments/search"),
+    post("/v1/traces"),
+    post("/ajax-api/3.0/jobs/search", {}),
+]
+
+
+@pytest.mark.timeout(240)
+def test_what_flask_is_given_straight_is_answered_as_by_way_of_fastapi() -> None:
+    asked = [
+        {name: value for name, value in request.items() if value != ALICE}
+        for request in (*FLASKS, *FASTAPIS)
+    ]
+    answers = answered("ways", asked)
+    assert [straight for straight, *_ in answers] == [True] * len(FLASKS) + [False] * len(FASTAPIS)
+    for request, (_, by_fastapi, by_flask) in zip(FLASKS, answers, strict=False):
+        assert by_flask == by_fastapi, request
+    statuses = {by_flask[0] for _, _, by_flask in answers[: len(FLASKS)]}
+    assert statuses >= {200, 204, 400, 401, 403, 404, 405}

@@ -16,15 +16,19 @@ def create_app():
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.server import app, auth
 
-    from . import door, files, guard, turns
+    from . import direct, door, files, guard, turns
 
     guarded = auth.create_app(app)
     guard.stand(app)
     guarded.add_exception_handler(RecursionError, too_deep)
     files.stand(guarded)
     guarded.add_exception_handler(Exception, failed)
-    inner = turns.Turns(guarded) if turns.of_sqlite() else guarded
-    return door.Door(inner, MLFLOW_ENABLE_WORKSPACES.get())
+    workspaces = MLFLOW_ENABLE_WORKSPACES.get()
+    find_validator = None if workspaces else getattr(auth, "_find_fastapi_validator", None)
+    inner = direct.before(guarded, app, failed, find_validator)
+    if turns.of_sqlite():
+        inner = turns.Turns(inner)
+    return door.Door(inner, workspaces)
 
 
 async def too_deep(request, error):
