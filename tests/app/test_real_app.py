@@ -42,6 +42,7 @@ def grant(kind: str, name: str) -> dict[str, Any]:
 
 
 # <<2.experiment_id>> is that part of the third answer.
+GONE = "<<12.experiment_id>>"
 WORLD = [
     user(ALICE),
     user(BOB),
@@ -63,6 +64,8 @@ WORLD = [
     post("/runs/create", {"experiment_id": "<<8.experiment_id>>"}),
     post("/registered-models/create", {"name": "alices"}),
     post("/logged-models", {"experiment_id": "<<8.experiment_id>>", "name": "m"}),
+    post("/experiments/create", {"name": "gone"}),
+    post("/experiments/delete", {"experiment_id": GONE}),
 ]
 OWN, BOBS = "<<9.run.info.artifact_uri>>", "<<3.run.info.artifact_uri>>"
 RUN, BOBS_RUN = "<<9.run.info.run_id>>", "<<3.run.info.run_id>>"
@@ -143,6 +146,7 @@ WORKS = [
 ]
 
 REFUSED = [
+    post("/experiments/update", {"experiment_id": GONE, "new_name": "back"}),
     source("s3://bucket/mlflow-backups/default"),
     source("s3://bucket/mlflow-backups/default", run_id=RUN),
     source("file:///etc"),

@@ -84,6 +84,7 @@ def look(guarded, admins):
 
 
 JSON = "application/json"
+STATE = "INVALID_STATE"
 # Errors of MLflow's that are none of the server.
 SAID = {
     b"Not a proper models:/ URI": 400,
@@ -118,11 +119,16 @@ def soften(response):
 
 
 def status_of(known):
-    """Return how MLflow's errors find their status: 400 where a mistake is behind a 500."""
+    """Return how MLflow's errors find their status: 400 where a mistake is behind a 500.
+
+    So it is with what cannot be done to a thing in the state that it is in, such as a new name for
+    an experiment that is deleted.
+    """
 
     def status(error):
         found = known(error)
-        return 400 if found == 500 and mistakes.is_caused(error) else found
+        mistaken = error.error_code == STATE or mistakes.is_caused(error)
+        return 400 if found == 500 and mistaken else found
 
     return status
 
