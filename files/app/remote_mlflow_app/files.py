@@ -26,27 +26,20 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.server import artifact_router, handlers
 from mlflow.utils.uri import validate_path_is_safe
 
+from . import names, uploads
+
 ABSENT = frozenset({"404", "NoSuchKey"})
-LONGEST = 255  # bytes of a file's name on the disk that it passes
 PIECE = 1 << 20  # bytes that are read at once
 TRIES = 3  # in turn, without a byte between them
 
 
 def one_file(repository, artifact_path, dst_path=None):
     """Download one file; return its path, or raise what MLflow answers with 400 or 404."""
-    name = name_of(artifact_path)
+    name = names.name_of(artifact_path)
     place = os.path.join(dst_path or tempfile.mkdtemp(), name)
     with absent_is_404(artifact_path):
         repository._download_file(artifact_path, place)
     return place
-
-
-def name_of(artifact_path):
-    """Return the name of a file; raise what MLflow answers with 400 where the path has none."""
-    name = posixpath.basename(artifact_path or "")
-    if name in ("", ".") or len(name.encode(errors="replace")) > LONGEST:
-        raise MlflowException.invalid_parameter_value(f"This names no file: {artifact_path!r:.300}")
-    return name
 
 
 @contextlib.contextmanager
@@ -116,7 +109,7 @@ def streaming(known):
             repository = handlers._get_artifact_repo_mlflow_artifacts()
             if not hasattr(repository, "_get_s3_client"):
                 return await known(artifact_path)
-            name = name_of(path)
+            name = names.name_of(path)
             stored = await asyncio.to_thread(Stored, repository, path)
         except MlflowException as error:
             told = json.loads(error.serialize_as_json())
@@ -153,6 +146,7 @@ def fetch_single_files():
         assert found._download_file, found
         if found.get_local_path("x") is None:
             found.download_artifacts = functools.partial(one_file, found)
+        uploads.stand(found)
         return found
 
     handlers._get_artifact_repo_mlflow_artifacts = repository

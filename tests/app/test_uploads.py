@@ -1,0 +1,252 @@
+"""What is uploaded reaches the bucket as MLflow would have sent it, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import StreamUploadMixin
+from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+from moto import mock_aws
+
+from tasks.engine.templates import FILES
+
+sys.path.insert(0, str(FILES / "app"))
+
+from remote_mlflow_app import names, uploads
+
+BUCKET, ROOT = "bucket", "mlflow-artifacts"
+MB = 1 << 20
+PUT, BEGIN, SEND = "PutObject", "CreateMultipartUpload", "UploadPart"
+END, ABORT = "CompleteMultipartUpload", "AbortMultipartUpload"
+
+
+class Store:
+    """A bucket, what it was asked, and what it refuses."""
+
+    def __init__(self) -> None:
+        self.client = boto3.client("s3", region_name="us-east-1")
+        self.client.create_bucket(Bucket=BUCKET)
+        self.asked: list[str] = []
+        self.refuses = ""
+        self.client.meta.events.register("before-parameter-build.s3", self.note)
+
+    def note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        self.asked.append(model.name)
+        if f"{model.name}{params.get('PartNumber', '')}" == self.refuses:
+            raise ClientError({"Error": {"Code": "SlowDown"}}, model.name)
+
+    def objects(self) -> dict[str, tuple[bytes, dict[str, Any]]]:
+        found = {}
+        for entry in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+            answer = self.client.get_object(Bucket=BUCKET, Key=entry["Key"])
+            about = {name: answer.get(name) for name in ("ContentType", "ContentEncoding")}
+            about["encrypted"] = answer.get("ServerSideEncryption")
+            found[entry["Key"]] = (answer["Body"].read(), about)
+        return found
+
+    def unfinished(self) -> list[Any]:
+        found: list[Any] = self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        return found
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with mock_aws():
+        yield Store()
+
+
+@pytest.fixture
+def repository(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", '{"ServerSideEncryption": "AES256"}')
+    kind = type("Repository", (S3ArtifactRepository,), {})  # what is registered stays so
+    kind._get_s3_client = lambda self: store.client  # type: ignore[attr-defined]
+    found = kind(f"s3://{BUCKET}/{ROOT}")
+    uploads.stand(found)
+    assert isinstance(found, StreamUploadMixin)
+    return found
+
+
+async def pieces(content: bytes, size: int = 1 << 16) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+def upload(
+    repository: Any, content: bytes, name: str = "a.json.gz", folder: str | None = "1/run"
+) -> None:
+    chunks = pieces(content)
+    asyncio.run(repository.log_artifact_from_async_stream(chunks, name, folder))
+
+
+def content_of(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+@pytest.mark.parametrize(
+    ("size", "asked"),
+    [
+        (0, [PUT]),
+        (uploads.HELD, [PUT]),
+        (uploads.HELD + 1, [PUT]),
+        (uploads.PART, None),
+        (uploads.PART + 1, [BEGIN, SEND, SEND, END]),
+        (6 * uploads.PART, [BEGIN, *[SEND] * 6, END]),
+        (6 * uploads.PART + 7, [BEGIN, *[SEND] * 7, END]),
+    ],
+)
+@pytest.mark.parametrize(("name", "folder"), [("é.json.gz", "1/run"), ("weights", None)])
+def test_a_file_is_there_as_mlflow_sends_it(
+    repository: Any, store: Store, tmp_path: Path, size: int, asked: list[str] | None, name: str,
+    folder: str | None,
+) -> None:  # fmt: skip
+    content = content_of(size)
+    upload(repository, content, name, folder)
+    assert list(tmp_path.iterdir()) == []
+    assert asked in (None, store.asked)
+    ours = store.objects()
+    assert [told for told, _ in ours.values()] == [content]
+    (tmp_path / name).write_bytes(content)
+    repository.log_artifact(str(tmp_path / name), folder)
+    assert store.objects() == ours
+    assert store.unfinished() == []
+
+
+def test_parts_are_sent_while_the_file_still_comes(repository: Any, store: Store) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield bytes(uploads.PART)
+        yield bytes(uploads.HELD + 1)
+        for _ in range(500):
+            if SEND in store.asked:
+                break
+            await asyncio.sleep(0.01)
+        yield b"the end"
+
+    asyncio.run(repository.log_artifact_from_async_stream(slow(), "a", "1/run"))
+    assert store.asked == [BEGIN, SEND, SEND, END]
+
+
+def test_what_is_held_in_memory_and_on_its_way_has_a_limit(
+    repository: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, under_way, most, lock = [], set[int](), [0], threading.Lock()
+    append, send = uploads.append, uploads.Growing.upload_part
+
+    def noted(place: str, parts: list[bytes]) -> None:
+        held.append(sum(map(len, parts)))
+        append(place, parts)
+
+    def counted(self: Any, number: int, start: int, size: int) -> Any:
+        with lock:
+            under_way.add(number)
+            most[0] = max(most[0], len(under_way))
+        threading.Event().wait(0.05)
+        try:
+            return send(self, number, start, size)
+        finally:
+            with lock:
+                under_way.remove(number)
+
+    monkeypatch.setattr(uploads, "append", noted)
+    monkeypatch.setattr(uploads.Growing, "upload_part", counted)
+    upload(repository, bytes(10 * uploads.PART))
+    assert max(held) <= uploads.HELD + (1 << 16)
+    assert 1 < most[0] <= uploads.AHEAD
+
+
+@pytest.mark.parametrize("size", [1, 1 << 16, uploads.HELD + 1, 3 * uploads.PART])
+def test_what_does_not_come_whole_is_not_there(
+    repository: Any, store: Store, tmp_path: Path, size: int
+) -> None:
+    async def cut() -> AsyncIterator[bytes]:
+        async for piece in pieces(content_of(size)):
+            yield piece
+        raise ConnectionError("the client is gone")
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(repository.log_artifact_from_async_stream(cut(), "a", "1/run"))
+    assert store.objects() == {}
+    assert store.unfinished() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("refuses", [PUT, BEGIN, f"{SEND}1", f"{SEND}5", END])
+def test_what_the_store_refuses_fails_and_leaves_nothing(
+    repository: Any, store: Store, tmp_path: Path, refuses: str
+) -> None:
+    store.refuses = refuses
+    with pytest.raises(ClientError, match="SlowDown"):
+        upload(repository, content_of(1 if refuses == PUT else 6 * uploads.PART))
+    assert store.objects() == {}
+    assert store.unfinished() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_end_to_a_failure_hides_it_from_nobody(repository: Any, store: Store) -> None:
+    store.refuses = ABORT
+
+    async def cut() -> AsyncIterator[bytes]:
+        yield bytes(3 * uploads.PART)
+        yield bytes(uploads.HELD + 1)
+        raise ConnectionError("the client is gone")
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(repository.log_artifact_from_async_stream(cut(), "a", "1/run"))
+    assert ABORT in store.asked
+
+
+def test_a_file_of_more_parts_than_s3_takes_is_sent_whole(
+    repository: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MOST", 2)
+    content = content_of(5 * uploads.PART)
+    upload(repository, content)
+    assert [told for told, _ in store.objects().values()] == [content]
+    assert store.asked[:4] == [BEGIN, SEND, SEND, ABORT]
+    assert store.unfinished() == []
+
+
+def test_each_part_is_told_of_the_bucket_s_owner(repository: Any, store: Store) -> None:
+    asked = []
+    repository._bucket_owner_params = {"ExpectedBucketOwner": "123456789012"}
+    note = lambda params, model, **_: asked.append(params.get("ExpectedBucketOwner"))  # noqa: E731
+    store.client.meta.events.register("before-parameter-build.s3", note)
+    upload(repository, content_of(2 * uploads.PART))
+    assert asked == ["123456789012"] * 4
+
+
+@pytest.mark.parametrize("name", ["", ".", "x" * (names.LONGEST + 1)])
+def test_what_names_no_file_is_refused(repository: Any, store: Store, name: str) -> None:
+    with pytest.raises(MlflowException, match="names no file"):
+        upload(repository, b"x", name)
+    assert store.asked == []
+
+
+def test_what_flask_takes_is_sent_as_well(repository: Any, store: Store, tmp_path: Path) -> None:
+    repository.log_artifact_from_stream(io.BytesIO(b"x"), "a", "1/run")
+    assert [(key, told) for key, (told, _) in store.objects().items()] == [
+        (f"{ROOT}/1/run/a", b"x")
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repository_that_is_not_in_s3_stays_as_it_is(tmp_path: Path) -> None:
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    local = LocalArtifactRepository(str(tmp_path))
+    before = dict(vars(local))
+    uploads.stand(local)
+    assert vars(local) == before
