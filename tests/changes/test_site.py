@@ -145,11 +145,12 @@ def test_a_name_opens_80_for_the_way_to_443_and_443_with_all_rules():
 
 def test_only_doors_to_the_network_ask_whether_a_login_may_be_tried():
     port, plain, tls = servers(site(SETTINGS, facts("10.0.0.5")))
-    assert tls.count("auth_request /.login;") == 4  # artifacts up and down, traces, and all else
+    # Artifacts up and down, traces, the gateway, and all else.
+    assert tls.count("auth_request /.login;") == 5
     assert "auth_request" not in port + plain
     assert "location = /.new-login {\n    if ($remote_addr != 127.0.0.1) { return 404; }" in port
     (port,) = servers(site(WIDE, facts("10.0.0.5", tls=None)))
-    assert port.count("auth_request /.login;") == 4
+    assert port.count("auth_request /.login;") == 5
     assert "location = /.new-login" in port
 
 
