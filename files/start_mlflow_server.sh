@@ -55,7 +55,8 @@ if ! grep -qs "^\[\(profile \)\?$AWS_PROFILE\]" ~/.aws/credentials ~/.aws/config
 fi
 
 if [ -S /dev/stdin ]; then
-  listen="--fd 0"
+  # nginx notes who asked for what; the journal has room for what happened.
+  listen="--fd 0 --no-access-log"
 else
   listen="--uds /run/{{ unit }}/by-hand.sock"
   site={{ site }}

@@ -41,7 +41,6 @@ def told(host: Host, *options: str, aim: tuple[str, ...] | None = None, code: in
 
 
 def ask(host: Host, path: str) -> None:
-    # With a login that is nobody's: without one nginx answers, and the server does not see it.
     host.run(f"curl -s -u :nobody -o /dev/null http://127.0.0.1:5000{path}")
 
 
@@ -90,6 +89,7 @@ def test_the_access_log_tells_who_asked_for_what_but_no_password(host: Host) -> 
     host.status("/e2e-authorised", (user, password))
     host.fab("stop")
     ask(host, "/e2e-502")
+    assert "/e2e-" not in told(host, "--since", "5m", "--grep", "e2e").out
     out = told(host, "--access", "--since", "5m").out
     assert re.search(r"\+0000 \S+ nginx: 127\.0\.0\.1 - - \"GET /e2e-401 HTTP/1\.1\" 401", out)
     assert f"- {user} " in out
@@ -161,10 +161,11 @@ def test_two_hosts_are_read_and_followed_as_one(host: Host, blank: Host) -> None
 def test_following_ends_on_ctrl_c_and_leaves_nothing_running_on_the_host(
     host: Host, option: tuple[str, ...]
 ) -> None:
-    ask(host, "/e2e-first")
+    happens = ask if option else write
+    happens(host, "/e2e-first")
     with host.start("logs", "--follow", *option) as following:
         until(lambda: following.so_far, "a first line")
-        ask(host, "/e2e-live")
+        happens(host, "/e2e-live")
         until(lambda: "/e2e-live" in following.so_far, "a line as it comes", 5)
         following.send(signal.SIGINT)
         done = following.done(timeout=10)
