@@ -474,6 +474,7 @@ def former_databases(host: Host) -> Iterator[None]:
     """Have both databases back where a test fails that breaks them."""
     host.run(f"rm -rf /root/former; mkdir /root/former; systemctl stop {UNIT}.socket {UNIT}; "
              f"cp -a {DATA}/*.db* /root/former; systemctl start {UNIT}.socket {UNIT}")  # fmt: skip
+    until(lambda: host.status("/health") == 200, "the server has started")
     try:
         yield
     except BaseException:

@@ -191,6 +191,31 @@ def test_a_file_that_the_server_could_not_finish_is_no_whole_one(host: Host) -> 
     host.run("rm /tmp/cut /root/got")
 
 
+def test_an_upload_that_is_cut_leaves_nothing(host: Host) -> None:
+    """Its first parts are in the store while it still comes, and are gone once its client is."""
+    stdin = f'user = "{":".join(host.login())}"\n'
+    place = "http://127.0.0.1:5000/api/2.0/mlflow-artifacts/artifacts/walls/left"
+    host.run("head -c 60M /dev/urandom > /tmp/left; cat > /root/login", stdin)
+
+    def unfinished() -> list[str]:
+        found = host.lab.s3().list_multipart_uploads(Bucket=host.lab.bucket).get("Uploads", [])
+        return [upload["Key"] for upload in found if upload["Key"].endswith("walls/left")]
+
+    host.run(
+        "systemd-run -q --unit e2e-left timeout 30 "
+        f"curl -s -K /root/login --limit-rate 2M -T /tmp/left {place}"
+    )
+    until(unfinished, "parts are sent", 30)
+    host.run("systemctl stop e2e-left")
+    until(lambda: not unfinished(), "they are taken back", 30)
+    assert code(host, f"-K - {place}", stdin) == 404
+    assert code(host, f"-K - -T /tmp/left {place}", stdin) == 200
+    assert unfinished() == []
+    host.run(f"curl -s -K - -o /root/got {place} && cmp /tmp/left /root/got", stdin)
+    assert code(host, f"-K - -X DELETE {place}", stdin) == 200
+    host.run("rm /tmp/left /root/got /root/login")
+
+
 def test_long_queries_pass_and_what_is_closed_stays_so(host: Host) -> None:
     stdin = f'user = "{":".join(host.login())}"\n'
     long = f"{API}/experiments/get-by-name?experiment_name={'x' * 34_000}"
