@@ -53,7 +53,9 @@ def before(app, flask, failed, find_validator):
 
 def is_root(route, flask):
     """Tell whether this is where Flask answers whatever no other route takes."""
-    return isinstance(route, Mount) and route.path == "" and vars(route.app).get("app") is flask
+    return (
+        isinstance(route, Mount) and route.path == "" and getattr(route.app, "app", None) is flask
+    )
 
 
 class Direct:
