@@ -3,7 +3,7 @@
 MLflow has its handlers in Flask, and before that an app of FastAPI's for what came later. Three of
 this app's middlewares concern its own routes and leave Flask's alone; yet each has a task and a
 queue for every request and its answer, and what calls Flask wakes the event loop for every part of
-an answer. That was half of what a small request takes (docs/performance.md).
+an answer. That was a quarter of what a writer's request takes (docs/performance.md).
 
 Which paths are Flask's, MLflow is asked: those without a variable part, that no other route takes
 and that its own check of logins for FastAPI leaves to Flask's. All others, and all of them in a

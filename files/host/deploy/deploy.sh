@@ -129,7 +129,7 @@ if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
     as_root systemctl stop "$unit.service"
     stream_pause
   else
-    as_root systemctl restart "$unit.service"
+    as_root systemctl restart "$unit.service" || true # why it does not start says bring_up
   fi
 else
   say "start the server"
