@@ -4,6 +4,7 @@
     python real.py routes            a JSON list of the routes, with the shape of what each takes
     python real.py requests APP      a JSON list of requests on stdin, of answers on stdout
     python real.py ways APP          the same, each with its answers by FastAPI and by Flask alone
+    python real.py statements APP    the same, each with the statements that a database got
 
 Runs in the environment of any release that has a lock (files/releases); needs nothing else.
 """
@@ -327,6 +328,22 @@ async def both_ways(app, requests):
     return answers
 
 
+async def with_statements(app, requests):
+    """Make requests in turn; return the status of each, and the SQL that it took."""
+    from sqlalchemy import Engine, event
+
+    answers, sent = [], []
+    event.listen(Engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    for request in requests:
+        status, _ = await made(app, **request)
+        answers.append((status, [*sent]))
+        sent.clear()
+    return answers
+
+
+HOW = {"requests": all_made, "ways": both_ways, "statements": with_statements}
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
@@ -340,8 +357,7 @@ def main():
         import remote_mlflow_app
 
         app = remote_mlflow_app.create_app()
-        answered = both_ways if sys.argv[1] == "ways" else all_made
-        print(json.dumps(asyncio.run(answered(app, json.load(sys.stdin)))))
+        print(json.dumps(asyncio.run(HOW[sys.argv[1]](app, json.load(sys.stdin)))))
 
 
 if __name__ == "__main__":

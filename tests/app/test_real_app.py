@@ -355,3 +355,24 @@ def test_what_flask_is_given_straight_is_answered_as_by_way_of_fastapi() -> None
         assert by_flask == by_fastapi, request
     statuses = {by_flask[0] for _, _, by_flask in answers[: len(FLASKS)]}
     assert statuses >= {200, 204, 400, 401, 403, 404, 405}
+
+
+# -- what the databases are asked ----------------------------------------------------------------
+
+
+def may_be_admin(truth: bool) -> dict[str, Any]:
+    body = {"username": "alice", "is_admin": truth}
+    return {"method": "PATCH", "path": f"{API}/users/update-admin", "body": body}
+
+
+@pytest.mark.timeout(240)
+def test_who_is_an_admin_is_asked_at_each_request_and_connections_are_set_once() -> None:
+    for_admins = get(f"{API}/webhooks")
+    allowed = [for_admins, for_admins]
+    asked = [user(ALICE), *allowed, may_be_admin(True), *allowed, may_be_admin(False), *allowed]
+    answers = answered("statements", asked)
+    assert [status for status, _ in answers] == [200, 403, 403, 200, 200, 200, 200, 403, 403]
+    for _, statements in (answers[5], answers[8]):
+        assert not [each for each in statements if each.startswith("PRAGMA")]
+    of_alice = [each for each in answers[5][1] if each.startswith("SELECT users.is_admin")]
+    assert of_alice == ["SELECT users.is_admin \nFROM users \nWHERE users.username = ?"]

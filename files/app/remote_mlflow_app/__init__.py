@@ -4,21 +4,26 @@
 at `s3://BUCKET/mlflow-backups` or `file:///home`, or a model version with such a source, and have
 the server read and write there with its own rights. guard.py refuses such names (places.py says
 which), door.py what MLflow would answer with an error of its own. All else passes untouched, in
-turn (turns.py).
+turn (turns.py), and with fewer questions to the databases (database.py).
 
 It lies read-only beside the release and is found by PYTHONPATH; without it the server does not
 start, since no app has this name.
 """
+
+import gc
 
 
 def create_app():
     """Return the app that uvicorn serves; MLflow's is imported here, where it is needed."""
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.server import app, auth
+    from sqlalchemy.orm import Session
 
-    from . import direct, door, files, guard, turns
+    from . import database, direct, door, files, guard, turns
 
+    database.set_once(Session)
     guarded = auth.create_app(app)
+    database.ask_for_admin(auth)
     guard.stand(app)
     guarded.add_exception_handler(RecursionError, too_deep)
     files.stand(guarded)
@@ -28,6 +33,9 @@ def create_app():
     inner = direct.before(guarded, app, failed, find_validator)
     if turns.of_sqlite():
         inner = turns.Turns(inner)
+    # What is loaded now stays: Python need not look through all of it for what does not.
+    gc.collect()
+    gc.freeze()
     return door.Door(inner, workspaces)
 
 
