@@ -52,6 +52,7 @@ def target(alias: str = "ec2", **values: Any) -> Target:
         "hash_known_hosts": False,
         "proxy_command": None,
         "connect_timeout": None,
+        "ciphers": (),
     }
     return Target(alias=alias, **(defaults | values))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from invoke import Exit
-from stand_ins import Task, blank, context, deployed
+from stand_ins import Task, blank, context, deployed, target
 
 from tasks import tunnel as module
 from tasks.engine.settings import Settings
@@ -204,6 +204,54 @@ def test_the_forward_of_a_single_task_is_spelt_for_loopback_alone():
         "-o", "ServerAliveInterval=4", "-o", "ServerAliveCountMax=3",
         "-L", "127.0.0.1:5001:127.0.0.1:6000",
     ]  # fmt: skip
+
+
+CHACHA, AES128, AES256 = "chacha20-poly1305@openssh.com", *tunnels.AES
+
+
+@pytest.mark.parametrize(
+    ("offered", "told"),
+    [
+        ((CHACHA, "aes128-ctr", AES128, AES256), (AES128, AES256, CHACHA, "aes128-ctr")),
+        ((CHACHA, AES256), (AES256, CHACHA)),
+        ((CHACHA, "aes128-ctr"), None),
+        ((AES256, CHACHA, AES128), None),
+        ((AES256,), None),
+        (("",), None),
+    ],
+)
+def test_aes_is_offered_first_of_what_openssh_offers_by_itself(monkeypatch, offered, told):
+    monkeypatch.setattr(machine, "has_aes", lambda: True)
+    spelt = tunnels.ciphers(target(ciphers=offered))
+    assert spelt == (["-o", "Ciphers=" + ",".join(told)] if told else [])
+
+
+def test_a_processor_without_aes_keeps_the_order_of_openssh(monkeypatch):
+    monkeypatch.setattr(machine, "has_aes", lambda: False)
+    assert tunnels.ciphers(target(ciphers=(CHACHA, AES128))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        ("flags\t\t: fpu sse aes avx\n", True),
+        ("Features\t: fp asimd aes pmull\n", True),
+        ("flags\t\t: fpu vaes\n", False),
+        (None, True),
+    ],
+)
+def test_what_a_processor_can(monkeypatch, tmp_path, text, truth):
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    if text:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert machine.has_aes() is truth
+
+
+def test_both_kinds_of_tunnel_offer_it(monkeypatch, c, ssh):
+    monkeypatch.setattr(tunnels, "ciphers", lambda target: ["-o", f"Ciphers=for-{target.alias}"])
+    module.tunnel(c, background=True)
+    assert "-o Ciphers=for-ec2 " in ssh.words[0]
+    assert "Ciphers=for-ec2" in tunnels.forward(c.server, 5001)
 
 
 def test_a_host_with_a_port_is_spelt_as_openssh_knows_it(ssh, port):

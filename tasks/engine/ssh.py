@@ -40,6 +40,7 @@ class Target:
     hash_known_hosts: bool
     proxy_command: str | None
     connect_timeout: int | None
+    ciphers: tuple[str, ...]  # in the order in which they are offered
 
     @property
     def key_name(self) -> str:
@@ -158,6 +159,7 @@ def understood(host: str, text: str, words: list[str]) -> Target:
         hash_known_hosts=one("hashknownhosts") == "yes",
         proxy_command=proxy,
         connect_timeout=int(timeout) if timeout and timeout.isdigit() else None,
+        ciphers=tuple((one("ciphers") or "").split(",")),
     )
 
 

@@ -22,6 +22,12 @@ PROC = Path("/proc")  # Linux; macOS has none
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
+def has_aes() -> bool:
+    """Tell whether this processor has instructions for AES; each of a Mac of today has."""
+    cpuinfo = PROC / "cpuinfo"
+    return not cpuinfo.exists() or "aes" in cpuinfo.read_text().split()
+
+
 def is_taken(port: int) -> bool:
     """Tell whether another program of this machine would get what is meant for localhost:PORT."""
     # Clients may try ::1 first, so a listener there is in the way as well.

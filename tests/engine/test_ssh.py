@@ -57,6 +57,7 @@ def test_the_defaults_of_openssh():
         ("connecttimeout none", "connect_timeout", None),
         ("proxycommand none", "proxy_command", None),
         ("proxyjump none", "proxy_command", None),
+        ("ciphers aes256-ctr,aes128-ctr", "ciphers", ("aes256-ctr", "aes128-ctr")),
     ],
 )
 def test_one_option_is_read(line, name, value):
