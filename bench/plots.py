@@ -20,6 +20,7 @@ DOCS = HERE.parent / "docs"
 GREY = "#808080"
 COLOURS = {"./fab": "#2f9e6e", "Ansible": "#d9534f", "pyinfra": "#3f8fd2", "guide": "#d9534f"}
 COLOURS["ssh true"] = GREY
+COLOURS["./fab, PostgreSQL"] = COLOURS["pyinfra"]
 pyplot.rcParams.update(
     {
         "svg.fonttype": "none", "svg.hashsalt": "remote-mlflow", "font.family": "sans-serif",
@@ -80,7 +81,7 @@ def main():
     if (HERE / "numbers/writers.json").exists():
         found = numbers("writers")
         lines = {name: (found["writers"], rates) for name, rates in found["rates"].items()}
-        draw("writers", "Requests with a login, SQLite", "writers", "requests a second", lines)
+        draw("writers", "Requests with a login, two cores", "writers", "requests a second", lines)
 
 
 main()

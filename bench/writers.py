@@ -1,9 +1,9 @@
 """Count requests a second and their waits at 1, 8 and 32 writers, beside the guide's own server.
 
-Two rehearsal hosts: one as `deploy` has it, reached through nginx, one by the guide's own steps;
-both with a login, on SQLite. Writers log runs by bare REST as fast as they are answered, by two
-requests each, and try none again. All share this machine's cores. Needs root, as rehearsal hosts
-do.
+Three rehearsal hosts: two as `deploy` has them, reached through nginx, one on SQLite and one on a
+PostgreSQL beside it; one by the guide's own steps, on SQLite; all with a login. Writers log runs by
+bare REST as fast as they are answered, by two requests each, and try none again. All share this
+machine's cores. Needs root, as rehearsal hosts do.
 
 Usage: python bench/writers.py [SECONDS] [ROUNDS]
 """
@@ -30,6 +30,8 @@ from tasks.engine.paths import PROJECT
 from tasks.rehearsal.trees import alone
 
 COUNTS = (1, 8, 32)
+SQLITE, POSTGRESQL, GUIDE = "./fab", "./fab, PostgreSQL", "guide"
+DATABASE = "postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"
 CALLS = 2  # of one run that is logged
 GUIDES_LOGIN = ("admin", "bench-bench-bench")
 
@@ -42,6 +44,22 @@ def by_the_guide(host: Host) -> tuple[str, str]:
         words = ["ssh", "-F", str(host.lab.ssh_config), host.alias, command]
         subprocess.run(words, input=script, check=True, stdout=subprocess.DEVNULL)
     return GUIDES_LOGIN
+
+
+def deployed(host: Host) -> tuple[str, str]:
+    """Make a host a server by ./fab; returns its login."""
+    host.variables["FABRIC_MLFLOW_BIND"] = "0.0.0.0"
+    host.fab(*CHAIN, timeout=900)
+    return host.login()
+
+
+def on_postgresql(host: Host) -> tuple[str, str]:
+    """Make a host such a server on PostgreSQL; returns its login."""
+    login = deployed(host)
+    host.fab("postgres.install", timeout=600)
+    host.variables["FABRIC_MLFLOW_BACKEND_STORE_URI"] = DATABASE
+    host.fab("postgres.migrate", "--yes", timeout=600)
+    return login
 
 
 def under(host: Host, login: tuple[str, str], count: int, seconds: float) -> list[float]:
@@ -66,10 +84,12 @@ def main(seconds: float, rounds: int) -> None:
     with alone(lab.home):
         try:
             lab.open()
-            with lab.blank() as ours, lab.blank() as guide:
-                ours.variables["FABRIC_MLFLOW_BIND"] = "0.0.0.0"
-                ours.fab(*CHAIN, timeout=900)
-                logins = {"./fab": (ours, ours.login()), "guide": (guide, by_the_guide(guide))}
+            with lab.blank() as sqlite, lab.blank() as postgresql, lab.blank() as guide:
+                logins = {
+                    SQLITE: (sqlite, deployed(sqlite)),
+                    POSTGRESQL: (postgresql, on_postgresql(postgresql)),
+                    GUIDE: (guide, by_the_guide(guide)),
+                }
                 ways = {
                     (name, count): partial(under, host, login, count, seconds)
                     for count in COUNTS
@@ -87,13 +107,13 @@ def shown(
     """Print the medians, and keep the rates."""
     table = Table("writers", "server", "requests/s", "of the guide's", "p50, s", "p99, s", "failed")
     table.title = f"median of {rounds} rounds of {seconds:.0f} s; waits of a run, two requests"
-    rates: dict[str, list[float]] = {"./fab": [], "guide": []}
+    rates: dict[str, list[float]] = {SQLITE: [], POSTGRESQL: [], GUIDE: []}
     for (name, count), costs in found.items():
         rate, middle, most, failed = (
             statistics.median(column) for column in zip(*costs, strict=True)
         )
         rates[name].append(rate)
-        floor = statistics.median(cost[0] for cost in found["guide", count])
+        floor = statistics.median(cost[0] for cost in found[GUIDE, count])
         table.add_row(
             str(count), name, f"{rate:.1f}", f"{rate / floor if floor else 0:.1f}",
             f"{middle:.3f}", f"{most:.2f}", f"{failed:.0f}",
