@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from mlflow.exceptions import MlflowException
+from starlette.requests import ClientDisconnect
 
 from tasks.engine.templates import FILES
 
@@ -80,6 +82,7 @@ class Store:
 
     def __init__(self, content: bytes, *ends: int | None) -> None:
         self.content, self.ends, self.asked = content, list(ends), list[dict[str, Any]]()
+        self.bodies: list[Body] = []
 
     def _get_s3_client(self) -> Store:
         return self
@@ -90,8 +93,8 @@ class Store:
     def get_object(self, **asked: Any) -> dict[str, Any]:
         self.asked.append(asked)
         content = self.content[int(asked.get("Range", "bytes=0-")[6:-1]) :]
-        body = Body(content, self.ends.pop(0) if self.ends else None)
-        return {"ContentLength": len(content), "ETag": '"one"', "Body": body}
+        self.bodies.append(Body(content, self.ends.pop(0) if self.ends else None))
+        return {"ContentLength": len(content), "ETag": '"one"', "Body": self.bodies[-1]}
 
 
 WHOLE = bytes(range(256)) * 16384  # 4 MB
@@ -125,6 +128,34 @@ def test_a_wrong_sum_keeps_the_last_piece_back() -> None:
     with pytest.raises(ReadTimeoutError):
         next(pieces)
     assert b"".join(sent) == WHOLE[: -files.PIECE]
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.4"])
+@pytest.mark.parametrize("leaves_at", ["http.response.start", "http.response.body"])
+def test_where_a_client_leaves_the_store_is_left_as_well(version: str, leaves_at: str) -> None:
+    store = Store(WHOLE)
+
+    async def play() -> None:
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == leaves_at:
+                gone.set()
+                if version == "2.4":
+                    raise OSError
+                await asyncio.sleep(3600)
+
+        answer = files.Streamed(files.Stored(store, "a/b"), {})
+        scope = {"type": "http", "asgi": {"spec_version": version}}
+        with contextlib.suppress(ClientDisconnect):
+            await asyncio.wait_for(answer(scope, receive, send), 20)
+        assert store.bodies[-1].closed
+
+    asyncio.run(play())
 
 
 @pytest.fixture

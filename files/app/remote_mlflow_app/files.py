@@ -70,20 +70,17 @@ class Stored:
     def pieces(self):
         """Yield the bytes; where the store hangs up, go on from there with the same version."""
         failed = 0
-        try:
-            while self._read < self.length:
-                try:
-                    piece = self.piece()
-                except BotoCoreError:
-                    failed += 1
-                    if failed > TRIES or self._read == self.length:
-                        raise
-                    self.resume()
-                    continue
-                failed = 0
-                yield piece
-        finally:
-            self._body.close()
+        while self._read < self.length:
+            try:
+                piece = self.piece()
+            except BotoCoreError:
+                failed += 1
+                if failed > TRIES or self._read == self.length:
+                    raise
+                self.resume()
+                continue
+            failed = 0
+            yield piece
 
     def piece(self):
         piece = self._body.read(PIECE)
@@ -93,8 +90,25 @@ class Stored:
         return piece
 
     def resume(self):
-        self._body.close()
+        self.close()
         self._body = self._get(Range=f"bytes={self._read}-", IfMatch=self._etag)["Body"]
+
+    def close(self):
+        self._body.close()
+
+
+class Streamed(StreamingResponse):
+    """An answer that ends its connection to the store with itself, also where a client leaves."""
+
+    def __init__(self, stored, headers):
+        super().__init__(stored.pieces(), headers=headers)
+        self._stored = stored
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stored.close()
 
 
 def streaming(known):
@@ -120,7 +134,7 @@ def streaming(known):
             "X-Content-Type-Options": "nosniff",
             "Content-Length": str(stored.length),
         }
-        return StreamingResponse(stored.pieces(), headers=headers)
+        return Streamed(stored, headers)
 
     return download_artifact
 
