@@ -156,7 +156,7 @@ def test_the_scripts_get_what_they_need():
 def test_while_apt_is_at_work_the_environments_are_made():
     both, _current = changes(SETTINGS, blank())
     alone = changes(SETTINGS, blank(packages=frozenset(PACKAGES)))
-    first = "python3 python3-venv ca-certificates"
+    first = "python3 python3-pip-whl ca-certificates"
     assert both.script.startswith(f"packages='{' '.join(PACKAGES)}' first='{first}'\nbeside() {{\n")
     assert all(each.script in both.script for each in alone[:2])
     assert both.files == {**alone[0].files, **alone[1].files}

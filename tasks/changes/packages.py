@@ -29,12 +29,12 @@ def packages(facts: Facts, postgres: bool) -> list[Change]:
 def installing(missing: list[str], beside: Sequence[Change]) -> list[Change]:
     """Build what installs packages, and what is done while apt is at work.
 
-    That needs nothing of the packages but a Python that makes environments.
+    That needs nothing of the packages but a Python, and a pip that fetches uv.
     """
     if not missing:
         return list(beside)
     what = [f"install with apt: {', '.join(missing)}", *(each.what for each in beside)]
-    first = [name for name in missing if name in FOR_ENVIRONMENTS]
+    first = [FIRST[name] for name in missing if name in FIRST]
     words = f"packages={sh(' '.join(missing))} first={sh(' '.join(first))}\n"
     if beside:
         words += "\n".join(("beside() {", *(each.script for each in beside), "}\n"))
@@ -44,7 +44,12 @@ def installing(missing: list[str], beside: Sequence[Change]) -> list[Change]:
     return [Change("; ".join(what), script, files, usual=usual)]
 
 
-FOR_ENVIRONMENTS = ("python3", "python3-venv", "ca-certificates")
+# What environments need, and the package that it is in; those with pip of their own need more.
+FIRST = {
+    "python3": "python3",
+    "python3-venv": "python3-pip-whl",
+    "ca-certificates": "ca-certificates",
+}
 
 # The guide's own commands find it where the host has no other.
 LINK = (

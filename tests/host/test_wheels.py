@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,84 @@ def test_wheels_that_are_not_those_that_were_sent_are_not_installed(machine, sen
     lines = checked(machine, sums_of(**wanted))
     assert lines[-1] == "@exit 1"
     assert any("are not those that were sent" in line for line in lines)
+
+
+# -- install_tools.sh: the first uv of a host --------------------------------------------------
+
+# It notes how it is called; to install itself is to put itself in the environment.
+UV = """#!/bin/bash
+[ "$1" = --version ] && exit
+echo "$*" >> "$HOME/asked"
+case "$*" in *--no-index*/uv.txt) cp "$0" "$(dirname "$5")/uv" ;; esac
+"""
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """The folder that pip takes for its index: in it lies uv's wheel."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    offer(folder, UV)
+    return folder
+
+
+def offer(folder: Path, program: str) -> None:
+    """Lay a wheel of uv in a folder."""
+    with zipfile.ZipFile(folder / "uv-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("uv-1.data/scripts/uv", program)
+        wheel.writestr("uv-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: uv\nVersion: 1\n")
+        wheel.writestr("uv-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("uv-1.dist-info/RECORD", "")
+
+
+def made(machine: Machine, index: Path, sent: bool = False) -> list[str]:
+    """Make the tools of a host whose pip knows that index."""
+    (machine.home / ".config/pip").mkdir(parents=True, exist_ok=True)
+    (machine.home / ".config/pip/pip.conf").write_text(
+        f"[global]\nno-index = true\nfind-links = {index}\n"
+    )
+    digest = hashlib.sha256((index / "uv-1-py3-none-any.whl").read_bytes()).hexdigest()
+    lock = f"awscli==1 \\\n    --hash=sha256:{'0' * 64}\nuv==1 \\\n    --hash=sha256:{digest}\n"
+    script = f"{wheels(sent)}folder=tools digest=d1\n{source('install_tools.sh')}"
+    return machine.change(script, **{"tools.txt": lock})
+
+
+def kept(machine: Machine) -> Path:
+    return machine.home / ".cache/remote-mlflow/wheels/uv-1-py3-none-any.whl"
+
+
+def test_the_first_uv_of_a_host_is_fetched_by_its_pip_and_installs_itself_and_the_rest(
+    machine, index
+):
+    assert made(machine, index)[-1] == "@exit 0"
+    itself, rest = (machine.home / "asked").read_text().splitlines()
+    assert "--require-hashes" in itself
+    assert itself.endswith("/uv.txt")
+    assert rest.endswith("/tools.txt --offline")
+    assert (machine.root / "tools/.complete").read_text() == "d1\n"
+    assert kept(machine).exists()
+    assert not (machine.root / "tools/unpacked").exists()
+
+
+def test_an_uv_that_was_sent_needs_no_pip(machine, index):
+    kept(machine).parent.mkdir(parents=True)
+    shutil.copy(index / kept(machine).name, kept(machine))
+    assert made(machine, index, sent=True)[-1] == "@exit 0"
+    assert (machine.root / "tools/bin/uv").exists()
+
+
+def test_an_uv_that_the_lock_does_not_name_is_never_run(machine, index):
+    kept(machine).parent.mkdir(parents=True)
+    offer(kept(machine).parent, '#!/bin/bash\ntouch "$HOME/ran"\n')
+    lines = made(machine, index, sent=True)
+    assert lines[-1] == "@exit 1"
+    assert any("Make the wheelhouse anew: ./fab wheelhouse" in line for line in lines)
+    assert made(machine, index)[-1] == "@exit 0", "the right one is fetched in its place"
+    assert not (machine.home / "ran").exists()
+
+
+def test_where_uv_does_not_run_the_environment_gets_a_pip(machine, index):
+    offer(index, "#!/bin/bash\nexit 1\n")
+    lines = made(machine, index)
+    assert lines[-1] == "@exit 1", "for no AWS CLI is in that index"
+    assert (machine.root / "tools/bin/pip").exists()

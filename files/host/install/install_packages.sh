@@ -51,7 +51,8 @@ no_network() {
 }
 
 updated=
-apt_get update
+# Without descriptions in other languages, which nobody reads here; those that there are stay.
+apt_get -o Acquire::Languages=none -o APT::Get::List-Cleanup=false update
 updated=$output
 if declare -F beside > /dev/null; then
   # shellcheck disable=SC2086
