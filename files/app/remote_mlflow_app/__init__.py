@@ -34,7 +34,6 @@ def create_app():
     if turns.of_sqlite():
         inner = turns.Turns(inner)
     # What is loaded now stays: Python need not look through all of it for what does not.
-    gc.collect()
     gc.freeze()
     return door.Door(inner, workspaces)
 
