@@ -278,8 +278,8 @@ class Kept:
         settings = server.settings
         session_manager.refuse_without_programs(server.connection.target.proxy_command)
         control = ("-N", "-M", "-S", str(self._place.socket))
-        told = (*ALONE, *UNATTENDED, *ALIVE, *ciphers(server.connection.target))
-        ssh = server.client.to(server.name, *control, *told)
+        options = (*ALONE, *UNATTENDED, *ALIVE, *ciphers(server.connection.target))
+        ssh = server.client.to(server.name, *control, *options)
         state = State(server.name, settings.environment, local_port, settings.port, ssh)
         state.write(self._place)
         manner = "background" if background else "asking" if interactive() else "attached"
