@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
-from lab import CHAIN, Host, Lab
+from lab import CHAIN, SOCKET, Host, Lab
 from load import writers
 from measuring import in_turn, keep, machine
 from rich.console import Console
@@ -31,7 +31,6 @@ from tasks.rehearsal.trees import alone
 
 COUNTS = (1, 8, 32)
 SQLITE, POSTGRESQL, GUIDE = "./fab", "./fab, PostgreSQL", "guide"
-DATABASE = "postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"
 CALLS = 2  # of one run that is logged
 GUIDES_LOGIN = ("admin", "bench-bench-bench")
 
@@ -57,7 +56,7 @@ def on_postgresql(host: Host) -> tuple[str, str]:
     """Make a host such a server on PostgreSQL; returns its login."""
     login = deployed(host)
     host.fab("postgres.install", timeout=600)
-    host.variables["FABRIC_MLFLOW_BACKEND_STORE_URI"] = DATABASE
+    host.variables["FABRIC_MLFLOW_BACKEND_STORE_URI"] = SOCKET
     host.fab("postgres.migrate", "--yes", timeout=600)
     return login
 

@@ -36,6 +36,8 @@ ROOT = "/home/ubuntu/mlflow-server"
 DATA = f"{ROOT}/data"  # with the databases
 UNIT = "mlflow-server"
 CHAIN = ("install", "configure", "deploy")
+# The database of a PostgreSQL beside MLflow.
+SOCKET = "postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"
 # One folder a checkout: what a killed run left is found by the next.
 HOME = Path(
     tempfile.gettempdir(),

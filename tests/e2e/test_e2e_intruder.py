@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import ROOT, UNIT, Host, Lab
+from lab import ROOT, SOCKET, UNIT, Host, Lab
 
 from tasks.engine.login import Login
 from tasks.engine.paths import PROJECT
@@ -20,7 +20,6 @@ from tasks.laptop.play import client_environment
 
 HERE = Path(__file__).parent
 API = "http://127.0.0.1:5000/api/2.0/mlflow"
-SOCKET = "postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"
 PASSWORD = "a-password-of-12"
 # Where what neither of them may read lies: below the bucket, and on the host.
 BACKUPS = "mlflow-backups/default"

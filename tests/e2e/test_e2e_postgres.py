@@ -7,13 +7,12 @@ import time
 from datetime import datetime
 
 import pytest
-from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
+from lab import CHAIN, ROOT, SEARCH, SOCKET, UNIT, Host, Lab, until
 from load import ROWS, Load, writers
 from older import KILL, NEWER, OLDER, set_id
 from werkzeug.security import generate_password_hash
 
 RUNS = 300
-SOCKET = "postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"
 COUNT = ("postgres.psql", "--command", "select count(*) from runs")
 
 
