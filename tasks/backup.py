@@ -38,8 +38,8 @@ NAMESPACE = "backup"
 def backup(c: Host) -> None:
     """Back up databases and configuration to the bucket.
 
-    Both databases by SQLite's online backup or pg_dump, while the server runs and writes; checked
-    before they leave the host, read back after. A set without its manifest.json is not a backup.
+    Both databases as they are at one moment, while the server runs and writes; checked before they
+    leave the host, read back after. A set without its manifest.json is not a backup.
     It is signed with the server's backup key, and its secrets are encrypted with that.
 
     Example: fab -H ec2 backup

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import threading
@@ -93,6 +94,105 @@ def test_a_copy_is_one_file_in_which_nothing_is_missing(databases, root, tmp_pat
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["mlflow.db"]
     assert rows(tmp_path / "mlflow.db", "pragma journal_mode") == [("delete",)]
     assert rows(tmp_path / "mlflow.db", "select count(*) from runs") == [(4,)]
+
+
+MEANWHILE = """
+import sqlite3, sys
+base = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+base.execute("update metrics set filler = 'new'")
+base.execute("delete from metrics where n = 1")
+base.execute("insert into metrics select n + 100, hex(randomblob(100000)) from metrics")
+for how in ("passive", "restart", "truncate"):
+    base.execute(f"pragma wal_checkpoint({how})")
+base.execute("insert into runs values (hex(randomblob(4)), 5000, 'active')")
+"""
+
+
+@pytest.mark.parametrize("log", ["empty", "full"])
+def test_a_file_is_whole_that_is_written_and_checkpointed_while_it_is_copied(
+    databases, root, tmp_path, monkeypatch, log
+):
+    """By another process, which then ends: the last one to close a database removes its log."""
+    base = root / "mlflow.db"
+    for name in databases.NAMES:
+        execute(root / name, "pragma journal_mode=wal")
+    for n in range(1, 5):
+        execute(base, "insert into metrics values (?, ?)", n, "x" * 1_000_000)
+    run = subprocess.run
+
+    def in_two_parts(command, **options):
+        if "-wal" in command[-1]:
+            return run(command, **options)
+        run([*command, "count=1"], **options)
+        # While the second is copied, the first still has to have its locks.
+        run([sys.executable, "-c", MEANWHILE, base], check=True)
+        return run([*command, "skip=1", "seek=1", "conv=notrunc"], **options)
+
+    with contextlib.closing(sqlite3.connect(base, isolation_level=None)) as reader:
+        if log == "full":
+            reader.execute("update metrics set filler = 'y' where n = 2")
+        monkeypatch.setattr(subprocess, "run", in_two_parts)
+        databases.copy(str(root), databases.NAMES, str(tmp_path))
+    copy = tmp_path / "mlflow.db"
+    assert rows(copy, "pragma integrity_check") == [("ok",)]
+    for query in ("select * from metrics order by n", "select * from runs"):
+        assert rows(copy, query) == rows(base, query)
+    assert rows(copy, "select count(*) from runs") == [(5,)]
+
+
+def links(root: Path, secret: Path) -> None:
+    (root / "mlflow.db-wal").unlink()
+    (root / "mlflow.db-wal").symlink_to(secret)
+
+
+def waits_for_readers(root: Path, secret: Path) -> None:
+    """Hold the writers back, as a checkpoint does that waits for all readers to end."""
+    holder = sqlite3.connect(root / "basic_auth.db", isolation_level=None, check_same_thread=False)
+    holder.execute("begin immediate")
+    threading.Timer(2, holder.close).start()
+
+
+@pytest.mark.parametrize("enemy", [links, waits_for_readers])
+def test_where_no_file_can_be_copied_sqlite_copies_pages(
+    databases, root, tmp_path, monkeypatch, enemy
+):
+    for name in databases.NAMES:
+        execute(root / name, "pragma journal_mode=wal")
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    monkeypatch.setattr(databases, "PATIENCE", 0)
+    shut = databases._shut
+
+    @contextlib.contextmanager
+    def then_an_enemy(gates):
+        with shut(gates):
+            yield
+        enemy(root, secret)
+
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as base, base:
+        base.execute("insert into runs values ('late', 5000, 'active')")
+        base.commit()
+        monkeypatch.setattr(databases, "_shut", then_an_enemy)
+        databases.copy(str(root), databases.NAMES, str(tmp_path))
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == sorted(
+        [*databases.NAMES, "secret"]
+    )
+    assert rows(tmp_path / "mlflow.db", "pragma integrity_check") == [("ok",)]
+    assert rows(tmp_path / "mlflow.db", "select count(*) from runs") == [(4,)]
+
+
+def test_a_link_is_not_copied(databases, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "mlflow.db").symlink_to(tmp_path / "secret")
+    with pytest.raises(subprocess.CalledProcessError):
+        databases._copy_file(tmp_path / "mlflow.db", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists() or not (tmp_path / "copy").read_bytes()
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(databases, tmp_path):
+    os.mkfifo(tmp_path / "mlflow.db-wal")
+    databases._copy_file(tmp_path / "mlflow.db-wal", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b""
 
 
 def test_nobody_is_kept_from_writing_once_a_copy_is_made(databases, root, tmp_path):

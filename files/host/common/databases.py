@@ -8,9 +8,10 @@ import os
 import re
 import sqlite3
 import stat
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from fenced import fenced
 
@@ -27,6 +28,7 @@ VARIABLES = {TRACKING: "MLFLOW_BACKEND_STORE_URI", AUTH: "AUTH_STORE_URI"}
 # A file belongs to its database as long as one of these lies beside it.
 COMPANIONS = ("", "-wal", "-shm", "-journal")
 LEAST = 19  # the niceness of what others may overtake
+PATIENCE = 5  # seconds in which writers let a copy have its instant; a stream's wait for 1
 AT_ONCE = 2  # checks of one database; each takes a core, and 2 MB for its pages
 
 
@@ -115,8 +117,7 @@ def size(root, name):
 def copy(root, names, folder, niceness=0):
     """Copy databases as they are at one and the same moment, while others write.
 
-    For an instant no writer of any can commit; in that instant a reader of each is opened, and what
-    it sees is copied by the online backup API. The process is nicer by `niceness` from then on: not
+    Each becomes one file without a log. The process is nicer by `niceness` from then on: not
     before, for writers would wait for it.
     """
     beside = {os.path.dirname(path(root, name)) for name in names}
@@ -125,38 +126,90 @@ def copy(root, names, folder, niceness=0):
 
 
 def _copied(root, names, folder, niceness):
-    databases = []
-    try:
-        for name in [*names, *names]:
-            databases.append(_opened(path(root, name)))
-        gates, sources = databases[: len(names)], databases[len(names) :]
-        for gate in gates:
-            gate.execute("begin immediate")
-        for source in sources:
-            source.execute("begin")
-            source.execute("select count(*) from sqlite_master").fetchone()
-        for gate in gates:
-            gate.execute("rollback")
-        os.nice(niceness)
-        for source, name in zip(sources, names, strict=True):
-            _copy(source, os.path.join(folder, name))
-    finally:
-        for database in databases:
-            database.close()
+    with ExitStack() as held:
+        gates, sources = (
+            {name: held.enter_context(closing(_opened(path(root, name)))) for name in names}
+            for _ in range(2)
+        )
+        with _shut(gates):
+            for source in sources.values():
+                source.execute("begin")
+                source.execute("select count(*) from sqlite_master").fetchone()
+        logged = all(map(_has_log, sources.values()))
+        if not logged or not _copied_by_files(root, folder, gates, niceness):
+            os.nice(niceness)
+            for name, source in sources.items():
+                _copy_pages(source, os.path.join(folder, name))
+    for name in names:
+        _without_log(os.path.join(folder, name))
 
 
 def _opened(path):
     return opened(path, "rw", timeout=60, isolation_level=None)
 
 
-def _copy(source, path):
+@contextmanager
+def _shut(gates):
+    """Keep the writers of all databases from committing meanwhile."""
+    try:
+        for gate in gates.values():
+            gate.execute("begin immediate")
+        yield
+    finally:
+        for gate in gates.values():
+            if gate.in_transaction:
+                gate.execute("rollback")
+
+
+def _has_log(source):
+    return source.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def _copied_by_files(root, folder, gates, niceness):
+    """Copy the files of databases of which each has a write-ahead log, and a reader.
+
+    As long as a reader is there, either all that is written to the file stands in the log as well,
+    and the log only grows; or the file had all of it when the reader came, and stays as it is.
+    Either way the log completes a file that was copied while others wrote. All logs are copied in
+    one instant in which nobody commits: that is the moment of the copies. Returns False where that
+    is not to be had: a checkpoint, say, holds the writers back until all readers have ended.
+    """
+    copies = {path(root, name): os.path.join(folder, name) for name in gates}
+    try:
+        for source, copy in copies.items():
+            _copy_file(source, copy, niceness)
+        for gate in gates.values():
+            gate.execute(f"pragma busy_timeout={PATIENCE * 1000}")
+        with _shut(gates):
+            for source, copy in copies.items():
+                _copy_file(source + "-wal", copy + "-wal")
+    except (sqlite3.OperationalError, subprocess.CalledProcessError):
+        for copy in copies.values():
+            with suppress(FileNotFoundError):
+                os.remove(copy + "-wal")
+        return False
+    return True
+
+
+def _copy_file(source, target, niceness=0):
+    # In a process of its own: by the rules of POSIX, one that closes a file loses all its locks on
+    # it, SQLite's among them. And the server's process can have laid a link there.
+    command = ["nice", "-n", str(niceness), "dd", "iflag=nofollow,nonblock", "bs=1M", "status=none"]
+    subprocess.run([*command, f"if={source}", f"of={target}"], check=True, stderr=subprocess.PIPE)
+
+
+def _copy_pages(source, path):
+    """Copy a database without a write-ahead log by SQLite's online backup."""
     with closing(sqlite3.connect(path, isolation_level=None)) as target:
         target.execute("pragma synchronous=off")
         target.execute("pragma journal_mode=off")
         source.backup(target)
+
+
+def _without_log(path):
+    """Make a copy one file, whatever mode the server uses."""
     with closing(sqlite3.connect(path, isolation_level=None)) as target:
         target.execute("pragma synchronous=off")
-        # One file without a log beside it, whatever mode the server uses.
         target.execute("pragma journal_mode=delete")
 
 
