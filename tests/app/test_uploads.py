@@ -103,7 +103,7 @@ def content_of(size: int) -> bytes:
         (0, [PUT]),
         (uploads.HELD, [PUT]),
         (uploads.HELD + 1, [PUT]),
-        (uploads.PART, None),
+        (uploads.PART, [PUT]),
         (uploads.PART + 1, [BEGIN, SEND, SEND, END]),
         (6 * uploads.PART, [BEGIN, *[SEND] * 6, END]),
         (6 * uploads.PART + 7, [BEGIN, *[SEND] * 7, END]),
@@ -111,13 +111,13 @@ def content_of(size: int) -> bytes:
 )
 @pytest.mark.parametrize(("name", "folder"), [("é.json.gz", "1/run"), ("weights", None)])
 def test_a_file_is_there_as_mlflow_sends_it(
-    repository: Any, store: Store, tmp_path: Path, size: int, asked: list[str] | None, name: str,
+    repository: Any, store: Store, tmp_path: Path, size: int, asked: list[str], name: str,
     folder: str | None,
 ) -> None:  # fmt: skip
     content = content_of(size)
     upload(repository, content, name, folder)
     assert list(tmp_path.iterdir()) == []
-    assert asked in (None, store.asked)
+    assert store.asked == asked
     ours = store.objects()
     assert [told for told, _ in ours.values()] == [content]
     (tmp_path / name).write_bytes(content)
@@ -140,32 +140,42 @@ def test_parts_are_sent_while_the_file_still_comes(repository: Any, store: Store
     assert store.asked == [BEGIN, SEND, SEND, END]
 
 
-def test_what_is_held_in_memory_and_on_its_way_has_a_limit(
+def test_what_is_held_and_on_its_way_has_a_limit(
     repository: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, under_way, most, lock = [], set[int](), [0], threading.Lock()
-    append, send = uploads.append, uploads.Growing.upload_part
+    """In memory and on the disk."""
+    held, files, under_way, most, lock = [], [], set[int](), [0, 0], threading.Lock()
+    growing = uploads.Growing
+    write, send, begin = growing.write, growing.upload_part, growing.begin_part
 
-    def noted(place: str, parts: list[bytes]) -> None:
-        held.append(sum(map(len, parts)))
-        append(place, parts)
+    async def noted(self: Any, pieces: list[bytes]) -> None:
+        held.append(sum(map(len, pieces)))
+        await write(self, pieces)
 
-    def counted(self: Any, number: int, start: int, size: int) -> Any:
+    def begun(self: Any) -> None:
+        begin(self)
+        files.append(self.part)
+        most[1] = max(most[1], sum(not file.closed for file in files))
+
+    def counted(self: Any, number: int, part: Any) -> Any:
         with lock:
             under_way.add(number)
             most[0] = max(most[0], len(under_way))
         threading.Event().wait(0.05)
         try:
-            return send(self, number, start, size)
+            return send(self, number, part)
         finally:
             with lock:
                 under_way.remove(number)
 
-    monkeypatch.setattr(uploads, "append", noted)
-    monkeypatch.setattr(uploads.Growing, "upload_part", counted)
+    monkeypatch.setattr(growing, "write", noted)
+    monkeypatch.setattr(growing, "upload_part", counted)
+    monkeypatch.setattr(growing, "begin_part", begun)
     upload(repository, bytes(10 * uploads.PART))
     assert max(held) <= uploads.HELD + (1 << 16)
     assert 1 < most[0] <= uploads.AHEAD
+    assert most[1] <= uploads.AHEAD + 1
+    assert all(file.closed for file in files)
 
 
 @pytest.mark.parametrize("size", [1, 1 << 16, uploads.HELD + 1, 3 * uploads.PART])
@@ -209,15 +219,22 @@ def test_a_refused_end_to_a_failure_hides_it_from_nobody(repository: Any, store:
     assert ABORT in store.asked
 
 
-def test_a_file_of_more_parts_than_s3_takes_is_sent_whole(
+def test_a_file_as_large_as_s3_takes_one_has_no_more_parts_than_it_takes() -> None:
+    sizes = [uploads.size_of(number) for number in range(1, 10_001)]
+    assert sum(sizes) >= 5 << 40
+    assert all(5 << 20 <= size <= 5 << 30 for size in sizes)
+    assert sizes == sorted(sizes)
+    assert set(sizes[:5000]) == {uploads.PART}
+
+
+def test_parts_of_another_size_make_the_same_file(
     repository: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "MOST", 2)
-    content = content_of(5 * uploads.PART)
+    monkeypatch.setattr(uploads, "size_of", lambda number: 5 * MB if number < 3 else 20 * MB)
+    content = content_of(50 * MB)
     upload(repository, content)
     assert [told for told, _ in store.objects().values()] == [content]
-    assert store.asked[:4] == [BEGIN, SEND, SEND, ABORT]
-    assert store.unfinished() == []
+    assert store.asked[:6] == [BEGIN, *[SEND] * 4, END]
 
 
 def test_each_part_is_told_of_the_bucket_s_owner(repository: Any, store: Store) -> None:

@@ -2,8 +2,9 @@
 
 MLflow hands each piece of a file to a thread that writes it to the disk, and begins to send it once
 all of it has come, by ten threads, however small it is. Here a small file stays in memory and is
-sent as one request; of a large one, parts are on their way to the bucket while it still comes. It
-is there once it is whole, and only then: S3 puts the parts together when it is told to.
+sent as one request; of a large one, parts are on their way to the bucket while it still comes, and
+only those that have not arrived there take room on the disk. It is there once it is whole, and only
+then: S3 puts the parts together when it is told to.
 """
 
 import asyncio
@@ -16,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from botocore.exceptions import BotoCoreError, ClientError
 from mlflow.store.artifact.artifact_repo import StreamUploadMixin
-from s3transfer.utils import ReadFileChunk
 
 from . import names
 
 # Bytes that are held in memory: whoever uploads slowly, on many connections, holds as many of them.
 HELD = 1 << 18
 PART = 8 << 20  # bytes, as boto3 has them
-MOST = 10_000  # parts of one upload, by S3
+ALIKE = 5_000  # parts of that size: some stores want them all alike, and S3 takes 10,000 of a file
+LARGEST = 4 << 30  # bytes; S3 takes parts of 5 GB, and files of 5 TB
 AHEAD = 4  # parts of one file that are on their way at once
 # Threads for the parts of all files, apart from those that write what comes.
 SENDERS = ThreadPoolExecutor(10, "upload")
@@ -95,51 +96,55 @@ class AtOnce:
 
 
 class Growing:
-    """A file on the disk that is written as it comes, and whose parts are sent meanwhile."""
+    """A file whose parts are sent while it comes; each is on the disk until it is sent."""
 
     def __init__(self, repository, name, artifact_path):
         self.repository, self.name, self.artifact_path = repository, name, artifact_path
         self.client = repository._get_s3_client()
-        self.length = self.sent = 0
         self.upload, self.parts = None, []
 
     async def __aenter__(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.place = os.path.join(self.folder.name, self.name)
+        self.begin_part()
         return self
 
     async def __aexit__(self, error, *_):
-        try:
-            if error:
-                await self.give_up()
-        finally:
-            await asyncio.to_thread(self.folder.cleanup)
+        self.part.close()
+        if error:
+            await self.give_up()
+
+    def begin_part(self):
+        self.part = tempfile.TemporaryFile()  # noqa: SIM115 (whoever sends it closes it)
+        self.room = size_of(len(self.parts) + 1)
 
     async def write(self, pieces):
-        await asyncio.to_thread(append, self.place, pieces)
-        self.length += sum(map(len, pieces))
-        while self.length - self.sent > PART and len(self.parts) < MOST:
-            await self.send_part(PART)
+        rest = memoryview(b"".join(pieces))
+        while rest:
+            if not self.room:
+                await self.send_part()
+            piece, rest = rest[: self.room], rest[self.room :]
+            await asyncio.to_thread(self.part.write, piece)
+            self.room -= len(piece)
 
     async def finish(self, pieces):
         await self.write(pieces)
-        if self.parts and len(self.parts) < MOST:
-            await self.send_part(self.length - self.sent)
-            parts = await asyncio.gather(*self.parts)
+        if self.parts:
+            await self.send_part()
+            parts = await asyncio.gather(*map(asyncio.wrap_future, self.parts))
             await asyncio.to_thread(self.put_together, parts)
-        else:  # so short that it is one part, or so long that these would have to be larger
-            await self.give_up()
-            await asyncio.to_thread(self.repository.log_artifact, self.place, self.artifact_path)
+        else:
+            self.part.seek(0)
+            await asyncio.to_thread(self.send, AtOnce(self.client, self.part))
 
-    async def send_part(self, size):
+    def send(self, client):
+        send(self.repository, client, self.name, self.artifact_path)
+
+    async def send_part(self):
         if self.upload is None:
-            await asyncio.to_thread(send, self.repository, self, self.place, self.artifact_path)
+            await asyncio.to_thread(self.send, self)
         if len(self.parts) >= AHEAD:
-            await self.parts[-AHEAD]
-        part = (len(self.parts) + 1, self.sent, size)
-        sending = asyncio.get_running_loop().run_in_executor(SENDERS, self.upload_part, *part)
-        self.parts.append(sending)
-        self.sent += size
+            await asyncio.wrap_future(self.parts[-AHEAD])
+        self.parts.append(SENDERS.submit(self.upload_part, len(self.parts) + 1, self.part))
+        self.begin_part()
 
     def upload_file(self, Filename, Bucket, Key, ExtraArgs):
         """Begin what MLflow would have uploaded whole."""
@@ -152,10 +157,11 @@ class Growing:
         }  # fmt: skip
         self.sums = {name: told[name] for name in told if name == "ChecksumAlgorithm"}
 
-    def upload_part(self, number, start, size):
-        with ReadFileChunk.from_filename(self.place, start, size) as body:
+    def upload_part(self, number, part):
+        with part:
+            part.seek(0)
             answer = self.client.upload_part(
-                PartNumber=number, Body=body, **self.upload, **self.sums
+                PartNumber=number, Body=part, **self.upload, **self.sums
             )
         kept = {"ETag", *(f"Checksum{name}" for name in self.sums.values())}
         return {"PartNumber": number, **{name: answer[name] for name in kept if name in answer}}
@@ -165,7 +171,7 @@ class Growing:
 
     async def give_up(self):
         """Take back the parts that were sent; a bucket's own rule takes those that stay."""
-        await asyncio.gather(*self.parts, return_exceptions=True)
+        await asyncio.gather(*map(asyncio.wrap_future, self.parts), return_exceptions=True)
         if self.upload:
             with contextlib.suppress(BotoCoreError, ClientError):
                 await asyncio.to_thread(self.abort)
@@ -175,6 +181,6 @@ class Growing:
         self.client.abort_multipart_upload(**owner)
 
 
-def append(place, pieces):
-    with open(place, "ab") as file:
-        file.writelines(pieces)
+def size_of(number):
+    """Return the bytes of a part: those of very large files are larger, or S3 would run out."""
+    return min(PART << 2 * max(0, (number - 1) // 1000 - ALIKE // 1000 + 1), LARGEST)
