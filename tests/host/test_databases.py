@@ -118,26 +118,26 @@ def test_a_file_is_whole_that_is_written_and_checkpointed_while_it_is_copied(
         execute(root / name, "pragma journal_mode=wal")
     for n in range(1, 5):
         execute(base, "insert into metrics values (?, ?)", n, "x" * 1_000_000)
-    run = subprocess.run
+    begin = subprocess.Popen
 
-    def in_two_parts(command, **options):
-        if "-wal" in command[-1]:
-            return run(command, **options)
-        run([*command, "count=1"], **options)
-        # While the second is copied, the first still has to have its locks.
-        run([sys.executable, "-c", MEANWHILE, base], check=True)
-        return run([*command, "skip=1", "seek=1", "conv=notrunc"], **options)
+    def then_a_writer(command, **options):
+        copying = begin(command, **options)
+        if "dd" in command and not any("-wal" in word for word in command):
+            copying.wait()
+            # While the second is copied, the first still has to have its locks.
+            begin([sys.executable, "-c", MEANWHILE, base]).wait()
+        return copying
 
     with contextlib.closing(sqlite3.connect(base, isolation_level=None)) as reader:
         if log == "full":
             reader.execute("update metrics set filler = 'y' where n = 2")
-        monkeypatch.setattr(subprocess, "run", in_two_parts)
+        monkeypatch.setattr(subprocess, "Popen", then_a_writer)
         databases.copy(str(root), databases.NAMES, str(tmp_path))
     copy = tmp_path / "mlflow.db"
     assert rows(copy, "pragma integrity_check") == [("ok",)]
     for query in ("select * from metrics order by n", "select * from runs"):
         assert rows(copy, query) == rows(base, query)
-    assert rows(copy, "select count(*) from runs") == [(5,)]
+    assert rows(copy, "select count(*) from runs") == [(6,)]
 
 
 def links(root: Path, secret: Path) -> None:
@@ -184,9 +184,17 @@ def test_where_no_file_can_be_copied_sqlite_copies_pages(
 def test_a_link_is_not_copied(databases, tmp_path):
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "mlflow.db").symlink_to(tmp_path / "secret")
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(OSError, match=r"^mlflow.db could not be copied$"):
         databases._copy_file(tmp_path / "mlflow.db", tmp_path / "copy")
     assert not (tmp_path / "copy").exists() or not (tmp_path / "copy").read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, 2 << 20, (5 << 20) + 7])
+def test_a_file_of_any_size_is_copied_whole(databases, tmp_path, size):
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    databases._copy_file(tmp_path / "file", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
 
 
 def test_a_pipe_that_nobody_writes_to_is_not_waited_for(databases, tmp_path):

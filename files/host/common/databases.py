@@ -4,6 +4,7 @@ Runs on the host, beside the programs that import it.
 """
 
 import glob
+import itertools
 import os
 import re
 import sqlite3
@@ -28,6 +29,7 @@ VARIABLES = {TRACKING: "MLFLOW_BACKEND_STORE_URI", AUTH: "AUTH_STORE_URI"}
 # A file belongs to its database as long as one of these lies beside it.
 COMPANIONS = ("", "-wal", "-shm", "-journal")
 LEAST = 19  # the niceness of what others may overtake
+BLOCK = 1 << 20  # bytes that are copied at once
 PATIENCE = 5  # seconds in which writers let a copy have its instant; a stream's wait for 1
 AT_ONCE = 2  # checks of one database; each takes a core, and 2 MB for its pages
 
@@ -183,19 +185,26 @@ def _copied_by_files(root, folder, gates, niceness):
         with _shut(gates):
             for source, copy in copies.items():
                 _copy_file(source + "-wal", copy + "-wal")
-    except (sqlite3.OperationalError, subprocess.CalledProcessError):
-        for copy in copies.values():
+    except (sqlite3.OperationalError, OSError):
+        for copy, end in itertools.product(copies.values(), ("", "-wal")):
             with suppress(FileNotFoundError):
-                os.remove(copy + "-wal")
+                os.remove(copy + end)
         return False
     return True
 
 
 def _copy_file(source, target, niceness=0):
-    # In a process of its own: by the rules of POSIX, one that closes a file loses all its locks on
-    # it, SQLite's among them. And the server's process can have laid a link there.
-    command = ["nice", "-n", str(niceness), "dd", "iflag=nofollow,nonblock", "bs=1M", "status=none"]
-    subprocess.run([*command, f"if={source}", f"of={target}"], check=True, stderr=subprocess.PIPE)
+    """Copy a file, both halves of a large one at once; raises OSError."""
+    # In processes of their own: by the rules of POSIX, one that closes a file loses all its locks
+    # on it, SQLite's among them. And the server's process can have laid a link there.
+    command = ["nice", "-n", str(niceness), "dd", "iflag=nofollow,nonblock", "conv=notrunc",
+               f"bs={BLOCK}", f"if={source}", f"of={target}"]  # fmt: skip
+    half = os.path.getsize(source) // BLOCK // 2
+    parts = ([f"count={half}"], [f"skip={half}", f"seek={half}"]) if half else ([],)
+    copying = [subprocess.Popen([*command, *part], stderr=subprocess.DEVNULL) for part in parts]
+    ended = [each.wait() for each in copying]
+    if any(ended):
+        raise OSError(f"{os.path.basename(source)} could not be copied")
 
 
 def _copy_pages(source, path):
