@@ -192,7 +192,11 @@ def test_a_file_that_the_server_could_not_finish_is_no_whole_one(host: Host) -> 
 
 
 def test_an_upload_that_is_cut_leaves_nothing(host: Host) -> None:
-    """Its first parts are in the store while it still comes, and are gone once its client is."""
+    """Its first parts are in the store while it still comes, and are gone once its client is.
+
+    Those that are not there yet are open files of the server's.
+    """
+    assert int(host.unit(f"{UNIT}.service", "LimitNOFILE")) >= 65536
     stdin = f'user = "{":".join(host.login())}"\n'
     place = "http://127.0.0.1:5000/api/2.0/mlflow-artifacts/artifacts/walls/left"
     host.run("head -c 60M /dev/urandom > /tmp/left; cat > /root/login", stdin)

@@ -30,7 +30,7 @@ VARIABLES = {TRACKING: "MLFLOW_BACKEND_STORE_URI", AUTH: "AUTH_STORE_URI"}
 COMPANIONS = ("", "-wal", "-shm", "-journal")
 LEAST = 19  # the niceness of what others may overtake
 BLOCK = 1 << 20  # bytes that are copied at once
-PATIENCE = 5  # seconds in which writers let a copy have its instant; a stream's wait for 1
+PATIENCE = 5  # seconds to wait for the instant of a copy; a stream's checkpoint waits for 1
 AT_ONCE = 2  # checks of one database; each takes a core, and 2 MB for its pages
 
 
@@ -197,8 +197,8 @@ def _copy_file(source, target, niceness=0):
     """Copy a file, both halves of a large one at once; raises OSError."""
     # In processes of their own: by the rules of POSIX, one that closes a file loses all its locks
     # on it, SQLite's among them. And the server's process can have laid a link there.
-    command = ["nice", "-n", str(niceness), "dd", "iflag=nofollow,nonblock", "conv=notrunc",
-               f"bs={BLOCK}", f"if={source}", f"of={target}"]  # fmt: skip
+    command = ["nice", "-n", str(niceness), "dd", f"if={source}", f"of={target}", f"bs={BLOCK}",
+               "iflag=nofollow,nonblock,fullblock", "conv=notrunc"]  # fmt: skip
     half = os.path.getsize(source) // BLOCK // 2
     parts = ([f"count={half}"], [f"skip={half}", f"seek={half}"]) if half else ([],)
     copying = [subprocess.Popen([*command, *part], stderr=subprocess.DEVNULL) for part in parts]
