@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from boto3.session import Session
@@ -204,6 +205,25 @@ def test_what_the_store_refuses_fails_and_leaves_nothing(
     assert store.objects() == {}
     assert store.unfinished() == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_parts(
+    repository: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file could not write, it tries to write again as it is closed."""
+    begin, full = uploads.Growing.begin_part, Mock(side_effect=OSError("no space left"))
+
+    def begun(self: Any) -> None:
+        begin(self)
+        if len(self.parts) == 2:
+            self.part = Mock(write=full, close=full)
+
+    monkeypatch.setattr(uploads.Growing, "begin_part", begun)
+    with pytest.raises(OSError, match="no space left"):
+        upload(repository, content_of(3 * uploads.PART))
+    assert SEND in store.asked
+    assert store.objects() == {}
+    assert store.unfinished() == []
 
 
 def test_a_refused_end_to_a_failure_hides_it_from_nobody(repository: Any, store: Store) -> None:

@@ -108,9 +108,11 @@ class Growing:
         return self
 
     async def __aexit__(self, error, *_):
-        self.part.close()
-        if error:
-            await self.give_up()
+        try:
+            if error:
+                await self.give_up()
+        finally:
+            self.part.close()  # fails where the disk is full
 
     def begin_part(self):
         self.part = tempfile.TemporaryFile()  # noqa: SIM115 (whoever sends it closes it)
@@ -183,4 +185,5 @@ class Growing:
 
 def size_of(number):
     """Return the bytes of a part: those of very large files are larger, or S3 would run out."""
-    return min(PART << 2 * max(0, (number - 1) // 1000 - ALIKE // 1000 + 1), LARGEST)
+    steps = max(0, (number - 1 - ALIKE) // 1000 + 1)
+    return min(PART << 2 * steps, LARGEST)
