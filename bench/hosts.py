@@ -29,7 +29,7 @@ REPLAY = r"""
 cat > /usr/local/bin/replay << 'END'
 #!/bin/bash
 if [ -s /var/tmp/look ]; then exec cat /var/tmp/look; fi
-bash -c "$SSH_ORIGINAL_COMMAND" > /var/tmp/look.part && mv /var/tmp/look.part /var/tmp/look
+bash -c "$SSH_ORIGINAL_COMMAND" > /var/tmp/look.$$ && mv /var/tmp/look.$$ /var/tmp/look
 cat /var/tmp/look
 END
 chmod 755 /usr/local/bin/replay
