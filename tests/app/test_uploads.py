@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import sys
 import tempfile
@@ -70,8 +71,18 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield Store()
 
 
+@pytest.fixture(params=[0, uploads.IN_MEMORY], ids=["on the disk", "in memory"])
+def buffers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Room in memory for so many parts; all of it is given back."""
+    found = uploads.Buffers(request.param)
+    monkeypatch.setattr(uploads, "BUFFERS", found)
+    yield found
+    gc.collect()  # what failed may hold a part in its traceback
+    assert (found.left, found.free) == (request.param, [])
+
+
 @pytest.fixture
-def repository(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def repository(store: Store, tmp_path: Path, buffers: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", '{"ServerSideEncryption": "AES256"}')
     kind = type("Repository", (S3ArtifactRepository,), {})  # what is registered stays so
@@ -145,18 +156,18 @@ def test_what_is_held_and_on_its_way_has_a_limit(
     repository: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In memory and on the disk."""
-    held, files, under_way, most, lock = [], [], set[int](), [0, 0], threading.Lock()
+    held, kept, under_way, most, lock = [], [], set[int](), [0, 0], threading.Lock()
     growing = uploads.Growing
     write, send, begin = growing.write, growing.upload_part, growing.begin_part
 
-    async def noted(self: Any, pieces: list[bytes]) -> None:
-        held.append(sum(map(len, pieces)))
-        await write(self, pieces)
+    async def noted(self: Any, content: bytes) -> None:
+        held.append(len(content))
+        await write(self, content)
 
     def begun(self: Any) -> None:
         begin(self)
-        files.append(self.part)
-        most[1] = max(most[1], sum(not file.closed for file in files))
+        kept.append(self.part)
+        most[1] = max(most[1], sum(not is_closed(part) for part in kept))
 
     def counted(self: Any, number: int, part: Any) -> Any:
         with lock:
@@ -176,7 +187,47 @@ def test_what_is_held_and_on_its_way_has_a_limit(
     assert max(held) <= uploads.HELD + (1 << 16)
     assert 1 < most[0] <= uploads.AHEAD
     assert most[1] <= uploads.AHEAD + 1
-    assert all(file.closed for file in files)
+    assert all(map(is_closed, kept))
+
+
+def is_closed(part: Any) -> bool:
+    closed: bool = part.file.closed if isinstance(part, uploads.OnDisk) else part.buffer is None
+    return closed
+
+
+def test_many_files_at_once_share_the_room_in_memory(
+    repository: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each arrives as it was, whatever else was where it lay; the rest is on the disk."""
+    shared, kinds = uploads.Buffers(3), set()
+    monkeypatch.setattr(uploads, "BUFFERS", shared)
+    new_part = uploads.new_part
+
+    def noted(size: int) -> Any:
+        assert 0 <= shared.left <= 3
+        part = new_part(size)
+        kinds.add(type(part))
+        return part
+
+    monkeypatch.setattr(uploads, "new_part", noted)
+    contents = {f"{one}.bin": bytes([one]) * (3 * uploads.PART + one) for one in range(5)}
+
+    async def all_at_once() -> None:
+        take = repository.log_artifact_from_async_stream
+        await asyncio.gather(*(take(pieces(held), name) for name, held in contents.items()))
+
+    asyncio.run(all_at_once())
+    assert {key.rpartition("/")[2]: held for key, (held, _) in store.objects().items()} == contents
+    assert kinds == {uploads.InMemory, uploads.OnDisk}
+    assert (shared.left, shared.free) == (3, [])
+
+
+def test_what_is_taken_back_before_it_was_sent_leaves_its_room(buffers: Any) -> None:
+    part = uploads.new_part(uploads.PART)
+    if buffers.count:
+        assert buffers.left == buffers.count - 1
+    del part
+    assert buffers.left == buffers.count
 
 
 @pytest.mark.parametrize("size", [1, 1 << 16, uploads.HELD + 1, 3 * uploads.PART])
@@ -216,6 +267,7 @@ def test_a_full_disk_leaves_no_parts(
     def begun(self: Any) -> None:
         begin(self)
         if len(self.parts) == 2:
+            self.part.close()
             self.part = Mock(write=full, close=full)
 
     monkeypatch.setattr(uploads.Growing, "begin_part", begun)
