@@ -4,6 +4,7 @@
     python real.py routes            a JSON list of the routes, with the shape of what each takes
     python real.py requests APP      a JSON list of requests on stdin, of answers on stdout
     python real.py ways APP          the same, each with its answers by FastAPI and by Flask alone
+    python real.py uploads APP       the same, each with its answers by queues and without
     python real.py statements APP    the same, each with the statements that a database got
 
 Runs in the environment of any release that has a lock (files/releases); needs nothing else.
@@ -318,14 +319,41 @@ async def both_ways(app, requests):
         direct = direct.app
     is_flasks, answers = direct.is_flasks, []
     for request in requests:
-        by_fastapi, by_flask = [
-            (first["status"], sorted((k.decode(), v.decode()) for k, v in first["headers"]), text)
-            for direct.is_flasks in (lambda path: False, is_flasks)
-            for first, text in [await heard(app, **request)]
-        ]
-        path = request["path"].partition("?")[0]
-        answers.append((is_flasks(path), by_fastapi, by_flask))
+        both = await compared(app, request, direct, "is_flasks", (lambda path: False, is_flasks))
+        answers.append((is_flasks(request["path"].partition("?")[0]), *both))
     return answers
+
+
+async def uploads(app, requests):
+    """Make each request by a queue for each middleware, and without where the server would."""
+    from mlflow.server import artifact_router
+    from remote_mlflow_app import unqueued
+
+    artifact_router._get_artifact_repo = Taking
+    is_upload, answers = unqueued.is_upload, []
+    for request in requests:
+        both = await compared(app, request, unqueued, "is_upload", (lambda scope: False, is_upload))
+        scope = {"type": "http", **request}
+        answers.append((is_upload(scope), *both))
+    return answers
+
+
+class Taking:
+    """A repository that takes whatever comes."""
+
+    def log_artifact(self, local_file, artifact_path):
+        pass
+
+
+async def compared(app, request, where, name, values):
+    """Make a request with each of these values of an attribute; return status, headers, text."""
+    found = []
+    for value in values:
+        setattr(where, name, value)
+        first, text = await heard(app, **request)
+        headers = sorted((key.decode(), told.decode()) for key, told in first["headers"])
+        found.append((first["status"], headers, text))
+    return found
 
 
 async def with_statements(app, requests):
@@ -341,7 +369,12 @@ async def with_statements(app, requests):
     return answers
 
 
-HOW = {"requests": all_made, "ways": both_ways, "statements": with_statements}
+HOW = {
+    "requests": all_made,
+    "ways": both_ways,
+    "uploads": uploads,
+    "statements": with_statements,
+}
 
 
 def main():

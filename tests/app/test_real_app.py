@@ -357,6 +357,45 @@ def test_what_flask_is_given_straight_is_answered_as_by_way_of_fastapi() -> None
     assert statuses >= {200, 204, 400, 401, 403, 404, 405}
 
 
+# -- uploads -----------------------------------------------------------------------------------
+
+PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+def put(path: str, raw: str = "content", **more: Any) -> dict[str, Any]:
+    return {"method": "PUT", "path": path, "raw": raw, **more}
+
+
+UPLOADS = [
+    put(f"{PROXY}/0/run/a.txt"),
+    put(f"{PROXY}/0/run/empty.txt", ""),
+    put(f"/ajax-api{PROXY.removeprefix('/api')}/0/run/a.txt", headers=HERE_TOO),
+    put(f"{PROXY}/0/run/a.txt", headers=ABROAD),
+    put(f"{PROXY}/0/run/a.txt", headers={"host": "abroad.example"}),
+    put(f"{PROXY}/0/run/a.txt", login=None),
+    put(f"{PROXY}/0/run/a.txt", login=["admin", "a-wrong-password"]),
+    put(f"{PROXY}/0/run/a.txt", login=ALICE),
+    put(f"{PROXY}/1/a.txt", login=ALICE),
+    put(f"{PROXY}/none/a.txt", login=ALICE),
+    put(f"{PROXY}/0/../1/a.txt"),
+    put(f"{PROXY}/0/%252e%252e/a.txt"),
+    put(f"{PROXY}/0/run/"),
+    put(f"{PROXY}/"),
+]
+QUEUED = [get(f"{PROXY}/0/none"), put(PROXY), put(f"{API}{PROXY}/0/a"), put(f"{API}/x")]
+
+
+@pytest.mark.timeout(240)
+def test_an_upload_without_queues_is_answered_as_with_them() -> None:
+    first = [user(ALICE), post("/experiments/create", {"name": "alices"})]  # which gets the id 1
+    asked = [*UPLOADS, *({k: v for k, v in each.items() if v != ALICE} for each in QUEUED)]
+    answers = answered("uploads", [*first, *asked])[len(first) :]
+    assert [unqueued for unqueued, *_ in answers] == [True] * len(UPLOADS) + [False] * len(QUEUED)
+    for request, (_, by_queues, without) in zip(asked, answers, strict=True):
+        assert without == by_queues, request
+    assert {without[0] for _, _, without in answers} >= {200, 400, 401, 403}
+
+
 # -- what the databases are asked ----------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ def create_app():
     from mlflow.server import app, auth
     from sqlalchemy.orm import Session
 
-    from . import database, direct, door, files, guard, turns
+    from . import database, direct, door, files, guard, turns, unqueued
 
     database.set_once(Session)
     guarded = auth.create_app(app)
@@ -29,6 +29,7 @@ def create_app():
     files.stand(guarded)
     guarded.add_exception_handler(Exception, failed)
     workspaces = MLFLOW_ENABLE_WORKSPACES.get()
+    unqueued.stand(guarded)
     find_validator = None if workspaces else getattr(auth, "_find_fastapi_validator", None)
     inner = direct.before(guarded, app, failed, find_validator)
     if turns.of_sqlite():

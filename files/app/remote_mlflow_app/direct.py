@@ -84,11 +84,12 @@ def alone(routes, find_validator):
 
 def kept(middlewares):
     """Return those that do something to Flask's requests, the first outermost."""
-    return [
-        each
-        for each in middlewares
-        if getattr(each.kwargs.get("dispatch"), "__name__", None) not in NEEDLESS
-    ]
+    return [each for each in middlewares if not is_known(each)]
+
+
+def is_known(middleware):
+    """Tell whether this is one of MLflow's that we know: they leave Flask's requests alone."""
+    return getattr(middleware.kwargs.get("dispatch"), "__name__", None) in NEEDLESS
 
 
 class Wsgi:
