@@ -9,6 +9,7 @@ from tasks.changes.deploy import changes
 from tasks.changes.site import LOOPBACK
 from tasks.engine import credentials, templates
 from tasks.engine.facts import is_deployed, is_scheduled
+from tasks.engine.server import StepFailed
 from tasks.engine.task import remote
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ def deploy(
     settings, scheduled = server.settings, is_scheduled(server.settings, server.facts)
     found = _left_behind(server, move_artifacts, leave_artifacts)
     needed = changes(settings, server.facts, login)
-    first = backup_key.agreeing(server)
-    if first or needed or found:
-        needed = [*first, *_with_artifacts(server, yes, found, move_artifacts)]
-        server.apply("deploy", needed)
+    if backup_key.agreeing(server) or needed or found:
+        _apply(server, yes, found, move_artifacts)
         also = f", and https://{tls.name}" if (tls := server.facts.tls) else ""
         server.say(
             f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host{also}", "green"
@@ -109,17 +108,32 @@ def _left_behind(server: Server, move: bool, leave: bool) -> list[elsewhere.Left
     return found
 
 
+def _apply(server: Server, yes: bool, found: Sequence[elsewhere.Left], move: bool) -> None:
+    """Make the changes, with the question about the prefix.
+
+    Where nothing was marked before, to mark it comes first of all, and asks by failing: mostly
+    there is nobody else's mark, and nothing to wait for.
+    """
+    facts = server.facts
+    look = (facts.owned or found) and not owner.is_marked(server.settings, facts)
+    over = owner.confirm_takeover(server, yes) if look else owner.ANYBODY if yes else ""
+    try:
+        server.apply("deploy", _with_artifacts(server, over, found, move))
+    except StepFailed as failed:
+        over = owner.confirm_after(server, failed, yes)
+        server.apply("deploy", _with_artifacts(server, over, found, move))
+
+
 def _with_artifacts(
-    server: Server, yes: bool, found: Sequence[elsewhere.Left], move: bool
+    server: Server, over: str, found: Sequence[elsewhere.Left], move: bool
 ) -> list[Change]:
-    """Return the changes, with the question about the prefix and what concerns former files.
+    """Return the changes, with what concerns former files.
 
     The most is copied while the server goes on as it is; what comes meanwhile, once it uses the
     other place.
     """
     settings, login = server.settings, credentials.known(server)
     marked = owner.is_marked(settings, server.facts)
-    over = "" if marked else owner.confirm_takeover(server, yes)
     places = [each.place for each in found]
     if found and move:
         first = elsewhere.moving(settings, places, "copy")
@@ -127,6 +141,8 @@ def _with_artifacts(
         for each in found:
             server.say(f"  copied and compared: {each}, where they stay as well")
     needed = changes(settings, server.facts, login, over)
+    mark = 0 if marked else 1  # before which nothing changes
+    needed[mark:mark] = backup_key.agreeing(server)
     if marked:
         needed.insert(0, owner.watching(settings))
     if found:

@@ -18,8 +18,10 @@ from tasks.engine.console import interactive
 from tasks.engine.templates import requested
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tasks.engine.facts import Facts
-    from tasks.engine.server import Server
+    from tasks.engine.server import Server, StepFailed
     from tasks.engine.settings import Settings
 
 PYTHON = '"$root/venv/bin/python"'  # of the release that serves
@@ -50,12 +52,27 @@ def confirm_takeover(server: Server, yes: bool, python: str = PYTHON) -> str:
     `python` is a word for the script. Returns whose mark may be replaced: a server@host, ANYBODY
     with `yes`, or "" where there is none. Raises Exit where that is not wanted.
     """
-    settings = server.settings
-    step = owning(settings, "look whose the prefix is", python, "look")
+    step = owning(server.settings, "look whose the prefix is", python, "look")
     mark = json.loads(server.look("deploy", [step])[-1])
     if mark is None:
         # One that comes meanwhile, as of another host of the same command, is agreed to as well.
         return ANYBODY if yes else ""
+    return _confirmed(server, mark, yes)
+
+
+def confirm_after(server: Server, failed: StepFailed, yes: bool) -> str:
+    """Ask as confirm_takeover does, once marking the prefix has failed for another server's mark.
+
+    Raises `failed` where a step failed for any other reason.
+    """
+    mark = json.loads(failed.reports[-1]) if failed.reports else None
+    if not (isinstance(mark, dict) and mark.keys() == {"server", "host", "since"}):
+        raise failed
+    return _confirmed(server, mark, yes)
+
+
+def _confirmed(server: Server, mark: Mapping[str, str], yes: bool) -> str:
+    settings = server.settings
     where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
     whose = f"{where} belongs to the server on {mark['host']} since {mark['since']}"
     question = f"{whose}. Take it for {server.place}?"

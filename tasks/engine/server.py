@@ -52,6 +52,14 @@ class Outdated(Exit):
     """The host changed after it was looked at: nothing was done, another look is due."""
 
 
+class StepFailed(Exit):
+    """A step of a change failed; `reports` is what the steps had reported until then."""
+
+    def __init__(self, message: str, reports: Sequence[str]) -> None:
+        super().__init__(message)
+        self.reports = reports
+
+
 class Failed(Exit):
     """A command on the host failed in a way that nobody foresaw."""
 
@@ -243,8 +251,8 @@ class Server:
         """Make all the changes in one exec, under the lock, with an audit line.
 
         `decided` says that they follow from the facts, and are void where the host changed since.
-        Returns what the steps reported (`@report ...` lines). Raises Outdated in that case, Exit
-        when another operator holds the lock or a step failed.
+        Returns what the steps reported (`@report ...` lines). Raises Outdated in that case, and
+        StepFailed when another operator holds the lock or a step failed.
         """
         facts = self.facts
         generation = str(facts.generation) if decided else "-"
@@ -265,7 +273,7 @@ class Server:
                 f"Somebody else changed {self.name} at the same moment. Nothing was done here; "
                 f"run the same command again."
             )
-        raise Exit(said.reason(task))
+        raise StepFailed(said.reason(task), said.reports)
 
     def look(self, task: str, steps: Sequence[Change], timeout: float = TIMEOUT) -> list[str]:
         """Run steps that only read, in one exec, without the lock and without an audit line.

@@ -49,7 +49,7 @@ def asked(tmp_path: Path) -> Asked:
 
 @pytest.mark.parametrize("state", ["disabled", "enabled-runtime", "static", ""])
 def test_what_does_not_start_at_boot_will(asked, state):
-    wanted = [f"enable --quiet {name}" for name in ("mlflow-server.socket", "nginx")]
+    wanted = ["enable --quiet mlflow-server.socket nginx"]
     assert asked("start_at_boot", "mlflow-server.socket", "nginx", STATE=state) == (0, wanted)
 
 

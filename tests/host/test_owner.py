@@ -28,9 +28,10 @@ HERE = socket.gethostname()
 
 
 def marked(facts: Any = None) -> Task:
-    """A host whose prefix another server has marked."""
+    """A host whose prefix another server has marked, and that cannot mark it."""
     c = context(facts or configured())
-    c.recorder.replies = [Reply(f"@report {json.dumps(OTHER)}\n@exit 0\n")]
+    taken = f"@report {json.dumps(OTHER)}\n@fail s3://... was marked meanwhile.\n@exit 1\n"
+    c.recorder.replies = [Reply(taken)]
     return c
 
 
@@ -42,7 +43,25 @@ def test_another_server_s_mark_is_refused_where_nobody_can_be_asked():
         refused.value.message
     )
     assert "since 2026-01-02T03:04:05+00:00" in str(refused.value.message)
-    assert len(c.recorder.runs) == 1, "nothing but the look"
+    (change,) = c.recorder.runs
+    assert request(change.files, "owner.py")["action"] == "claim"
+
+
+def test_marking_comes_before_anything_is_changed():
+    c = context(configured())
+    deploy(c)
+    (change,) = c.recorder.runs
+    first = min(re.findall(r"^say .*", change.steps, re.MULTILINE)[:1])
+    assert "mark s3://my-bucket/mlflow-artifacts/" in first
+    assert "put the backup key" in change.steps
+
+
+def test_what_else_fails_is_not_asked_about():
+    c = context(configured())
+    c.recorder.replies = [Reply("@report null\n@fail nginx refuses its configuration\n@exit 1\n")]
+    with pytest.raises(Exit, match="nginx refuses"):
+        deploy(c, yes=True)
+    assert len(c.recorder.runs) == 1
 
 
 def test_a_no_changes_nothing(terminal):
@@ -152,7 +171,9 @@ def test_another_server_s_mark_is_told_and_never_replaced_unasked(run, store, ro
     assert run("look") == (0, f"@report {json.dumps(OTHER)}\n")
     code, out = run("claim", "")
     assert code == 1
-    assert out.startswith("@fail s3://my-bucket/mlflow-artifacts/ was marked meanwhile by the")
+    theirs, failure = out.splitlines()
+    assert theirs == f"@report {json.dumps(OTHER)}", "whom to ask about"
+    assert failure.startswith("@fail s3://my-bucket/mlflow-artifacts/ was marked meanwhile by the")
     assert seen(store) == OTHER
     assert not (root / ".owned").exists()
     code, out = run("claim", "0badcafe@ip-10-0-0-9")
@@ -172,7 +193,9 @@ def test_two_hosts_that_mark_at_one_moment_do_not_both_succeed(run, store, root)
     store.refuse(f"PUT /my-bucket/{KEY}", "PreconditionFailed", 412)
     code, out = run("claim", "")
     assert code == 1
-    assert out.startswith("@fail Another server marked s3://my-bucket/mlflow-artifacts/")
+    theirs, failure = out.splitlines()
+    assert theirs == "@report null", "gone again"
+    assert failure.startswith("@fail Another server marked s3://my-bucket/mlflow-artifacts/")
     assert not (root / ".owned").exists()
 
 

@@ -29,10 +29,11 @@ units_changed() {
 }
 # Not anew: nginx brings a script of the old kind as well, and to enable that takes a second.
 start_at_boot() {
-  local each
+  local each wanted=()
   for each; do
-    [ "$(systemctl is-enabled "$each" 2> /dev/null)" = enabled ] || as_root systemctl enable --quiet "$each"
+    if [ "$(systemctl is-enabled "$each" 2> /dev/null)" != enabled ]; then wanted+=("$each"); fi
   done
+  if [ ${#wanted[@]} -gt 0 ]; then as_root systemctl enable --quiet "${wanted[@]}"; fi
 }
 reload_nginx() {
   if as_root systemctl is-active --quiet nginx; then
@@ -65,12 +66,21 @@ await_turn() {
   done <&"${turn[0]}"
   exit 1
 }
+# Leave it to load, which takes seconds, while nginx is seen to.
+start_early() {
+  if [ $apart = no ]; then "$root/ready_mlflow_server.sh" data 9>&-; fi
+  as_root systemctl start "$unit.socket"
+  as_root systemctl start --no-block "$unit.service"
+}
 new=yes
 if as_root test -e "/etc/systemd/system/$unit.service"; then new=no; fi
 was_active=no
 if systemctl is-active --quiet "$unit.service"; then was_active=yes; fi
 apart=yes
 if [ ! -d "$root/data" ]; then apart=no; fi
+# Nobody's requests wait for one that is new. An adopted one starts once nginx is known to be well.
+early=no
+if [ "$new$first$stream" = yesnono ] && ! declare -F old_server_back > /dev/null; then early=yes; fi
 # Databases that have been moved to data/ were where the former files look for them.
 undo_apart() {
   if [ $apart = yes ] || [ ! -d "$root/data" ]; then return 0; fi
@@ -114,6 +124,10 @@ if ! output=$(as_root nginx -t 2>&1); then
   printf '%s\n' "$output"
   fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then type ./fab deploy again."
 fi
+if [ $early = yes ]; then
+  say "start the server"
+  start_early
+fi
 start_at_boot nginx
 as_root systemctl start "$unit.socket"
 # One that listens already keeps the group of its own time.
@@ -131,11 +145,11 @@ if [ "$restart" = yes ] && [ "$was_active" = yes ]; then
   else
     as_root systemctl restart "$unit.service" || true # why it does not start says bring_up
   fi
-else
+elif [ $early = no ]; then
   say "start the server"
   if [ "$stream" = yes ]; then stream_pause; fi
 fi
-if [ $apart = no ]; then "$root/ready_mlflow_server.sh" data 9>&-; fi
+if [ $apart$early = nono ]; then "$root/ready_mlflow_server.sh" data 9>&-; fi
 bring_up
 if [ "$stream" = yes ]; then stream_resume; fi
 if [ "$first" = yes ]; then exec {turn_held}>&-; fi

@@ -1,9 +1,11 @@
 # Wait until the server answers /health; name the first error of its log when it does not.
 # Needs: unit.
 await_health() {
-  local started=$SECONDS patience=3 # the socket takes a request before there is a server
+  local started=$SECONDS patience=3 code # the socket takes a request before there is a server
   while [ $((SECONDS - started)) -lt 120 ]; do
-    if curl -sf --max-time "$patience" -o /dev/null --unix-socket "/run/$unit.sock" http://localhost/health; then
+    code=0
+    curl -sf --max-time "$patience" -o /dev/null --unix-socket "/run/$unit.sock" http://localhost/health || code=$?
+    if [ $code = 0 ]; then
       say "the server answers after $((SECONDS - started)) s"
       return
     fi
@@ -12,7 +14,7 @@ await_health() {
       patience=10
       say "wait for the server (usually 10 to 30 s)"
     fi
-    sleep 0.3
+    if [ $code != 28 ]; then sleep 0.3; fi # whose time is over has waited
   done
   local error
   error=$(as_root journalctl -u "$unit.service" --since "@$began" -o cat --no-pager |

@@ -129,11 +129,15 @@ def watch(root, bucket):
 
 
 def claim(root, bucket, over):
-    """Mark the prefix as this server's, unless another one has done so and is not to give way."""
+    """Mark the prefix as this server's, unless another one has done so and is not to give way.
+
+    Its mark is reported then.
+    """
     seen = mark(bucket)
     if seen and not is_ours(seen, root, bucket):
         where, host = f"s3://{bucket.name}/{bucket.prefix}/", seen["host"]
         if over not in (label(seen), ANYBODY):
+            report(seen)
             raise Trouble(
                 "owner",
                 f"{where} was marked meanwhile by the server on {host}.",
@@ -169,6 +173,7 @@ def written_first(root, bucket, options):
             theirs = mark(bucket)
             if theirs and is_ours(theirs, root, bucket):
                 return True
+            report(theirs)
             raise Trouble(
                 "owner",
                 f"Another server marked s3://{bucket.name}/{bucket.prefix}/ at this moment.",
