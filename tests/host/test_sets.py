@@ -231,6 +231,107 @@ def test_a_damaged_database_sends_nothing(back_up, store, root):
     assert store.listing() == []
 
 
+def large(root: Path, megabytes: int = 20) -> None:
+    """Give the tracking database content that zstd cannot make smaller."""
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        database.execute("create table noise (body blob)")
+        body = [(os.urandom(1 << 20),) for _ in range(megabytes)]
+        database.executemany("insert into noise values (?)", body)
+
+
+def unfinished(store: Store) -> list[Any]:
+    found: list[Any] = store.client().list_multipart_uploads(Bucket="my-bucket").get("Uploads", [])
+    return found
+
+
+def until_sent(store: Store) -> None:
+    """Wait for the first part of a file."""
+    deadline = time.monotonic() + 20
+    while not sent_parts(store) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sent_parts(store)
+
+
+def sent_parts(store: Store) -> list[str]:
+    return [request for request in store.requests if "partNumber" in request]
+
+
+def test_a_large_database_arrives_in_parts_as_it_was(back_up, store, root, tmp_path):
+    large(root)
+    code, out = back_up()
+    assert code == 0
+    place = reported(out)["place"].removeprefix("s3://my-bucket/")
+    assert len(sent_parts(store)) == 3
+    copy = unpacked(store, f"{place}mlflow.db.zst", tmp_path)
+    with contextlib.closing(sqlite3.connect(copy)) as database:
+        assert database.execute("select sum(length(body)) from noise").fetchone() == (20 << 20,)
+    assert unfinished(store) == []
+
+
+def test_parts_are_on_their_way_while_the_check_is_made(back_up, store, root, monkeypatch):
+    import databases
+
+    large(root)
+    examine = databases.examine
+
+    def awaiting(path: str) -> Any:
+        until_sent(store)
+        assert store.listing() == []
+        return examine(path)
+
+    monkeypatch.setattr(databases, "examine", awaiting)
+    assert back_up()[0] == 0
+
+
+@pytest.mark.parametrize("damaged", ["mlflow.db", "basic_auth.db"])
+def test_no_database_becomes_an_object_unless_all_are_sound(
+    back_up, store, root, monkeypatch, damaged
+):
+    import databases
+
+    large(root)
+    examine = databases.examine
+
+    def sound(path: str) -> Any:
+        if os.path.basename(path) == damaged:
+            until_sent(store)
+            raise databases.Damaged(f"the database {damaged} is damaged: row 7")
+        return examine(path)
+
+    monkeypatch.setattr(databases, "examine", sound)
+    code, out = back_up()
+    assert code == 1
+    assert out.startswith("@fail Nothing was sent, and earlier backups stay: ")
+    assert (store.listing(), unfinished(store)) == ([], [])
+    assert list((root / "backups").iterdir()) == []
+
+
+@pytest.mark.parametrize("megabytes", [0, 20])
+def test_what_zstd_could_not_pack_does_not_become_an_object(
+    back_up, store, root, tmp_path, monkeypatch, megabytes
+):
+    if megabytes:
+        large(root, megabytes)
+    zstd = tmp_path / "bin/zstd"
+    zstd.parent.mkdir()
+    zstd.write_text('#!/bin/sh\nhead -c 18000000 "$4"\nexit 3\n')
+    zstd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{zstd.parent}:{os.environ['PATH']}")
+    code, out = back_up()
+    assert code == 1
+    assert re.match(r"@fail zstd could not pack .+\.db \(3\)\. Type \./fab backup again\.", out)
+    assert (store.listing(), unfinished(store)) == ([], [])
+
+
+def test_a_database_of_any_size_has_no_more_parts_than_s3_takes():
+    import packed
+
+    for most in (0, 1 << 30, 1 << 40, 5 << 40):
+        part = packed.transfer(most).multipart_chunksize
+        assert part >= 8 << 20
+        assert most / part < 9_500
+
+
 def test_a_file_that_is_no_database_sends_nothing(back_up, store, root):
     (root / "basic_auth.db").write_text("this is no database" * 99)
     code, out = back_up()

@@ -1,10 +1,12 @@
 """Make one consistent, checked set of databases and configuration, and send it to the bucket.
 
-Runs on the host. The set lies under <backup prefix>/<environment>/<UTC time>-<server id>/; its
-manifest.json is sent last, once all else was read back. Reports {"id": …, "place": uri, "runs": n,
-"users": n, "bytes": n, "seconds": n}.
+Runs on the host. A database is checked while parts of it are on their way; S3 makes an object of
+them once all databases are known to be sound, and only then. The set lies under
+<backup prefix>/<environment>/<UTC time>-<server id>/; its manifest.json is sent last, once all else
+was read back. Reports {"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -14,19 +16,17 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
 import tarfile
 import tempfile
 import time
-from collections import namedtuple
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import accounts
 import databases
+import packed
 import postgres
 import shapes
 import vouching
-from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from talk import (
     PASSES,
@@ -41,13 +41,9 @@ from talk import (
     warn,
 )
 
-# Four parts of 8 MB on their way at once keep the memory below 200 MB.
-TRANSFER = TransferConfig(multipart_chunksize=8 << 20, max_concurrency=4)
 BLOCK = 1 << 20
 ATTEMPTS = 5  # seconds in each of which another host may have begun a set
 BEHIND = 15  # the niceness of a backup: those who log runs come first
-
-Part = namedtuple("Part", "path sha256")  # a file of the set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,39 +60,38 @@ def refuse_unfit(root, uris):
         for name, uri in uris.items()
     )
     free = shutil.disk_usage(root).free
-    # The copy and its packed form lie beside each other for a moment.
-    if free < 2 * need + 100e6:
+    if free < need + 100e6:
         fail(
-            f"A backup needs {2 * need / 1e9 + 0.1:.1f} GB of room on the host, and "
+            f"A backup needs {need / 1e9 + 0.1:.1f} GB of room on the host, and "
             f"{free / 1e9:.1f} are free. Free some, then type ./fab backup again."
         )
 
 
-def packed_and_examined(path):
-    """Pack a database while it is checked: neither leaves the host before both are done."""
-    name = os.path.basename(path)
+def examined_and_sent(s3, bucket, key, paths):
+    """Send databases while they are checked; returns what each holds, and what was sent.
+
+    No object is made before all of them are known to be sound. Raises Damaged where one is not.
+    """
+    seen, sound = {}, Future()
     with ThreadPoolExecutor() as pool:
-        packing = pool.submit(packed, path)
-        seen = databases.examine(path)
-        part = packing.result()
-    os.remove(path)
+        sending = [pool.submit(send_packed, s3, bucket, key, path, sound) for path in paths]
+        try:
+            for path in paths:
+                seen[os.path.basename(path)] = examined(path)
+        except BaseException:
+            sound.cancel()
+            raise
+        sound.set_result(None)
+        sent = [each.result() for each in sending]
+    return seen, sent
+
+
+def examined(path):
+    seen = databases.examine(path)
     if seen["dangling"]:
+        name = os.path.basename(path)
         warn(f"{name}: {counted(seen['dangling'], 'row')} with a reference to what is gone")
-    return part, seen
-
-
-def packed(path):
-    """Pack a file beside itself; returns the packed one as a part of the set."""
-    # Behind the check, which takes longer.
-    command = ["nice", "-n", str(databases.LEAST), "zstd", "-1", "-q", "-c", path]
-    with (
-        open(path + ".zst", "wb") as target,
-        subprocess.Popen(command, stdout=subprocess.PIPE) as packing,
-    ):
-        part = Part(target.name, digest(packing.stdout, target))
-    if packing.returncode:
-        fail(f"zstd could not pack {path} ({packing.returncode}). Type ./fab backup again.")
-    return part
+    return seen
 
 
 def configuration(root, users, seal):
@@ -120,39 +115,45 @@ def sealed(key, id, folder):
         path = os.path.join(folder, shapes.SEALED)
         with open(path, "wb") as stream:
             stream.write(key.sealed(body, id))
-        return as_it_is(path)
+        return path
 
     return write
 
 
-def as_it_is(path):
-    """Make a file that is packed already a part of the set."""
-    with open(path, "rb") as stream:
-        return Part(path, digest(stream))
-
-
-def digest(stream, target=None):
-    """Return the SHA-256 of what is read, and write it to the target where there is one."""
+def digest(stream):
+    """Return the SHA-256 of what is read."""
     sha = hashlib.sha256()
     for block in iter(lambda: stream.read(BLOCK), b""):
         sha.update(block)
-        if target:
-            target.write(block)
     return sha.hexdigest()
 
 
-def send(s3, bucket, part, key):
-    """Send one file, encrypted as the bucket does it by default, and read it back whole."""
-    with open(part.path, "rb") as stream:
-        # Not upload_file, which hides what S3 says in an error of its own.
-        s3.upload_fileobj(stream, bucket, key, Config=TRANSFER)
+def send_packed(s3, bucket, key, path, sound):
+    with contextlib.closing(packed.Packed(path, sound)) as stream:
+        return send(s3, bucket, f"{key}/{os.path.basename(path)}.zst", stream)
+
+
+def send_file(s3, bucket, key, path):
+    with open(path, "rb") as stream:
+        return send(
+            s3,
+            bucket,
+            f"{key}/{os.path.basename(path)}",
+            packed.Counted(stream, os.path.getsize(path)),
+        )
+
+
+def send(s3, bucket, key, stream):
+    """Send what a stream holds, encrypted as the bucket does it by default, and read it back."""
+    # Not upload_file, which hides what S3 says in an error of its own.
+    s3.upload_fileobj(stream, bucket, key, Config=packed.transfer(stream.most))
     came_back = s3.get_object(Bucket=bucket, Key=key)
-    if digest(came_back["Body"]) != part.sha256:
+    if digest(came_back["Body"]) != stream.sha.hexdigest():
         fail(f"s3://{bucket}/{key} came back other than it was sent. Type ./fab backup again.")
     return {
-        "name": os.path.basename(part.path),
-        "bytes": os.path.getsize(part.path),
-        "sha256": part.sha256,
+        "name": os.path.basename(key),
+        "bytes": stream.bytes,
+        "sha256": stream.sha.hexdigest(),
         "etag": came_back["ETag"],  # tells later, without a download, that it is still this one
     }
 
@@ -184,22 +185,20 @@ def leave_stamp(root, started, id, key):
     os.replace(part, os.path.join(root, ".backup"))
 
 
-def collected(root, uris, folder, seal):
-    """Copy, check and pack all parts of a set; returns what each database holds, and the files."""
-    seen, parts = {}, []
+def made_and_sent(s3, bucket, key, root, uris, folder, seal):
+    """Make all parts of a set in a folder, and send them; returns what each database holds, too."""
     names = [name for name, uri in uris.items() if uri.startswith("sqlite:")]
     databases.copy(root, names, folder, BEHIND)
-    for name in uris.keys() - names:
-        path, seen[name] = postgres.dump(uris[name], name, folder)
-        parts.append(as_it_is(path))
+    dumps = {name: postgres.dump(uris[name], name, folder) for name in uris.keys() - names}
     if databases.AUTH in names:
         users = accounts.of_sqlite(os.path.join(folder, databases.AUTH))
     else:
         users = accounts.of_postgres(uris[databases.AUTH])
-    for name in names:
-        part, seen[name] = packed_and_examined(os.path.join(folder, name))
-        parts.append(part)
-    return seen, [*parts, configuration(root, users, seal)]
+    copies = [os.path.join(folder, name) for name in names]
+    seen, sent = examined_and_sent(s3, bucket, key, copies)
+    seen |= {name: found for name, (_, found) in dumps.items()}
+    others = [*(path for path, _ in dumps.values()), configuration(root, users, seal)]
+    return seen, [*sent, *(send_file(s3, bucket, key, path) for path in others)]
 
 
 def main(root, place):
@@ -213,10 +212,8 @@ def main(root, place):
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     clear(scratch)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        seen, parts = collected(root, uris, folder, sealed(signer, id, folder))
-        sent = [
-            send(s3, place.bucket, part, f"{key}/{os.path.basename(part.path)}") for part in parts
-        ]
+        seal = sealed(signer, id, folder)
+        seen, sent = made_and_sent(s3, place.bucket, key, root, uris, folder, seal)
     release = databases.release(root)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     manifest = {
@@ -270,6 +267,8 @@ except BotoCoreError as error:
     fail(f"The backup could not be sent: {error}. Type ./fab configure, which names why.")
 except (databases.Damaged, postgres.Refused) as error:
     fail(f"Nothing was sent, and earlier backups stay: {error}. Type: ./fab doctor")
+except packed.NotPacked as error:
+    fail(f"{error}. Type ./fab backup again.")
 except sqlite3.Error as error:
     fail(f"A database cannot be read: {error}. Nothing was sent; earlier backups stay.")
 except OSError as error:
