@@ -129,6 +129,7 @@ def digest(stream):
 
 
 def send_packed(s3, bucket, key, path, sound):
+    databases.stand_back()
     with contextlib.closing(packed.Packed(path, sound)) as stream:
         return send(s3, bucket, f"{key}/{os.path.basename(path)}.zst", stream)
 

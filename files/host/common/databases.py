@@ -288,9 +288,14 @@ def _asked(path, pragma):
 
 def _aside(path, pragma):
     """Ask in a thread that leaves the core to the longest part, which all others wait for."""
+    stand_back()
+    return _asked(path, pragma)
+
+
+def stand_back():
+    """Have this thread, and those that it begins, leave the cores to all others."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST)
-    return _asked(path, pragma)
 
 
 def revision(database, name):
