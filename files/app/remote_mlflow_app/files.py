@@ -143,10 +143,10 @@ def stand(app):
     """Have all of MLflow's handlers fetch so; AttributeError where a release's has other names."""
     known = artifact_router.download_artifact
     ours = streaming(known)
-    app.router.routes[:0] = [  # before MLflow's, which includes its own lazily
-        APIRoute(route.path, ours, methods=["GET"])
+    # Before MLflow's, which includes its own lazily; its others would all be looked at first.
+    app.router.routes[:0] = [
+        APIRoute(route.path, ours, methods=["GET"]) if route.endpoint is known else route
         for route in artifact_router.artifact_router.routes
-        if route.endpoint is known
     ]
     fetch_single_files()
 
