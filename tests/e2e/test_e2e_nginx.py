@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab import UNIT, Host
+from lab import ROOT, UNIT, Host, Lab
 
 # As nginx.org's package has it: another user, and no sites-available.
 CONFIGURATION = """
@@ -24,6 +24,7 @@ http {
     include /etc/nginx/conf.d/*.conf;
 }
 """
+CHECKS_ALONE = '#!/bin/sh\n[ "$1" = -t ]\n'  # an nginx that finds its files well and does not start
 LONG = "ec2-203-0-113-25.ap-southeast-2.compute.amazonaws.com"
 OTHER = "server { listen 80; server_name other.example.org; location / { return 299; } }"
 
@@ -87,3 +88,22 @@ def test_a_long_name_lives_beside_another_site(host: Host) -> None:
         host.run("rm -f /etc/nginx/conf.d/other.conf; systemctl restart nginx")
         host.fab("tls.disable", "--yes", timeout=300)
     host.healthy()
+
+
+def test_a_new_server_is_taken_back_where_nginx_does_not_start(lab: Lab) -> None:
+    """It loads beside nginx, and has databases by then; the same command finishes the work."""
+    with lab.blank() as host:
+        host.fab("install", "configure", timeout=900)
+        host.run(
+            "systemctl stop nginx; cat > /root/nginx; chmod 755 /root/nginx", stdin=CHECKS_ALONE
+        )
+        host.run("mount --bind /root/nginx /usr/sbin/nginx")
+        try:
+            host.refused("deploy", because=("nginx does not start", "journalctl -u nginx"))
+        finally:
+            host.run("umount /usr/sbin/nginx")
+        assert host.unit(f"{UNIT}.service", "LoadState") == "not-found"
+        there = host.run(f"ls -A {ROOT}").split()
+        assert "data" not in there, "its databases are where they were"
+        host.fab("deploy", timeout=300)
+        host.healthy()
