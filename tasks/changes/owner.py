@@ -6,6 +6,7 @@ Two servers on one prefix each take the other's artifacts for orphans; the mark 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 PYTHON = '"$root/venv/bin/python"'  # of the release that serves
 
 ANYBODY = "anybody"  # as files/host/deploy/owner.py spells it
+# What a host says of a mark is shown to the operator: nothing but these, as that file has them.
+SHAPES = {"server": r"[0-9a-f]{8}", "host": r"[A-Za-z0-9._-]{1,64}", "since": r"[0-9T:.+Z-]{10,40}"}
 
 _asking = threading.Lock()
 
@@ -65,14 +68,22 @@ def confirm_after(server: Server, failed: StepFailed, yes: bool) -> str:
 
     Raises `failed` where a step failed for any other reason.
     """
-    mark = json.loads(failed.reports[-1]) if failed.reports else None
-    if not (isinstance(mark, dict) and mark.keys() == {"server", "host", "since"}):
+    try:
+        mark = json.loads(failed.reports[-1])
+        is_mark = mark.keys() == SHAPES.keys()
+    except (IndexError, ValueError, AttributeError, RecursionError):
+        is_mark = False
+    if not is_mark:
         raise failed
     return _confirmed(server, mark, yes)
 
 
-def _confirmed(server: Server, mark: Mapping[str, str], yes: bool) -> str:
+def _confirmed(server: Server, told: Mapping[str, str], yes: bool) -> str:
     settings = server.settings
+    mark = {
+        name: told[name] if re.fullmatch(shape, str(told[name])) else "unknown"
+        for name, shape in SHAPES.items()
+    }
     where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
     whose = f"{where} belongs to the server on {mark['host']} since {mark['since']}"
     question = f"{whose}. Take it for {server.place}?"

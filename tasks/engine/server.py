@@ -57,7 +57,7 @@ class StepFailed(Exit):
 
     def __init__(self, message: str, reports: Sequence[str]) -> None:
         super().__init__(message)
-        self.reports = reports
+        self.args, self.reports = (message,), reports
 
 
 class Failed(Exit):

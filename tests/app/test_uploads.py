@@ -222,6 +222,14 @@ def test_many_files_at_once_share_the_room_in_memory(
     assert (shared.left, shared.free) == (3, [])
 
 
+def test_a_part_may_be_given_back_while_another_is_begun(buffers: Any) -> None:
+    """Python looks for garbage at any moment, in the thread that has the lock as well."""
+    part = uploads.new_part(uploads.PART)
+    with buffers.lock:
+        del part
+    assert buffers.left == buffers.count
+
+
 def test_what_is_taken_back_before_it_was_sent_leaves_its_room(buffers: Any) -> None:
     part = uploads.new_part(uploads.PART)
     if buffers.count:

@@ -56,12 +56,25 @@ def test_marking_comes_before_anything_is_changed():
     assert "put the backup key" in change.steps
 
 
-def test_what_else_fails_is_not_asked_about():
+@pytest.mark.parametrize(
+    "report", ["null", "not json", "key\tvalue", "[" * 9999, "[]", '{"server": "a", "host": "b"}']
+)
+def test_what_else_fails_is_not_asked_about(report):
     c = context(configured())
-    c.recorder.replies = [Reply("@report null\n@fail nginx refuses its configuration\n@exit 1\n")]
+    failed = f"@report {report}\n@fail nginx refuses its configuration\n@exit 1\n"
+    c.recorder.replies = [Reply(failed)]
     with pytest.raises(Exit, match="nginx refuses"):
         deploy(c, yes=True)
     assert len(c.recorder.runs) == 1
+
+
+def test_what_a_host_says_of_a_mark_is_shown_only_as_marks_are_spelt():
+    c = context(configured())
+    crafted = json.dumps({"server": "a", "host": "b\u001b[2Jevil", "since": ["x"]})
+    c.recorder.replies = [Reply(f"@report {crafted}\n@fail marked\n@exit 1\n")]
+    with pytest.raises(Exit, match="the server on unknown since unknown") as refused:
+        deploy(c)
+    assert "\x1b" not in str(refused.value.message)
 
 
 def test_a_no_changes_nothing(terminal):

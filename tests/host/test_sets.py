@@ -21,6 +21,7 @@ import types
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from host_side import (
@@ -304,6 +305,57 @@ def test_no_database_becomes_an_object_unless_all_are_sound(
     assert out.startswith("@fail Nothing was sent, and earlier backups stay: ")
     assert (store.listing(), unfinished(store)) == ([], [])
     assert list((root / "backups").iterdir()) == []
+
+
+def test_a_backup_whose_second_database_cannot_be_sent_ends(back_up, store, root, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    large(root)
+    submit, begun = ThreadPoolExecutor.submit, []
+
+    def refuse_the_second(self: Any, work: Any, *words: Any, **options: Any) -> Any:
+        if work.__name__ == "send_packed":
+            begun.append(work)
+            if len(begun) == 2:
+                raise OSError("can't start new thread")
+        return submit(self, work, *words, **options)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse_the_second)
+    code, out = back_up()
+    assert (code, len(begun)) == (1, 2)
+    assert "No backup was made; earlier ones stay" in out
+    assert (store.listing(), unfinished(store)) == ([], [])
+
+
+def test_a_full_disk_is_noticed_before_a_database_becomes_an_object(back_up, store, monkeypatch):
+    known = open
+
+    def full(path: Any, *words: Any, **options: Any) -> Any:
+        if str(path).endswith("configuration.tar.gz.enc"):
+            raise OSError(28, "No space left on device")
+        return known(path, *words, **options)
+
+    monkeypatch.setattr("builtins.open", full)
+    code, out = back_up()
+    assert (code, "No space left on device" in out) == (1, True)
+    assert store.listing() == []
+
+
+def test_damage_is_told_though_zstd_is_still_at_work(back_up, store, tmp_path, monkeypatch):
+    import databases
+
+    zstd = tmp_path / "bin/zstd"
+    zstd.parent.mkdir()
+    zstd.write_text("#!/bin/sh\nexec sleep 60\n")
+    zstd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{zstd.parent}:{os.environ['PATH']}")
+    damaged = databases.Damaged("the database mlflow.db is damaged: row 7")
+    monkeypatch.setattr(databases, "examine", Mock(side_effect=damaged))
+    began = time.monotonic()
+    code, out = back_up()
+    assert (code, "row 7" in out) == (1, True)
+    assert time.monotonic() - began < 30
+    assert store.listing() == []
 
 
 @pytest.mark.parametrize("megabytes", [0, 20])

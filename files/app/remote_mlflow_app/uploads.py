@@ -28,7 +28,8 @@ PART = 8 << 20  # bytes, as boto3 has them
 ALIKE = 5_000  # parts of that size: some stores want them all alike, and S3 takes 10,000 of a file
 LARGEST = 4 << 30  # bytes; S3 takes parts of 5 GB, and files of 5 TB
 AHEAD = 4  # parts of one file that are on their way at once
-IN_MEMORY = 8  # parts of all files together that are kept there
+# Parts of all files together that are kept there; over https boto3 copies each as it sends it.
+IN_MEMORY = 8
 # Threads for the parts of all files, apart from those that write what comes.
 SENDERS = ThreadPoolExecutor(10, "upload")
 # What S3 wants to be told again of each part, and of the whole; s3transfer has the same.
@@ -104,7 +105,10 @@ class Buffers:
 
     def __init__(self, count):
         self.count = self.left = count
-        self.free, self.lock = [], threading.Lock()
+        self.free, self.lock = (
+            [],
+            threading.RLock(),
+        )  # a part may be given back at any moment, by __del__
 
     def take(self):
         """Return a buffer for one part, or None where all are in use."""

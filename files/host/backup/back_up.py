@@ -72,14 +72,22 @@ def examined_and_sent(s3, bucket, key, paths):
 
     No object is made before all of them are known to be sound. Raises Damaged where one is not.
     """
-    seen, sound = {}, Future()
-    with ThreadPoolExecutor() as pool:
-        sending = [pool.submit(send_packed, s3, bucket, key, path, sound) for path in paths]
+    seen, sound, streams = {}, Future(), []
+    with contextlib.ExitStack() as opened, ThreadPoolExecutor() as pool:
         try:
+            for path in paths:
+                streams.append(opened.enter_context(contextlib.closing(packed.Packed(path, sound))))
+            places = [f"{key}/{os.path.basename(path)}.zst" for path in paths]
+            sending = [
+                pool.submit(send_packed, s3, bucket, *each)
+                for each in zip(places, streams, strict=True)
+            ]
             for path in paths:
                 seen[os.path.basename(path)] = examined(path)
         except BaseException:
             sound.cancel()
+            for stream in streams:
+                stream.give_up()
             raise
         sound.set_result(None)
         sent = [each.result() for each in sending]
@@ -128,10 +136,9 @@ def digest(stream):
     return sha.hexdigest()
 
 
-def send_packed(s3, bucket, key, path, sound):
+def send_packed(s3, bucket, key, stream):
     databases.stand_back()
-    with contextlib.closing(packed.Packed(path, sound)) as stream:
-        return send(s3, bucket, f"{key}/{os.path.basename(path)}.zst", stream)
+    return send(s3, bucket, key, stream)
 
 
 def send_file(s3, bucket, key, path):
@@ -195,10 +202,10 @@ def made_and_sent(s3, bucket, key, root, uris, folder, seal):
         users = accounts.of_sqlite(os.path.join(folder, databases.AUTH))
     else:
         users = accounts.of_postgres(uris[databases.AUTH])
+    others = [*(path for path, _ in dumps.values()), configuration(root, users, seal)]
     copies = [os.path.join(folder, name) for name in names]
     seen, sent = examined_and_sent(s3, bucket, key, copies)
     seen |= {name: found for name, (_, found) in dumps.items()}
-    others = [*(path for path, _ in dumps.values()), configuration(root, users, seal)]
     return seen, [*sent, *(send_file(s3, bucket, key, path) for path in others)]
 
 
@@ -273,4 +280,4 @@ except packed.NotPacked as error:
 except sqlite3.Error as error:
     fail(f"A database cannot be read: {error}. Nothing was sent; earlier backups stay.")
 except OSError as error:
-    fail(f"The backup failed on the host: {error}. Nothing was sent; earlier backups stay.")
+    fail(f"The backup failed on the host: {error}. No backup was made; earlier ones stay.")

@@ -51,8 +51,12 @@ class Packed(Counted):
             self.sound.result()
         return block
 
-    def close(self):
+    def give_up(self):
+        """Let whoever reads it fail at once."""
         self.packing.kill()
+
+    def close(self):
+        self.give_up()
         self.stream.close()
         self.packing.wait()
 

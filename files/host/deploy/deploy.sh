@@ -80,7 +80,14 @@ apart=yes
 if [ ! -d "$root/data" ]; then apart=no; fi
 # Nobody's requests wait for one that is new. An adopted one starts once nginx is known to be well.
 early=no
-if [ "$new$first$stream" = yesnono ] && ! declare -F old_server_back > /dev/null; then early=yes; fi
+if [ "$new$was_active$first$stream" = yesnonono ] && ! declare -F old_server_back > /dev/null; then early=yes; fi
+databases() { compgen -G "$root/mlflow.db*" || compgen -G "$root/basic_auth.db*" || compgen -G "$root/data/*"; }
+unborn=no
+if [ $new = yes ] && ! databases > /dev/null; then unborn=yes; fi
+# MLflow never goes on with tables that it was stopped making; nobody has put anything into them.
+undo_birth() {
+  if [ $unborn = yes ]; then rm -rf "$root"/{mlflow,basic_auth}.db{,-wal,-shm,-journal} "$root/data"; fi
+}
 # Databases that have been moved to data/ were where the former files look for them.
 undo_apart() {
   if [ $apart = yes ] || [ ! -d "$root/data" ]; then return 0; fi
@@ -93,6 +100,7 @@ undo() {
   if [ "$new" = yes ]; then
     as_root systemctl disable --quiet --now "$unit.socket" "$unit.service" || true
     as_root rm -f "${link:-$site}"
+    undo_birth
   fi
   each_place put_back
   as_root systemctl daemon-reload
