@@ -88,7 +88,7 @@ def kept(middlewares):
 
 
 def is_known(middleware):
-    """Tell whether this is one of MLflow's that we know: they leave Flask's requests alone."""
+    """Tell whether this is one that we know: they leave Flask's requests, and bodies, alone."""
     return getattr(middleware.kwargs.get("dispatch"), "__name__", None) in NEEDLESS
 
 

@@ -105,10 +105,9 @@ class Buffers:
 
     def __init__(self, count):
         self.count = self.left = count
-        self.free, self.lock = (
-            [],
-            threading.RLock(),
-        )  # a part may be given back at any moment, by __del__
+        self.free = []
+        # Python looks for garbage at any moment, and may then give back a part in this very thread.
+        self.lock = threading.RLock()
 
     def take(self):
         """Return a buffer for one part, or None where all are in use."""

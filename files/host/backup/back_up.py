@@ -142,13 +142,9 @@ def send_packed(s3, bucket, key, stream):
 
 
 def send_file(s3, bucket, key, path):
-    with open(path, "rb") as stream:
-        return send(
-            s3,
-            bucket,
-            f"{key}/{os.path.basename(path)}",
-            packed.Counted(stream, os.path.getsize(path)),
-        )
+    with open(path, "rb") as file:
+        stream = packed.Counted(file, os.path.getsize(path))
+        return send(s3, bucket, f"{key}/{os.path.basename(path)}", stream)
 
 
 def send(s3, bucket, key, stream):
