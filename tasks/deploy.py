@@ -69,8 +69,9 @@ def deploy(
     settings, scheduled = server.settings, is_scheduled(server.settings, server.facts)
     found = _left_behind(server, move_artifacts, leave_artifacts)
     needed = changes(settings, server.facts, login)
-    if backup_key.agreeing(server) or needed or found:
-        _apply(server, yes, found, move_artifacts)
+    keys = backup_key.agreeing(server)
+    if keys or needed or found:
+        _apply(server, keys, yes, found, move_artifacts)
         also = f", and https://{tls.name}" if (tls := server.facts.tls) else ""
         server.say(
             f"✓ MLflow serves http://{settings.bind}:{settings.port} on the host{also}", "green"
@@ -108,8 +109,10 @@ def _left_behind(server: Server, move: bool, leave: bool) -> list[elsewhere.Left
     return found
 
 
-def _apply(server: Server, yes: bool, found: Sequence[elsewhere.Left], move: bool) -> None:
-    """Make the changes, with the question about the prefix.
+def _apply(
+    server: Server, keys: Sequence[Change], yes: bool, found: Sequence[elsewhere.Left], move: bool
+) -> None:
+    """Make the changes, those of the backup key among them, with the question about the prefix.
 
     Where nothing was marked before, to mark it comes first of all, and asks by failing: mostly
     there is nobody else's mark, and nothing to wait for.
@@ -118,16 +121,16 @@ def _apply(server: Server, yes: bool, found: Sequence[elsewhere.Left], move: boo
     look = (facts.owned or found) and not owner.is_marked(server.settings, facts)
     over = owner.confirm_takeover(server, yes) if look else owner.ANYBODY if yes else ""
     try:
-        server.apply("deploy", _with_artifacts(server, over, found, move))
+        server.apply("deploy", _with_artifacts(server, keys, over, found, move))
     except StepFailed as failed:
         over = owner.confirm_after(server, failed, yes)
-        server.apply("deploy", _with_artifacts(server, over, found, move))
+        server.apply("deploy", _with_artifacts(server, keys, over, found, move))
 
 
 def _with_artifacts(
-    server: Server, over: str, found: Sequence[elsewhere.Left], move: bool
+    server: Server, keys: Sequence[Change], over: str, found: Sequence[elsewhere.Left], move: bool
 ) -> list[Change]:
-    """Return the changes, with what concerns former files.
+    """Return the changes, with the backup key's and what concerns former files.
 
     The most is copied while the server goes on as it is; what comes meanwhile, once it uses the
     other place.
@@ -142,7 +145,7 @@ def _with_artifacts(
             server.say(f"  copied and compared: {each}, where they stay as well")
     needed = changes(settings, server.facts, login, over)
     mark = 0 if marked else 1  # before which nothing changes
-    needed[mark:mark] = backup_key.agreeing(server)
+    needed[mark:mark] = keys
     if marked:
         needed.insert(0, owner.watching(settings))
     if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, place_in, program
+from host_side import HOST, Store, place_in, program
 from invoke import Exit
 from stand_ins import SETTINGS, Reply, Task, configured, context, deployed, request
 
@@ -66,6 +67,13 @@ def test_what_else_fails_is_not_asked_about(report):
     with pytest.raises(Exit, match="nginx refuses"):
         deploy(c, yes=True)
     assert len(c.recorder.runs) == 1
+
+
+def test_both_sides_spell_a_mark_alike(monkeypatch):
+    monkeypatch.syspath_prepend(str(HOST))
+    there = importlib.import_module("owner")
+    assert there.SHAPES == owner.SHAPES
+    assert there.ANYBODY == owner.ANYBODY
 
 
 def test_what_a_host_says_of_a_mark_is_shown_only_as_marks_are_spelt():

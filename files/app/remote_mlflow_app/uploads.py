@@ -64,15 +64,15 @@ class Uploads:
                         await begun.enter_async_context(growing)
                     await growing.write(b"".join(held))
                     held, size = [], 0
-            rest = b"".join(held)
+            # Of bytes boto3 makes a file, and asks the store before it sends; this goes at once.
+            rest = bytearray().join(held)
             if growing:
                 await growing.finish(rest)
             else:
                 await asyncio.to_thread(self.log_small, name, artifact_path, rest)
 
     def log_small(self, name, artifact_path, body):
-        # A bytearray goes at once. Of bytes boto3 makes a file, and asks the store before it sends.
-        client = AtOnce(self.repository._get_s3_client(), bytearray(body))
+        client = AtOnce(self.repository._get_s3_client(), body)
         send(self.repository, client, name, artifact_path)
 
     def log_artifact_from_stream(self, stream, artifact_file_name, artifact_path=None):

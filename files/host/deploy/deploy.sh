@@ -69,7 +69,6 @@ await_turn() {
 # Leave it to load, which takes seconds, while nginx is seen to.
 start_early() {
   if [ $apart = no ]; then "$root/ready_mlflow_server.sh" data 9>&-; fi
-  as_root systemctl start "$unit.socket"
   as_root systemctl start --no-block "$unit.service"
 }
 new=yes
@@ -132,14 +131,14 @@ if ! output=$(as_root nginx -t 2>&1); then
   printf '%s\n' "$output"
   fail "nginx refuses its configuration: $(grep -m1 -o 'emerg.*' <<< "$output"). Fix that file, then type ./fab deploy again."
 fi
+as_root systemctl start "$unit.socket"
+# One that listens already keeps the group of its own time.
+as_root chgrp "$group" "/run/$unit.sock"
 if [ $early = yes ]; then
   say "start the server"
   start_early
 fi
 start_at_boot nginx
-as_root systemctl start "$unit.socket"
-# One that listens already keeps the group of its own time.
-as_root chgrp "$group" "/run/$unit.sock"
 reload_nginx || fail "nginx does not start. See why: journalctl -u nginx -n 20"
 listens_right || as_root systemctl restart nginx
 
