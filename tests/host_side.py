@@ -477,3 +477,24 @@ class Place:
 
 def wholly(state: str, parts: tuple[str, ...] = PARTS) -> dict[str, str]:
     return dict.fromkeys(parts, state)
+
+
+# -- backup sets -------------------------------------------------------------------------------
+
+PLACE = "mlflow-backups/default/"
+
+
+def reported(out: str) -> dict[str, Any]:
+    return json.loads(out.splitlines()[-1].removeprefix("@report "))
+
+
+def unpacked(store: Store, key: str, folder: Path) -> Path:
+    """Bring a packed database of the bucket's into a folder."""
+    file = folder / "restored.db"
+    done = subprocess.run(["zstd", "-d", "-q"], input=store.body(key), capture_output=True)
+    file.write_bytes(done.stdout)
+    return file
+
+
+def put(store: Store, id: str, name: str, body: bytes = b"x") -> None:
+    store.client().put_object(Bucket="my-bucket", Key=f"{PLACE}{id}/{name}", Body=body)
