@@ -88,9 +88,16 @@ def _listeners(port: int) -> Iterator[tuple[str, int]]:
 def _holds(process: Path, inodes: set[str]) -> bool:
     wanted = {f"socket:[{inode}]" for inode in inodes}
     try:
-        return any(os.readlink(entry) in wanted for entry in (process / "fd").iterdir())
+        return any(_target(entry) in wanted for entry in (process / "fd").iterdir())
     except OSError:  # it has ended, or is another user's
         return False
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return os.readlink(descriptor)
+    except OSError:  # closed since it was listed: the process may still hold others
+        return ""
 
 
 def _user(uid: int) -> str:

@@ -225,6 +225,11 @@ def test_the_size_of_a_database_counts_its_log(databases, root):
         assert databases.size(str(root), "mlflow.db") > alone + 50_000
 
 
+def test_a_log_that_sqlite_has_just_removed_is_not_missed(databases, root, monkeypatch):
+    monkeypatch.setattr("os.path.exists", lambda path: True)  # so it was when it was asked
+    assert databases.size(str(root), "mlflow.db") == (root / "mlflow.db").stat().st_size
+
+
 # -- examining ---------------------------------------------------------------------------------
 
 

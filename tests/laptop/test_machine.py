@@ -44,6 +44,19 @@ def test_the_owner_of_a_port_is_named_with_its_process_id(listening):
     assert found[1] == os.getpid()
 
 
+def test_a_file_that_is_closed_meanwhile_does_not_hide_the_owner(listening):
+    """Reading /proc/self/fd itself opens one, the lowest free, which is closed when it is read."""
+    if not machine.PROC.is_dir():
+        pytest.skip("no /proc here")
+    port = listening.getsockname()[1]
+    high = os.dup2(listening.fileno(), 999)
+    listening.close()
+    try:
+        assert machine.owner(port) == (Path("/proc/self/comm").read_text().strip(), os.getpid())
+    finally:
+        os.close(high)
+
+
 def test_nobody_owns_a_free_port(listening):
     port = listening.getsockname()[1]
     listening.close()

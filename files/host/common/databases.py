@@ -112,8 +112,14 @@ def on_postgres(folder):
 
 def size(root, name):
     """Return the bytes that a database takes, what is only in its log included."""
-    files = [path(root, name) + end for end in COMPANIONS]
-    return sum(os.path.getsize(file) for file in files if os.path.exists(file))
+    return sum(state.st_size for _, state in existing(path(root, name), COMPANIONS))
+
+
+def existing(stem, ends):
+    """Yield path and os.stat of the files that are there: SQLite may remove its own at any time."""
+    for end in ends:
+        with suppress(FileNotFoundError):
+            yield stem + end, os.stat(stem + end)
 
 
 def copy(root, names, folder, niceness=0):

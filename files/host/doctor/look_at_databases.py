@@ -31,8 +31,7 @@ deadline = time.monotonic() + asked.patience
 PENDING, WAL_WRITE = 0x40000000, 120
 
 
-def owner(path):
-    uid = os.stat(path).st_uid
+def user(uid):
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -41,8 +40,8 @@ def owner(path):
 
 def strangers(path):
     """List the database's files, and who owns them, where that is not the login user."""
-    files = [path + end for end in ("", "-wal", "-shm", "-journal") if os.path.exists(path + end)]
-    return {file: owner(file) for file in files if os.stat(file).st_uid != os.getuid()}
+    files = databases.existing(path, databases.COMPANIONS)
+    return {file: user(state.st_uid) for file, state in files if state.st_uid != os.getuid()}
 
 
 def opened(path):
@@ -76,11 +75,8 @@ def revision(path):
 
 def writers(path):
     """Find the processes that hold a database's write lock: process id to state and name."""
-    inodes = {
-        str(os.stat(file).st_ino): byte
-        for file, byte in ((path, None), (path + "-shm", WAL_WRITE))
-        if os.path.exists(file)
-    }
+    files = databases.existing(path, ("", "-shm"))
+    inodes = {str(state.st_ino): None if file == path else WAL_WRITE for file, state in files}
     found = {}
     with open("/proc/locks") as stream:
         for line in stream:

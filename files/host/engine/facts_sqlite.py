@@ -1,5 +1,6 @@
 """Print Python's version and what SQLite holds; facts.sh runs this with root and both addresses."""
 
+import contextlib
 import os
 import sys
 import time
@@ -24,6 +25,13 @@ def ask(path, key, query):
     print(f"{key}\t{line[:300]}")
 
 
+def sizes_of(*paths):
+    """Yield the bytes of the files that are there: SQLite may remove its own at any time."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield os.path.getsize(path)
+
+
 def main(root, store, auth_store):
     print("python\t{}.{}.{}".format(*sys.version_info))
     tracking = os.path.realpath(os.path.join(root, "mlflow.db"))
@@ -35,9 +43,9 @@ def main(root, store, auth_store):
     # What lies in MLflow's bin is nobody's any more.
     for table in ("runs", "experiments"):
         ask(tracking, table, f"select count(*) from {table} where lifecycle_stage = 'active'")
-    files = [file for file in (tracking, tracking + "-wal") if os.path.exists(file)]
-    if files:
-        print(f"database_bytes\t{sum(map(os.path.getsize, files))}")
+    sizes = [*sizes_of(tracking, tracking + "-wal")]
+    if sizes:
+        print(f"database_bytes\t{sum(sizes)}")
 
 
 main(*sys.argv[1:])

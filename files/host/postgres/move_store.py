@@ -98,8 +98,8 @@ class Store:
 
     def stamp(self):
         """Return what changes where somebody writes."""
-        paths = [self.path + end for end in databases.COMPANIONS if end != "-shm"]
-        found = [os.stat(path) for path in paths if os.path.exists(path)]
+        ends = [end for end in databases.COMPANIONS if end != "-shm"]
+        found = [state for _, state in databases.existing(self.path, ends)]
         return [(state.st_size, state.st_mtime_ns) for state in found if state.st_size]
 
 
