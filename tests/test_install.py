@@ -147,7 +147,8 @@ def test_the_scripts_get_what_they_need():
     assert tools.script.startswith("sent=no\n")
     assert f"\nfolder=tools digest={digest}\n" in tools.script
     assert environment.files["release.txt"] == releases.lock_of(SETTINGS)
-    assert environment.script.startswith(f"release={RELEASE}\n")
+    assert environment.files["modules.txt"] == releases.modules(RELEASE)
+    assert environment.script.startswith(f"release={RELEASE} known=yes\n")
     assert current.script == (
         f'ln -sfn releases/{RELEASE} "$root/venv.part"\nmv -fT "$root/venv.part" "$root/venv"'
     )
@@ -179,7 +180,7 @@ def test_a_blank_host_is_changed_in_one_exec(capsys):
     c = context(blank())
     install(c)
     (run,) = c.recorder.runs
-    assert set(run.files) == RUNNER | {"tools.txt", "release.txt"}
+    assert set(run.files) == RUNNER | {"tools.txt", "release.txt", "modules.txt"}
     assert "installed MLflow 3.17.2" in capsys.readouterr().out
 
 

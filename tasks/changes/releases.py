@@ -11,6 +11,8 @@ from tasks.engine.change import Change, digest
 from tasks.engine.templates import FILES, source
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tasks.engine.facts import Facts
     from tasks.engine.settings import Settings
 
@@ -86,7 +88,8 @@ def making(settings: Settings, facts: Facts, release: str, sent: bool = False) -
     script = f"{wheels(sent)}{source('kept_lock.sh')}{source('install_release.sh')}"
     return Change(
         f"make the environment of MLflow {version_of(release)} anew",
-        f"release={release}\n{script}",
+        f"release={release} known={known(release)}\n{script}",
+        {"modules.txt": modules(release)},
     )
 
 
@@ -94,7 +97,24 @@ def installing(release: str, lock: str, sent: bool = False) -> Change:
     """Build the change that makes a release's environment; its lock is kept beside it."""
     return Change(
         f"install MLflow {version_of(release)} in an environment of its own",
-        f"release={release}\n{wheels(sent)}{source('install_release.sh')}",
-        {"release.txt": lock},
+        f"release={release} known={known(release)}\n{wheels(sent)}{source('install_release.sh')}",
+        {"release.txt": lock, "modules.txt": modules(release)},
         usual="10 to 40 s",
     )
+
+
+def modules(release: str) -> str:
+    """List the files that a server of a release loads, or of the tested one where nobody saw it."""
+    from tasks.engine.settings import TESTED_VERSION
+
+    file = _modules_of(version_of(release))
+    return (file if file.is_file() else _modules_of(TESTED_VERSION)).read_text()
+
+
+def known(release: str) -> str:
+    """Say yes where it is known what a server of this release loads, no elsewhere."""
+    return "yes" if _modules_of(version_of(release)).is_file() else "no"
+
+
+def _modules_of(version: str) -> Path:
+    return RELEASES / f"{version}.modules"

@@ -100,7 +100,7 @@ def test_a_broken_release_that_was_resolved_is_made_anew_by_the_lock_that_was_ke
     facts = deployed(release=OLD, complete=frozenset({RELEASE}), locked=frozenset({OLD, RELEASE}))
     (change,) = install_changes.changes(SETTINGS, facts)
     assert change.what == "make the environment of MLflow 3.16.0 anew"
-    assert change.files == {}, "the host's own lock is taken"
+    assert change.files.keys() == {"modules.txt"}, "the host's own lock is taken"
     lost = deployed(release=OLD, complete=frozenset({RELEASE}))
     with pytest.raises(Exit, match="The environment of 3"):
         install_changes.changes(SETTINGS, lost)

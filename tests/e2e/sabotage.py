@@ -101,12 +101,13 @@ def install(older: Older, name: str, lock: str) -> None:
     older.as_user(
         "bash",
         "-c",
-        f"mkdir -p /tmp/lock; cp {PROGRAMS}/variables.sh /tmp/lock; cat > /tmp/lock/release.txt",
+        f"mkdir -p /tmp/lock; cp {PROGRAMS}/variables.sh /tmp/lock; cat > /tmp/lock/release.txt; "
+        "touch /tmp/lock/modules.txt",
         stdin=lock,
     )
     # By SSH: only a login's environment says how the package index is reached.
     steps = "; ".join(f". {PROGRAMS}/{word}.sh" for word in ("words", "wheels", "install_release"))
-    older.host.ssh(f"here=/tmp/lock root={ROOT} release={name} sent=no; {steps}")
+    older.host.ssh(f"here=/tmp/lock root={ROOT} release={name} known=no sent=no; {steps}")
 
 
 def spoil(older: Older, folder: str, fault: str, rehearsed: bool) -> None:

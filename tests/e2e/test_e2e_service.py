@@ -6,8 +6,10 @@ import re
 import threading
 import time
 
+import pytest
 from lab import ROOT, SEARCH, UNIT, Host, answer, until
 from load import writers
+from modules import assert_compiled
 
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant/config"
 # Proportional set size: memory that processes share is counted once.
@@ -59,6 +61,13 @@ def test_nothing_but_sshd_listens_beyond_the_host(host: Host) -> None:
     assert open_ones
     assert all('"sshd"' in line and ":22 " in line for line in open_ones), open_ones
     assert host.status("/", port=80) == 0
+
+
+def test_all_that_a_server_loads_was_compiled_by_install(
+    host: Host, request: pytest.FixtureRequest
+) -> None:
+    assert_compiled(host, request.config.getoption("golden"))
+    host.healthy()
 
 
 def test_the_guide_s_way_by_hand_says_where_it_serves_and_refuses_beside_the_unit(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pytest
 from lab import CHAIN, Lab
+from modules import assert_compiled
 
 
 @pytest.mark.costly
-def test_the_chain_makes_a_verified_server_of_debian_13_too(lab: Lab) -> None:
+def test_the_chain_makes_a_verified_server_of_debian_13_too(
+    lab: Lab, request: pytest.FixtureRequest
+) -> None:
     with lab.blank("trixie") as host:
         done = host.fab(*CHAIN, "verify", timeout=600)
         assert "verified: login, tracking, model, registry and artifacts work" in done.out
         host.healthy()
         again = host.fab(*CHAIN)
         assert again.out.count("nothing to change") == 3
+        # Its packages are those that Python 3.12 gets as well.
+        assert_compiled(host, request.config.getoption("golden"))
 
 
 @pytest.mark.costly

@@ -1,5 +1,6 @@
-# Make the environment of one MLflow release. Needs: what wheels.sh has, release, and
-# "$here"/release.txt.
+# Make the environment of one MLflow release. Needs: what wheels.sh has, release, known (yes where
+# "$here"/modules.txt are the files that a server of this release was seen to load, no where they are
+# another's) and "$here"/release.txt.
 # Its stamp is written last: an interrupted installation is made again, never used.
 folder=$root/releases/$release
 mkdir -p "$root/releases"
@@ -33,19 +34,25 @@ take_compiled() {
     fi
   done
 }
+# The server's unit cannot write beside what it loads, and would compile it at each start. What a
+# server was seen to load is a sixth of all; what is not there is passed over.
+compile_modules() {
+  (
+    cd "$folder"/lib/python3*/site-packages
+    xargs -P "$(nproc)" -n 200 "$folder/bin/python" -m compileall -q -p "$PWD" < "$here/modules.txt" || true
+  )
+  # Another release may load others, and so do the packages that Python 3.10 gets: to import what
+  # the server does compiles them.
+  if [ "$known" != yes ] || "$folder/bin/python" -c 'import sys; sys.exit(sys.version_info >= (3, 11))'; then
+    "$folder/bin/python" -c "import mlflow.cli, mlflow.server.auth, uvicorn" || true
+  fi
+}
 install_release() {
   install_wheels "$folder" "$here/release.txt" 2>&1 7>&- | uv_now || return
   if [ -z "$uv" ]; then return; fi # pip compiles everything by itself
-  # The server's unit cannot write beside what it imports, and would compile it at each start. To
-  # import it once compiles just that, a third of all; what takes longest is done beside it.
-  now "compile what the server imports" >&7
+  now "compile what the server loads" >&7
   take_compiled
-  {
-    "$folder/bin/python" -m compileall -q "$folder"/lib/python3*/site-packages/mlflow/{server,store,protos}
-    "$folder/bin/python" -c "import sqlalchemy.orm, alembic.op, fastapi, flask, boto3"
-  } > /dev/null 2>&1 7>&- &
-  "$folder/bin/python" -c "import mlflow.cli, mlflow.server.auth, uvicorn" > /dev/null 2>&1 7>&- &
-  wait
+  compile_modules > /dev/null 2>&1 7>&-
 }
 if ! output=$(install_release); then wheels_failed "$output"; fi
 cp "$here/release.txt" "$folder.txt"

@@ -1,0 +1,103 @@
+"""What install compiles of a release, with an uv that lays a few modules there."""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from pathlib import Path
+
+import pytest
+from host_side import Machine
+
+from tasks.changes.packages import wheels
+from tasks.changes.releases import known, modules
+from tasks.engine.settings import TESTED_VERSION
+from tasks.engine.templates import source
+
+RELEASE = "3.17.2-0123456789abcdef"
+# One module of these is broken, and one is loaded by nothing but MLflow's own.
+FILES = {
+    "mlflow/__init__.py": "",
+    "mlflow/cli.py": "import unlisted",
+    "mlflow/server/__init__.py": "",
+    "mlflow/server/auth.py": "",
+    "uvicorn.py": "",
+    "unlisted.py": "",
+    "unloaded.py": "",
+    "broken.py": "def",
+}
+LISTED = "broken.py\ngone.py\nmlflow/cli.py\nuvicorn.py\n"
+
+
+@pytest.fixture
+def release(machine: Machine) -> Path:
+    """The folder of a release, which uv makes there."""
+    site = f"lib/python3.{sys.version_info.minor}/site-packages"
+    made = "".join(f'echo "{text}" > "$site/{name}"; ' for name, text in FILES.items())
+    uv = machine.root / "tools/bin/uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text(
+        f'#!/bin/bash\nfolder={RELEASE!r}; folder="{machine.root}/releases/$folder"\n'
+        f'site="$folder/{site}"\n'
+        'case "$1" in\n'
+        f'  venv) {sys.executable} -m venv --without-pip "$folder" ;;\n'
+        f'  pip) mkdir -p "$site/mlflow/server"; {made} ;;\n'
+        "esac\n"
+    )
+    uv.chmod(0o755)
+    return machine.root / "releases" / RELEASE
+
+
+def compiled(release: Path) -> set[str]:
+    """Name what is compiled, by its path in site-packages."""
+    (site,) = release.glob("lib/python3*/site-packages")
+    found = site.rglob("*.pyc")
+    return {
+        str(file.parent.parent.relative_to(site) / f"{file.name.split('.')[0]}.py")
+        for file in found
+    }
+
+
+def install(machine: Machine, known: str) -> None:
+    script = f"release={RELEASE} known={known}\n{wheels()}{source('install_release.sh')}"
+    said = machine.change(script, **{"release.txt": "mlflow==3.17.2", "modules.txt": LISTED})
+    assert said[-1] == "@exit 0", said
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="of 3.10 it is not known what is loaded")
+def test_what_a_server_was_seen_to_load_is_compiled_and_nothing_is_imported(machine, release):
+    install(machine, "yes")
+    assert compiled(release) == {"mlflow/cli.py", "uvicorn.py"}
+    assert (release / ".complete").exists()
+
+
+def test_of_another_release_what_its_server_imports_is_compiled_as_well(machine, release):
+    install(machine, "no")
+    assert compiled(release) == FILES.keys() - {"unloaded.py", "broken.py"}
+
+
+def test_a_traceback_names_the_whole_path(machine, release):
+    install(machine, "yes")
+    (file,) = release.glob("lib/python3*/site-packages/__pycache__/uvicorn.*.pyc")
+    code = marshal.loads(file.read_bytes()[16:])
+    assert code.co_filename == str(file.parent.parent / "uvicorn.py")
+
+
+def test_a_release_that_nobody_saw_at_work_takes_the_tested_one_s_list():
+    assert known(f"{TESTED_VERSION}-abc") == known("3.16.0-abc") == "yes"
+    assert known("3.15.0-abc") == "no"
+    assert modules("3.15.0-abc") == modules(f"{TESTED_VERSION}-abc") != modules("3.16.0-abc")
+
+
+@pytest.mark.parametrize("version", [TESTED_VERSION, "3.16.0"])
+def test_a_list_names_files_below_site_packages_in_order(version):
+    lines = modules(f"{version}-abc").splitlines()
+    assert lines == sorted(set(lines))
+    assert {"mlflow/cli/__init__.py", "mlflow/server/auth/__init__.py", "uvicorn/main.py"} <= set(
+        lines
+    )
+    for line in lines:
+        assert line.endswith(".py")
+        assert not line.startswith("/")
+        assert ".." not in line
+        assert not set(line) & set(" '\"\\")
