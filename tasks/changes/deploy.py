@@ -118,7 +118,7 @@ def deploying(settings: Settings, facts: Facts, shipment: Shipment, login: Login
     """Build the one change that ships the files and sees the server well."""
     tls = facts.tls
     places = [f"file{n}\t{file.mode}\t{file.path}\n" for n, file in enumerate(shipment.files)]
-    files = deep_check(settings, login) | staged("log_ahead.py")
+    files = deep_check(settings, login) | staged("log_ahead.py") | staged("forget_unmade.py")
     files |= {"after": shipment.after.text, "places": "".join(places)}
     files |= {f"file{n}": file.text for n, file in enumerate(shipment.files)}
     if shipment.first:

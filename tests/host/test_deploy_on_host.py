@@ -21,6 +21,9 @@ systemctl() {
   esac
 }
 as_root() { "$@"; }
+answers() { [ "${ANSWERS:-no}" = yes ]; }
+python3() { echo "python3 ${1##*/}" >> "$here/asked"; }
+if [ "${ADOPTED:-no}" = yes ]; then old_server_back() { :; }; fi
 """
 
 
@@ -70,3 +73,21 @@ def test_units_are_read_anew_where_one_of_them_changed(asked, tmp_path, place, r
     """Also one that a deploy put which was cut off: systemd says so itself."""
     (tmp_path / "places").write_text(f"name\t0644\t{place}\n")
     assert asked("units_changed", RELOAD=reload) == (int(not wanted), [])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"new": "yes"}, ["python3 forget_unmade.py"]),
+        ({"new": "no"}, ["stop mlflow-server.service", "python3 forget_unmade.py"]),
+        ({"new": "no", "ANSWERS": "yes"}, []),
+        ({"new": "no", "WELL": "yes"}, []),
+        ({"new": "yes", "ADOPTED": "yes"}, []),
+    ],
+)
+def test_nothing_is_forgotten_of_a_server_that_was_well_answers_or_is_adopted(
+    asked, tmp_path, given, wanted
+):
+    if given.pop("WELL", ""):
+        (tmp_path / ".well").touch()
+    assert asked("forget_unmade", root=str(tmp_path), **given) == (0, wanted)

@@ -317,14 +317,17 @@ def revision(database, name):
     return found[0][0]
 
 
+def tables(database):
+    """Name every table but SQLite's own."""
+    query = "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
+    return [name for (name,) in database.execute(query).fetchall()]
+
+
 def counts(database):
     """Count the rows of every table."""
-    tables = database.execute(
-        "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
-    ).fetchall()
     return {
         table: database.execute(f"select count(*) from {quoted(table)}").fetchone()[0]
-        for (table,) in tables
+        for table in tables(database)
     }
 
 

@@ -71,6 +71,14 @@ start_early() {
   if [ $apart = no ]; then "$root/ready_mlflow_server.sh" data 9>&-; fi
   as_root systemctl start --no-block "$unit.service"
 }
+answers() { [ $was_active = yes ] && curl -sf --max-time 10 -o /dev/null --unix-socket "/run/$unit.sock" http://localhost/health; }
+# One of ours that was never seen well and does not answer may have been cut off making its first
+# tables, by a loss of power.
+forget_unmade() {
+  if [ -e "$root/.well" ] || declare -F old_server_back > /dev/null || answers; then return 0; fi
+  if [ "$new" = no ]; then as_root systemctl stop "$unit.service"; fi
+  python3 "$here/forget_unmade.py" root="$root"
+}
 new=yes
 if as_root test -e "/etc/systemd/system/$unit.service"; then new=no; fi
 was_active=no
@@ -80,6 +88,7 @@ if [ ! -d "$root/data" ]; then apart=no; fi
 # Nobody's requests wait for one that is new. An adopted one starts once nginx is known to be well.
 early=no
 if [ "$new$was_active$first$stream" = yesnonono ] && ! declare -F old_server_back > /dev/null; then early=yes; fi
+forget_unmade
 databases() { compgen -G "$root/mlflow.db*" || compgen -G "$root/basic_auth.db*" || compgen -G "$root/data/*"; }
 unborn=no
 if [ $new = yes ] && ! databases > /dev/null; then unborn=yes; fi
