@@ -82,6 +82,12 @@ def program(
     return code, capsys.readouterr().out
 
 
+def seen_in(out: str) -> dict[str, Any]:
+    """Read what a look reports: a value a line, by its name."""
+    lines = [line.removeprefix("@report ").partition("\t") for line in out.splitlines()]
+    return {key: json.loads(value) for key, _, value in lines}
+
+
 def place_in(store: Store, **other: str) -> dict[str, str]:
     """Say where a server keeps what it has in this bucket, as `surroundings.place` does."""
     return {
