@@ -44,6 +44,12 @@ def shipped(version: str) -> str | None:
     return file.read_text() if file.is_file() else None
 
 
+def our_lock(release: str) -> str | None:
+    """Read the lock that a release was made from, where that is one of ours."""
+    lock = shipped(version_of(release))
+    return lock if lock is not None and named(version_of(release), lock) == release else None
+
+
 def release_of(settings: Settings) -> str:
     """Name the release's folder: version, and digest of its lock."""
     return named(settings.version, lock_of(settings))
@@ -79,12 +85,13 @@ def is_behind(settings: Settings, facts: Facts) -> bool:
 
 
 def making(settings: Settings, facts: Facts, release: str, sent: bool = False) -> Change:
-    """Build the change that makes the wanted release, by the lock that the host keeps of it.
+    """Build the change that makes the wanted release, by our lock or else by the host's own of it.
 
     `sent` says that no wheels but those that were sent may be used.
     """
-    if release not in facts.locked:
-        return installing(release, lock_of(settings), sent)
+    lock = lock_of(settings) if release not in facts.locked else our_lock(release)
+    if lock is not None:
+        return installing(release, lock, sent)
     script = f"{wheels(sent)}{source('kept_lock.sh')}{source('install_release.sh')}"
     return Change(
         f"make the environment of MLflow {version_of(release)} anew",
@@ -113,7 +120,8 @@ def modules(release: str) -> str:
 
 def known(release: str) -> str:
     """Say yes where it is known what a server of this release loads, no elsewhere."""
-    return "yes" if _modules_of(version_of(release)).is_file() else "no"
+    seen = our_lock(release) is not None and _modules_of(version_of(release)).is_file()
+    return "yes" if seen else "no"
 
 
 def _modules_of(version: str) -> Path:

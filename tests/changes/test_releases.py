@@ -106,6 +106,13 @@ def test_a_broken_release_that_was_resolved_is_made_anew_by_the_lock_that_was_ke
         install_changes.changes(SETTINGS, lost)
 
 
+def test_one_of_ours_is_made_anew_by_our_lock_whatever_the_host_keeps():
+    """It may be cut short there, by a full disk."""
+    facts = deployed(release=RELEASE, complete=frozenset(), locked=frozenset({RELEASE}))
+    (change,) = install_changes.changes(SETTINGS, facts)
+    assert change.files["release.txt"] == releases.shipped(SETTINGS.version)
+
+
 @pytest.mark.parametrize(("text", "code"), [("mlflow==3.16.0\n", 0), ("mlflow==6.6.6\n", 1)])
 def test_a_kept_lock_is_taken_only_as_the_one_that_it_was(tmp_path, text, code):
     release = releases.named("3.16.0", "mlflow==3.16.0\n")

@@ -21,6 +21,7 @@ systemctl() {
   esac
 }
 as_root() { "$@"; }
+say() { :; }
 answers() { [ "${ANSWERS:-no}" = yes ]; }
 python3() { echo "python3 ${1##*/}" >> "$here/asked"; }
 if [ "${ADOPTED:-no}" = yes ]; then old_server_back() { :; }; fi
@@ -79,7 +80,10 @@ def test_units_are_read_anew_where_one_of_them_changed(asked, tmp_path, place, r
     ("given", "wanted"),
     [
         ({"new": "yes"}, ["python3 forget_unmade.py"]),
-        ({"new": "no"}, ["stop mlflow-server.service", "python3 forget_unmade.py"]),
+        (
+            {"new": "no"},
+            ["stop mlflow-server.socket mlflow-server.service", "python3 forget_unmade.py"],
+        ),
         ({"new": "no", "ANSWERS": "yes"}, []),
         ({"new": "no", "WELL": "yes"}, []),
         ({"new": "yes", "ADOPTED": "yes"}, []),

@@ -71,6 +71,31 @@ def test_no_other_link_is_followed(databases, tmp_path):
         databases.opened(databases.path(str(tmp_path), "mlflow.db"))
 
 
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("lay", [os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_lies_beside_a_database_is_a_file_or_it_is_not_opened(databases, tmp_path, end, lay):
+    """SQLite would wait for ever for whoever writes into a pipe."""
+    tracking_database(tmp_path / "mlflow.db")
+    lay(tmp_path / f"mlflow.db{end}")
+    with pytest.raises(sqlite3.OperationalError, match=f"^mlflow.db{end} is no file$"):
+        databases.opened(str(tmp_path / "mlflow.db"))
+    assert databases.size(str(tmp_path), "mlflow.db") >= (tmp_path / "mlflow.db").stat().st_size
+
+
+@pytest.mark.parametrize("end", ["-wal", "-journal"])
+@pytest.mark.parametrize("lay", [os.mkfifo, lambda path: path.symlink_to(path)])
+def test_a_look_comes_to_its_end_whatever_lies_beside_a_database(tmp_path, end, lay):
+    tracking_database(tmp_path / "mlflow.db")
+    lay(tmp_path / f"mlflow.db{end}")
+    done = subprocess.run(
+        [sys.executable, "-c", source("facts_sqlite.py"), str(tmp_path), "", ""],
+        capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"schema_error\tmlflow.db{end} is no file\n" in done.stdout
+    assert "database_bytes\t" in done.stdout
+
+
 def test_a_table_of_any_name_is_counted_and_nothing_else_is_run(databases, tmp_path):
     path = tmp_path / "mlflow.db"
     tracking_database(path)

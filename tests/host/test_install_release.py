@@ -10,7 +10,7 @@ import pytest
 from host_side import Machine
 
 from tasks.changes.packages import wheels
-from tasks.changes.releases import known, modules
+from tasks.changes.releases import known, modules, named, shipped
 from tasks.engine.settings import TESTED_VERSION
 from tasks.engine.templates import source
 
@@ -25,8 +25,9 @@ FILES = {
     "unlisted.py": "",
     "unloaded.py": "",
     "broken.py": "def",
+    "argparse.py": "raise SystemExit",  # of a package's that is called like Python's own
 }
-LISTED = "broken.py\ngone.py\nmlflow/cli.py\nuvicorn.py\n"
+LISTED = "broken.py\ngone.py\nit's.py\nmlflow/cli.py\nuvicorn.py\n"
 
 
 @pytest.fixture
@@ -58,22 +59,36 @@ def compiled(release: Path) -> set[str]:
     }
 
 
-def install(machine: Machine, known: str) -> None:
+def install(machine: Machine, known: str, listed: str = LISTED) -> list[str]:
     script = f"release={RELEASE} known={known}\n{wheels()}{source('install_release.sh')}"
-    said = machine.change(script, **{"release.txt": "mlflow==3.17.2", "modules.txt": LISTED})
-    assert said[-1] == "@exit 0", said
+    return machine.change(script, **{"release.txt": "mlflow==3.17.2", "modules.txt": listed})
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="of 3.10 it is not known what is loaded")
 def test_what_a_server_was_seen_to_load_is_compiled_and_nothing_is_imported(machine, release):
-    install(machine, "yes")
+    assert install(machine, "yes")[-1] == "@exit 0"
     assert compiled(release) == {"mlflow/cli.py", "uvicorn.py"}
     assert (release / ".complete").exists()
+    assert Path(f"{release}.txt").read_text() == "mlflow==3.17.2"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="of 3.10 it is not known what is loaded")
+def test_an_empty_list_compiles_nothing(machine, release):
+    assert install(machine, "yes", "")[-1] == "@exit 0"
+    assert compiled(release) == set()
+
+
+def test_on_a_full_disk_no_release_is_complete(machine, release):
+    machine.stub("df", "echo Filesystem; echo /dev/x 9000000 8990000 10000 99% /")
+    said = install(machine, "yes")
+    assert "The disk of the host is full. Free 2 GB, then type ./fab install again." in said[-2]
+    assert not (release / ".complete").exists()
+    assert not Path(f"{release}.txt").exists()
 
 
 def test_of_another_release_what_its_server_imports_is_compiled_as_well(machine, release):
-    install(machine, "no")
-    assert compiled(release) == FILES.keys() - {"unloaded.py", "broken.py"}
+    assert install(machine, "no")[-1] == "@exit 0"
+    assert compiled(release) == FILES.keys() - {"unloaded.py", "broken.py", "argparse.py"}
 
 
 def test_a_traceback_names_the_whole_path(machine, release):
@@ -84,8 +99,10 @@ def test_a_traceback_names_the_whole_path(machine, release):
 
 
 def test_a_release_that_nobody_saw_at_work_takes_the_tested_one_s_list():
-    assert known(f"{TESTED_VERSION}-abc") == known("3.16.0-abc") == "yes"
+    ours = [named(version, str(shipped(version))) for version in (TESTED_VERSION, "3.16.0")]
+    assert [known(release) for release in ours] == ["yes", "yes"]
     assert known("3.15.0-abc") == "no"
+    assert known(f"{TESTED_VERSION}-abc") == "no", "of other packages"
     assert modules("3.15.0-abc") == modules(f"{TESTED_VERSION}-abc") != modules("3.16.0-abc")
 
 

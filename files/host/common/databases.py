@@ -88,8 +88,10 @@ def opened(path, mode="ro", **options):
 
     It is never made where it is missing: an empty one would pass for a good one.
     """
-    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise sqlite3.OperationalError(f"{os.path.basename(path)} is no file")
+    for end in COMPANIONS:
+        with suppress(OSError):
+            if not stat.S_ISREG(os.lstat(path + end).st_mode):
+                raise sqlite3.OperationalError(f"{os.path.basename(path)}{end} is no file")
     database = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, **options)
     # Nothing that stands in its schema runs more than SQL's own functions.
     database.execute("pragma trusted_schema=off")
@@ -116,9 +118,12 @@ def size(root, name):
 
 
 def existing(stem, ends):
-    """Yield path and os.stat of the files that are there: SQLite may remove its own at any time."""
+    """Yield path and os.stat of the files that are there.
+
+    SQLite may remove its own at any time, and the server's process lay links that lead nowhere.
+    """
     for end in ends:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             yield stem + end, os.stat(stem + end)
 
 
@@ -319,8 +324,8 @@ def revision(database, name):
 
 def tables(database):
     """Name every table but SQLite's own."""
-    query = "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
-    return [name for (name,) in database.execute(query).fetchall()]
+    found = database.execute("select name from sqlite_master where type = 'table'").fetchall()
+    return [name for (name,) in found if not name.startswith("sqlite_")]
 
 
 def counts(database):

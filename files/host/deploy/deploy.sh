@@ -76,7 +76,11 @@ answers() { [ $was_active = yes ] && curl -sf --max-time 10 -o /dev/null --unix-
 # tables, by a loss of power.
 forget_unmade() {
   if [ -e "$root/.well" ] || declare -F old_server_back > /dev/null || answers; then return 0; fi
-  if [ "$new" = no ]; then as_root systemctl stop "$unit.service"; fi
+  if [ "$new" = no ]; then
+    say "stop the server, which was never seen well"
+    # With its socket: a request that waits there would start it again.
+    as_root systemctl stop "$unit.socket" "$unit.service"
+  fi
   python3 "$here/forget_unmade.py" root="$root"
 }
 new=yes

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import sys
 import time
 
@@ -14,6 +15,8 @@ def ask(path, key, query):
     import sqlite3  # Debian's smallest Python has none, nor a server
 
     try:
+        if found := strange(os.path.realpath(path)):
+            raise sqlite3.OperationalError(f"{found} is no file")
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)
         # The server's process may have written anything there.
         database.execute("pragma trusted_schema=off")
@@ -25,10 +28,22 @@ def ask(path, key, query):
     print(f"{key}\t{line[:300]}")
 
 
+def strange(path):
+    """Name what lies beside a database and is no file: SQLite would wait for a pipe."""
+    for end in ("-wal", "-shm", "-journal"):
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(os.lstat(path + end).st_mode):
+                return os.path.basename(path) + end
+    return None
+
+
 def sizes_of(*paths):
-    """Yield the bytes of the files that are there: SQLite may remove its own at any time."""
+    """Yield the bytes of the files that are there.
+
+    SQLite may remove its own at any time, and the server's process lay links that lead nowhere.
+    """
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             yield os.path.getsize(path)
 
 

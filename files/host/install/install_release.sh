@@ -39,7 +39,8 @@ take_compiled() {
 compile_modules() {
   (
     cd "$folder"/lib/python3*/site-packages
-    xargs -P "$(nproc)" -n 200 "$folder/bin/python" -m compileall -q -p "$PWD" < "$here/modules.txt" || true
+    # Isolated: what a package calls argparse.py there is not Python's.
+    xargs -r -d '\n' -P "$(nproc)" -n 200 "$folder/bin/python" -I -m compileall -q -p "$PWD" < "$here/modules.txt" || true
   )
   # Another release may load others, and so do the packages that Python 3.10 gets: to import what
   # the server does compiles them.
@@ -55,7 +56,10 @@ install_release() {
   compile_modules > /dev/null 2>&1 7>&-
 }
 if ! output=$(install_release); then wheels_failed "$output"; fi
-cp "$here/release.txt" "$folder.txt"
+# What Python compiles on a full disk is cut short, without an error.
+if [ "$(df -Pk "$folder" | awk 'NR == 2 {print $4}')" -lt 20480 ]; then wheels_failed "No space left on device"; fi
+cp "$here/release.txt" "$folder.txt.part"
+mv -f "$folder.txt.part" "$folder.txt"
 touch "$folder/.complete"
 if [ ! -e "$root/venv" ]; then ln -sfn "releases/$release" "$root/venv"; fi
 exec 6>&- 7>&-
