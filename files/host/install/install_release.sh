@@ -34,8 +34,8 @@ take_compiled() {
     fi
   done
 }
-# The server's unit cannot write beside what it loads, and would compile it at each start. What a
-# server was seen to load is a sixth of all; what is not there is passed over.
+# The server's unit cannot write beside what it loads, and would compile it at each start. To compile
+# all would take several times as long; what is listed and not there is passed over.
 compile_modules() {
   (
     cd "$folder"/lib/python3*/site-packages
