@@ -208,6 +208,10 @@ class Host:
         machines = {machine.alias: machine for machine in self.lab.rehearsal.machines()}
         return machines[self.alias].pid
 
+    def boot(self) -> None:
+        """Switch the host on where its power was cut."""
+        self.lab.rehearsal.up(int(self.machine.rpartition("-")[2]))
+
     # -- on the host -------------------------------------------------------------------------
 
     def run(self, script: str, stdin: str = "", code: int | None = 0) -> str:
@@ -284,6 +288,20 @@ class Host:
                 f"if [ -d {path} ]; then find {path} -mindepth 1 -delete; cp -a {away}/. {path}/;"
                 f" rm -rf {away}; else rm -rf {path}; mv {away} {path}; fi"
             )
+
+    @contextmanager
+    def served_by_hand(self, *options: str) -> Iterator[str]:
+        """Have the start script serve as the guide has it; gives the unit that it runs in here."""
+        name = "e2e-by-hand"
+        self.run(
+            f"systemctl stop {UNIT}.socket {UNIT}; systemd-run -q --collect --uid=ubuntu "
+            f"--unit={name} {' '.join(options)} {ROOT}/start_mlflow_server.sh"
+        )
+        try:
+            until(lambda: self.status("/health") == 200, "MLflow answers through nginx", 120)
+            yield name
+        finally:
+            self.run(f"systemctl stop {name}")
 
     @contextmanager
     def offline(self) -> Iterator[None]:

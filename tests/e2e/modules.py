@@ -10,18 +10,14 @@ import re
 from collections.abc import Iterable
 from importlib.util import source_from_cache
 
-from lab import ROOT, SEARCH, UNIT, Host, until
+from lab import SEARCH, UNIT, Host, until
 
 from tasks.changes.releases import RELEASES
 from tasks.engine.settings import Settings
 
 RECORD = "/run/e2e-loaded"
 # Python then says of each file that it loads what it loaded; nothing is compiled beside it.
-BY_HAND = f"""
-systemctl stop {UNIT}.socket {UNIT}
-systemd-run -q --collect --uid=ubuntu --unit=e2e-by-hand -p StandardError=file:{RECORD} \\
-  -E PYTHONVERBOSE=1 -E PYTHONDONTWRITEBYTECODE=1 {ROOT}/start_mlflow_server.sh
-"""
+OPTIONS = (f"-p StandardError=file:{RECORD}", "-E PYTHONVERBOSE=1", "-E PYTHONDONTWRITEBYTECODE=1")
 # "# code object from PATH.py", or from '…/__pycache__/NAME.cpython-311.pyc' where that is compiled.
 LOADED = re.compile(r"^# code object from '?\S*/site-packages/(\S+?\.pyc?)'?$", re.M)
 
@@ -56,12 +52,8 @@ def record(files: Iterable[str]) -> None:
 def loaded(host: Host) -> dict[str, bool]:
     """Have a server of this host's work; returns the files it loaded, and which are compiled."""
     asked = curl_words(host.login())
-    host.run(BY_HAND)
-    try:
-        until(lambda: host.status("/health") == 200, "MLflow answers through nginx", 120)
+    with host.served_by_hand(*OPTIONS):
         host.run("curl -sS -K -", stdin=asked)
-    finally:
-        host.run("systemctl stop e2e-by-hand")
     found = LOADED.findall(host.run(f"cat {RECORD}"))
     host.run(f"rm {RECORD}; systemctl start {UNIT}.socket {UNIT}")
     until(lambda: host.status("/health") == 200, "the server is back", 120)

@@ -133,17 +133,13 @@ class Older:
 
     def reset(self) -> None:
         """Serve the older release with the marks again, whatever the last test left."""
-        self.boot()
+        self.host.boot()
         self.host.run(
             f"systemctl stop {UNIT}.socket {UNIT}.service; cd {ROOT}; "
             "rm -rf former next next.part data/*.db* mlflow.db* basic_auth.db* backups/*; "
             f"cp -a --remove-destination {KEPT}/. .; systemctl start {UNIT}.socket {UNIT}.service"
         )
         self.serves()
-
-    def boot(self) -> None:
-        """Switch the host on where its power was cut."""
-        self.host.lab.rehearsal.up(int(self.host.machine.rpartition("-")[2]))
 
     def serves(self) -> None:
         """Wait until the server answers with data of its databases."""

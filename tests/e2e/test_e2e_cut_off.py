@@ -94,7 +94,7 @@ def cut(older: Older, victim: str, working: Working, share: float) -> None:
         host.lab.rehearsal.reboot(host.alias)
     else:
         host.lab.rehearsal.kill(host.alias)
-        older.boot()
+        host.boot()
 
 
 def whole(older: Older, load: Load, task: str, before: State, began: float) -> bool:

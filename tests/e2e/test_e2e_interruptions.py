@@ -45,7 +45,7 @@ def test_a_host_whose_power_is_cut_is_mended_by_the_same_task(
         with host.start(task) as working:
             _wait(working, moment * DURATION[task])
             lab.rehearsal.kill(host.alias)
-            lab.rehearsal.up(int(host.machine.rpartition("-")[2]))
+            host.boot()
             print(f"cut after {moment * DURATION[task]:.1f} s")
             host.fab(task)
             # The first operator is told, once the connection is known to be dead.
@@ -65,7 +65,7 @@ def test_first_tables_that_a_loss_of_power_left_half_made_are_made_anew(lab: Lab
         with host.start("deploy") as working:
             until(lambda: int(host.run(log)) > 100_000, "tables are being made", 60)
             lab.rehearsal.kill(host.alias)
-            lab.rehearsal.up(int(host.machine.rpartition("-")[2]))
+            host.boot()
             assert working.done(timeout=120).code == 1
         host.fab("deploy")
         host.healthy()

@@ -75,16 +75,9 @@ def test_the_guide_s_way_by_hand_says_where_it_serves_and_refuses_beside_the_uni
 ) -> None:
     said = host.ssh(f"{ROOT}/start_mlflow_server.sh", code=1)
     assert f"is running. Stop it first: sudo systemctl stop {UNIT}.socket {UNIT}" in said
-    host.run(
-        f"systemctl stop {UNIT}.socket {UNIT}; "
-        f"systemd-run -q --collect --uid=ubuntu --unit=e2e-by-hand {ROOT}/start_mlflow_server.sh"
-    )
-    try:
-        until(lambda: host.status("/health") == 200, "MLflow answers through nginx", 120)
-        said = host.run("journalctl -o cat -u e2e-by-hand")
+    with host.served_by_hand() as unit:
+        said = host.run(f"journalctl -o cat -u {unit}")
         assert "Serving http://127.0.0.1:5000 (Ctrl-C ends it)" in said.splitlines()
-    finally:
-        host.run("systemctl stop e2e-by-hand")
     host.fab("deploy")
     host.healthy()
 

@@ -76,11 +76,6 @@ def several(lab: Lab) -> Iterator[Several]:
         yield there
 
 
-def boot_again(host: Host) -> None:
-    """Give a host its power back."""
-    host.lab.rehearsal.up(int(host.machine.rpartition("-")[2]))
-
-
 class TestSeveral:
     def test_hosts_with_one_database_are_one_server(self, several: Several) -> None:
         marks = {host.run(f"grep {KEY} {ROOT}/server.env; cat {ROOT}/.server-id")
@@ -124,7 +119,7 @@ class TestSeveral:
             seen = several.fab("balancer", on=[several.lb])
             assert seen.out.count(" usable") == 2, seen
             assert f"{three.address}:5000" in seen.out.partition("cannot be reached")[0]
-            boot_again(three)
+            three.boot()
             until(lambda: three.status("/usable") == 200, "the server comes back by itself", 120)
             before = several.requests_of(three)
             until(lambda: several.requests_of(three) > before + 5, "it is asked again")

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from typing import IO
 
 import pytest
 from host_side import HOST, Machine
@@ -87,6 +88,21 @@ def held(machine: Machine, session: int) -> Iterator[None]:
         yield
 
 
+def begun(
+    machine: Machine, *words: str, script: str = "true", **environment: str
+) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """Begin a change; returns its process, and what that says."""
+    process = subprocess.Popen(
+        [*machine.command(0), *words], env=machine.environment | environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(bundle([Change("what", script)]))
+    process.stdin.close()
+    return process, process.stdout
+
+
 def test_a_held_lock_says_who_and_since_when_and_nothing_is_done(machine):
     with held(machine, os.getpid()):
         lines = machine.change('touch "$root/x"')
@@ -111,37 +127,23 @@ def test_timer_and_operator_wait_for_each_other(machine, holder, patience, said)
     with held(machine, os.getpid()), (machine.root / ".lock").open("w") as lock:
         lock.write(f"{holder}\t2026-11-22T10:00:00Z\tbackup\t4711\t{os.getpid()}\n")
         lock.flush()
-        process = subprocess.Popen(
-            machine.command(0), env=machine.environment | {"REMOTE_MLFLOW_PATIENCE": patience},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(bundle([Change("what", "true")]))
-        process.stdin.close()
+        process, said_so_far = begun(machine, REMOTE_MLFLOW_PATIENCE=patience)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         assert not machine.audit.exists()
-    assert process.stdout.read() == said + b"\n\n@exit 0\n"
+    assert said_so_far.read() == said + b"\n\n@exit 0\n"
     process.wait()
 
 
 def test_a_later_step_of_a_chain_waits_its_turn_and_says_for_whom(machine):
     with held(machine, os.getpid()):
-        process = subprocess.Popen(
-            [*machine.command(0), "20"], env=machine.environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(bundle([Change("what", "true")]))
-        process.stdin.close()
-        assert process.stdout.readline().decode() == (
+        process, said = begun(machine, "20")
+        assert said.readline().decode() == (
             "@say install by you@desk is at work since 2026-11-22T10:00:00Z; waiting for it to "
             "finish\n"
         )
         assert not machine.audit.exists()
-    assert b"@exit 0" in process.stdout.read()
+    assert b"@exit 0" in said.read()
     process.wait()
 
 
@@ -149,17 +151,10 @@ def test_work_whose_connection_was_lost_is_waited_for(machine):
     gone = subprocess.Popen(["true"])
     gone.wait()
     with held(machine, gone.pid):
-        process = subprocess.Popen(
-            machine.command(0), env=machine.environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(bundle([Change("what", "true")]))
-        process.stdin.close()
-        line = process.stdout.readline().decode()
+        process, said = begun(machine)
+        line = said.readline().decode()
         assert line.startswith("@say install by you@desk lost its connection at work; waiting")
-    assert b"@exit 0" in process.stdout.read()
+    assert b"@exit 0" in said.read()
     process.wait()
 
 
@@ -172,16 +167,10 @@ def test_the_lock_names_its_holder(machine):
 
 
 def test_a_change_goes_on_to_its_end_although_nobody_reads_any_more(machine):
-    process = subprocess.Popen(
-        machine.command(0), env=machine.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
     script = 'say begun; for n in $(seq 2000); do echo "noise $n"; done; touch "$root/end"'
-    process.stdin.write(bundle([Change("what", script)]))
-    process.stdin.close()
-    process.stdout.readline()
-    process.stdout.close()
+    process, said = begun(machine, script=script)
+    said.readline()
+    said.close()
     process.wait(timeout=20)
     assert (machine.root / "end").exists()
     assert machine.lines[-1][3] == "done"
