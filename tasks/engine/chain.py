@@ -135,6 +135,7 @@ class Chain:
         """
         if not self._hosts:
             raise Exit(NO_HOST)
+        self._where.reach(self._hosts)
         self._servers = [self._where.server(host, self._settings) for host in self._hosts]
         self._everywhere = {server.name: self._all_at(server) for server in self._servers}
         self._several = have_one_database(self._servers)

@@ -108,6 +108,8 @@ class Connection(fabric.Connection):
             connect_timeout=config.timeouts.connect or target.connect_timeout or CONNECT_TIMEOUT,
             config=config,
         )
+        # As a part of the configuration it would have all of that merged anew by each word set.
+        self._set(connect_kwargs=dict(self.connect_kwargs))
         self._set(target=target)
         self._set(original_host=target.alias)
 

@@ -6,14 +6,34 @@ Only nginx's sites have conditions; every other template holds no logic.
 import hashlib
 import json
 import re
-from functools import cache
+import threading
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 FILES = Path(__file__).resolve().parents[2] / "files"
 
 # By this file Python finds the app; where it is, the whole app is, for they come at once.
 APP_MARK = "remote_mlflow_app-1.dist-info/entry_points.txt"
+
+
+Words = ParamSpec("Words")
+Made = TypeVar("Made")
+
+
+def once(make: Callable[Words, Made]) -> Callable[Words, Made]:
+    """Make each value once, whichever host's thread asks first; `cache` lets all of them begin."""
+    made: Any = cache(make)
+    making = threading.RLock()
+
+    @wraps(make)
+    def found(*words: Words.args, **named: Words.kwargs) -> Made:
+        with making:
+            value: Made = made(*words, **named)
+        return value
+
+    return found
 
 
 def render(name: str, **values: Any) -> str:
@@ -47,7 +67,7 @@ def prepare() -> None:
             _compiled(path.read_text())
 
 
-@cache
+@once
 def _compiled(text: str) -> tuple[Any, set[str]]:
     """Compile a template once for all hosts; return it with the names that it uses."""
     from jinja2 import Environment, StrictUndefined, meta
@@ -60,12 +80,13 @@ def _compiled(text: str) -> tuple[Any, set[str]]:
     return environment.from_string(parsed), wanted
 
 
+@once
 def read(name: str) -> str:
     """Read `files/<name>` as it is."""
     return Path(FILES, name).read_text()
 
 
-@cache
+@once
 def programs() -> dict[str, Path]:
     """Find the programs of files/host, by their names: staged in one folder, each has its own.
 
@@ -82,7 +103,7 @@ def programs() -> dict[str, Path]:
     return found
 
 
-@cache
+@once
 def app() -> dict[str, str]:
     """Read the app that MLflow's stands behind (files/app): text by path, such as a/b.py."""
     root = Path(FILES, "app")
@@ -98,10 +119,15 @@ def app_folder(unit: str) -> str:
 
     It is root's, so that the server's own process cannot change what its next start runs.
     """
-    name = hashlib.sha256(repr(sorted(app().items())).encode()).hexdigest()[:8]
-    return f"/usr/local/lib/{unit}/app-{name}"
+    return f"/usr/local/lib/{unit}/app-{_app_digest()}"
 
 
+@once
+def _app_digest() -> str:
+    return hashlib.sha256(repr(sorted(app().items())).encode()).hexdigest()[:8]
+
+
+@once
 def source(name: str) -> str:
     """Read a program of files/host, whichever topic it is in."""
     return programs()[name].read_text()
@@ -128,7 +154,7 @@ def requested(name: str, /, **request: Any) -> dict[str, str | bytes]:
     return staged(name) | {f"{name.removesuffix('.py')}.json": json.dumps(request)}
 
 
-@cache
+@once
 def _imported(name: str) -> list[str]:
     """Name the host's programs that one of them imports, at its top or where it needs them.
 

@@ -348,6 +348,7 @@ def test_identities_are_those_of_openssh_and_of_the_command_line(network, known,
     connection = Connection(network.target("ec2"), config)
     connection.open()
     kwargs = connection.connect_kwargs
+    assert type(kwargs) is dict  # a part of the configuration is merged at each word
     assert kwargs["key_filename"] == [*by_hand, str(network.key)]
     assert kwargs["look_for_keys"] is False
     assert kwargs["allow_agent"] is False

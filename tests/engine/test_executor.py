@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -867,6 +868,19 @@ def test_every_connection_is_closed_in_the_end(fab, network, monkeypatch):
     assert sorted(set(closed)) == ["alpha", "beta", "gamma"]
 
 
+def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, when: Callable[[], object] = bool) -> None:
+    """Have Ctrl-C end the wait for the hosts' tasks, once `when` has returned."""
+    result: Any = Future.result
+
+    def interrupted(future: Any, *timeout: float | None) -> Any:
+        if timeout:  # the connections, which are made before
+            return result(future, *timeout)
+        when()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupted)
+
+
 def test_ctrl_c_ends_the_tasks_of_all_hosts(fab, network, monkeypatch):
     begun = threading.Barrier(3, timeout=10)
 
@@ -875,23 +889,14 @@ def test_ctrl_c_ends_the_tasks_of_all_hosts(fab, network, monkeypatch):
 
     network.add("alpha", hang)
     network.add("beta", hang)
-
-    def interrupted(future: Any) -> None:
-        begun.wait()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    press_ctrl_c(monkeypatch, begun.wait)
     assert fab("-H", "alpha,beta", "third") == 130
 
 
 def test_ctrl_c_reaches_tasks_that_wait_for_something_else(fab, network, monkeypatch):
     network.add("alpha")
     network.add("beta")
-
-    def interrupted(future: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    press_ctrl_c(monkeypatch)
     started = time.monotonic()
     assert fab("-H", "alpha,beta", "wait-for-ctrl-c") == 130
     assert time.monotonic() - started < 5

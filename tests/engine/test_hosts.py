@@ -64,6 +64,26 @@ def test_what_was_made_before_a_failure_is_closed(connections, monkeypatch):
     assert {host: made.closed for host, made in connections.items()} == {"alpha": 1, "beta": 1}
 
 
+def test_hosts_are_reached_side_by_side_each_once(connections):
+    there = hosts()
+    there.server("beta", SETTINGS)
+    there.reach(["alpha", "beta", "gamma"])
+    made = dict(connections)
+    assert set(made) == {"alpha", "beta", "gamma"}
+    there.reach(["gamma", "alpha"])
+    assert there.server("alpha", SETTINGS).connection is made["alpha"]
+    assert connections == made
+
+
+@pytest.mark.parametrize("named", [["x;y", "alpha"], ["alpha", "beta", "x;y"]])
+def test_one_host_that_openssh_does_not_take_ends_the_reaching(connections, named):
+    there = hosts()
+    with pytest.raises(Exit, match="does not understand it"):
+        there.reach(named)
+    there.close()
+    assert all(made.closed for made in connections.values())
+
+
 def test_the_environments_of_a_host_share_its_connection(connections):
     there = hosts()
     one, other = there.server("alpha", SETTINGS), there.server("alpha", STAGING)
