@@ -36,6 +36,7 @@ LISTED = "broken.py\ngone.py\nit's.py\nmlflow/cli.py\nuvicorn.py\n"
 @pytest.fixture
 def release(machine: Machine) -> Path:
     """The folder of a release, which uv makes there."""
+    machine.stub("sync", "")
     site = f"lib/python3.{sys.version_info.minor}/site-packages"
     made = "".join(f'echo "{text}" > "$site/{name}"; ' for name, text in FILES.items())
     uv = machine.root / "tools/bin/uv"
@@ -85,6 +86,15 @@ def test_on_a_full_disk_no_release_is_complete(machine, release):
     assert "The disk of the host is full. Free 2 GB, then type ./fab install again." in said[-2]
     assert not (release / ".complete").exists()
     assert not Path(f"{release}.txt").exists()
+
+
+def test_where_the_disk_did_not_take_it_all_no_release_is_complete(machine, release):
+    machine.stub("sync", f'[ "$*" = "-f {release}" ] && exit 1')
+    assert install(machine, "yes")[-1] == "@exit 1"
+    assert not (release / ".complete").exists()
+    machine.stub("sync", '[ ! -e "$2/.complete" ]')
+    assert install(machine, "yes")[-1] == "@exit 0"
+    assert (release / ".complete").exists()
 
 
 def test_of_another_release_what_its_server_imports_is_compiled_as_well(machine, release):

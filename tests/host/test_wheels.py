@@ -195,6 +195,14 @@ def test_the_first_uv_of_a_host_is_fetched_by_its_pip_and_installs_itself_and_th
     assert not (machine.root / "tools/unpacked").exists()
 
 
+def test_where_the_disk_did_not_take_it_all_the_tools_are_not_complete(machine, index):
+    machine.stub("sync", f'[ "$*" = "-f {machine.root}/tools" ] && exit 1')
+    assert made(machine, index)[-1] == "@exit 1"
+    assert not (machine.root / "tools/.complete").exists()
+    machine.stub("sync", '[ ! -e "$2/.complete" ]')
+    assert made(machine, index)[-1] == "@exit 0"
+
+
 def test_an_uv_that_was_sent_needs_no_pip(machine, index):
     kept(machine).parent.mkdir(parents=True)
     shutil.copy(index / kept(machine).name, kept(machine))

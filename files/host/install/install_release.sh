@@ -52,6 +52,7 @@ install_release() {
   install_wheels "$folder" "$here/release.txt" 2>&1 7>&- | uv_now || return
   if [ -z "$uv" ]; then return; fi # pip compiles everything by itself
   now "compile what the server loads" >&7
+  sync -f "$folder" > /dev/null 2>&1 7>&- & # begins what is waited for below
   take_compiled
   compile_modules > /dev/null 2>&1 7>&-
 }
@@ -60,6 +61,8 @@ if ! output=$(install_release); then wheels_failed "$output"; fi
 if [ "$(df -Pk "$folder" | awk 'NR == 2 {print $4}')" -lt 20480 ]; then wheels_failed "No space left on device"; fi
 cp "$here/release.txt" "$folder.txt.part"
 mv -f "$folder.txt.part" "$folder.txt"
+# A host that loses its power may keep the stamp only with all that it stands for.
+sync -f "$folder"
 touch "$folder/.complete"
 if [ ! -e "$root/venv" ]; then ln -sfn "releases/$release" "$root/venv"; fi
 exec 6>&- 7>&-

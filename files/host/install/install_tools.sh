@@ -38,5 +38,7 @@ make_tools() {
   install_wheels "$root/$folder" "$here/$folder.txt"
 }
 if ! output=$(make_tools 2>&1); then wheels_failed "$output"; fi
+# As a release is: the stamp never outlives what it stands for.
+sync -f "$root/$folder"
 echo "$digest" > "$root/$folder/.complete"
 exec 6>&-
