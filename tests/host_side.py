@@ -504,3 +504,25 @@ def unpacked(store: Store, key: str, folder: Path) -> Path:
 
 def put(store: Store, id: str, name: str, body: bytes = b"x") -> None:
     store.client().put_object(Bucket="my-bucket", Key=f"{PLACE}{id}/{name}", Body=body)
+
+
+def release_with(root: Path, revision: str, former: str, name: str = "mlflow.db") -> Path:
+    """Have the release know one more revision."""
+    release = root / "releases" / RELEASE
+    place = {"mlflow.db": "store", "basic_auth.db": "auth"}[name]
+    (versions,) = (
+        path for path in release.rglob("versions") if (place == "auth") == ("auth" in path.parts)
+    )
+    text = f"revision = '{revision}'\ndown_revision = '{former}'\n"
+    (versions / f"{revision}.py").write_text(text)
+    return release
+
+
+def damage_index(file: Path) -> None:
+    """Have an index say something else than its table: only a thorough check sees that."""
+    execute(file, "pragma journal_mode=delete")
+    execute(file, "create index by_n on metrics (n)")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as base:
+        base.execute("pragma writable_schema=on")
+        base.execute("update sqlite_master set sql = replace(sql, '(n)', '(filler)') "
+                     "where name = 'by_n'")  # fmt: skip
