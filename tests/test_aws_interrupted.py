@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from account_side import World, context, described_all, land, provision_it, provisioned, world
+from account_tasks import NAMES, OURS, PUBLIC, buckets, fill, left, mutations, ran
+from account_tasks import destroy as destroyed
 from interruptions import at_every_call
 from test_aws_adopt import ROLE, taking
-from test_aws_provision import NAMES, OURS, PUBLIC, buckets, fill, left, mutations, ran
-from test_aws_provision import destroy as destroyed
 
 from tasks import aws_power
 from tasks.laptop.account import patience, remains

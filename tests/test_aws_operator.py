@@ -20,10 +20,10 @@ from account_side import (
     provisioned,
     world,
 )
+from account_tasks import PUBLIC, destroy, fill, ran, with_tasks
 from judged import Need, needs
 from test_aws_adopt import taking
 from test_aws_audit import on_host
-from test_aws_provision import PUBLIC, destroy, fill, ran, with_tasks
 
 from tasks import aws_cost, aws_power
 from tasks.changes import operator_policy
