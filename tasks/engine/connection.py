@@ -105,11 +105,16 @@ class Connection(fabric.Connection):
             user=target.user,
             port=target.port,
             gateway=target.proxy_command or False,
-            connect_timeout=config.timeouts.connect or target.connect_timeout or CONNECT_TIMEOUT,
+            connect_timeout=config.connect_kwargs.get("timeout")  # -t
+            or config.timeouts.connect
+            or target.connect_timeout
+            or CONNECT_TIMEOUT,
             config=config,
         )
         # As a part of the configuration it would have all of that merged anew by each word set.
-        self._set(connect_kwargs=dict(self.connect_kwargs))
+        given = dict(self.connect_kwargs)
+        given.pop("timeout", None)  # which Fabric refuses to be told twice
+        self._set(connect_kwargs=given)
         self._set(target=target)
         self._set(original_host=target.alias)
 

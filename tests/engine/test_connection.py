@@ -387,6 +387,14 @@ def test_the_time_to_connect_is_the_command_line_s_or_openssh_s(configured, give
     assert Connection(target(connect_timeout=configured), config).connect_timeout == wanted
 
 
+def test_the_option_for_the_time_to_connect_can_be_given(network, known):
+    given = {"connect_kwargs": {"timeout": 7}, "timeouts": {"connect": 3}}  # -t comes as the first
+    connection = Connection(network.target("ec2"), Config(overrides=given))
+    assert connection.connect_timeout == 7
+    connection.open()
+    connection.close()
+
+
 def test_a_jump_host_s_connection_is_openssh_s_own(network, tmp_path):
     """The proxy command runs, and what it connects to is checked like any other host."""
     far = network.add("far", lambda session: session.say("there") or 0)
