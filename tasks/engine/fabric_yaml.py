@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from tasks.engine import fabrics
 from tasks.engine.configuration import closest, host_names
 
 if TYPE_CHECKING:
@@ -42,7 +43,25 @@ def load_yaml(path: str) -> dict[str, Any]:
         raise Exit(f"{path}{line} is not YAML: {reason}. Fix that line.") from None
     if not isinstance(data, dict | None):
         raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
-    return data or {}
+    return _sections(path, data or {}, fabrics.Config.global_defaults())
+
+
+def _sections(path: str, data: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file holds without Fabric's sections that are empty.
+
+    Raises Exit where one is a value, or the other way round: Invoke would die of it.
+    """
+    found = dict(data)
+    for key in [key for key in data if key in defaults]:
+        value, section = data[key], isinstance(defaults[key], dict)
+        if section and value is None:
+            del found[key]
+        elif isinstance(value, dict) != section:
+            form = "`key: value` lines below it" if section else "one value"
+            raise Exit(f"{path} has `{key}: {value}`, where Fabric takes {form}. Fix that line.")
+        elif section:
+            found[key] = _sections(path, value, defaults[key])
+    return found
 
 
 def _refuse_twice(path: str, node: Any) -> None:

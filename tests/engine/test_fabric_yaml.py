@@ -69,3 +69,22 @@ def test_what_fabric_and_invoke_know_may_stand_there(loaded):
 
 def test_files_that_hold_for_every_project_are_left_alone(loaded):
     assert loaded("port: 22\n", ".fabric.yaml") == {"port": 22}
+
+
+def test_a_section_of_fabric_s_may_be_empty(loaded):
+    text = "connect_kwargs:\nrun:\n  env:\n  echo: true\ngateway:\n"
+    assert loaded(text) == {"run": {"echo": True}, "gateway": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("connect_kwargs: 7\n", "has `connect_kwargs: 7`, where Fabric takes `key: value` lines"),
+        ("run: {env: [a]}\n", "has `env: ['a']`, where Fabric takes `key: value` lines below it."),
+        ("user: {name: ada}\n", "has `user: {'name': 'ada'}`, where Fabric takes one value."),
+    ],
+)
+def test_what_invoke_would_die_of_is_refused(loaded, text, said):
+    with pytest.raises(Exit) as caught:
+        loaded(text)
+    assert f"fabric.yaml {said}" in caught.value.message
