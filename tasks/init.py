@@ -255,7 +255,7 @@ def log_in(c: Local, host: str) -> None:
     """Log in to a host and out again; raises Exit that says what is wrong."""
     from tasks.engine.hosts import connection_to
 
-    connection = connection_to(host, c.client(), c.config)
+    connection = connection_to(c.client().target(host), c.config)
     try:
         connection.open()
     finally:

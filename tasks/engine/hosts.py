@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from tasks.engine.connection import Connection
     from tasks.engine.server import Server
     from tasks.engine.settings import Settings
-    from tasks.engine.ssh import Client
+    from tasks.engine.ssh import Client, Target
     from tasks.engine.task import RemoteTask, Turn
 
 
@@ -28,11 +27,11 @@ def for_connections(config: invoke.Config) -> fabric.Config:
     return clone
 
 
-def connection_to(host: str, client: Client, config: invoke.Config) -> Connection:
-    """Return a connection that is not open yet; raises Exit where OpenSSH takes no such host."""
+def connection_to(target: Target, config: invoke.Config) -> Connection:
+    """Return a connection that is not open yet."""
     from tasks.engine.connection import Connection
 
-    return Connection(client.target(host), for_connections(config))
+    return Connection(target, for_connections(config))
 
 
 def server_at(
@@ -53,8 +52,11 @@ def server_at(
 
 
 def server_on(host: str, settings: Settings, client: Client, config: invoke.Config) -> Server:
-    """Return the Server of an environment that no task works on; raises Exit as `connection_to`."""
-    return server_at(connection_to(host, client, config), settings, client)
+    """Return the Server of an environment that no task works on.
+
+    Raises Exit where OpenSSH takes no such host.
+    """
+    return server_at(connection_to(client.target(host), config), settings, client)
 
 
 class Hosts:
@@ -76,25 +78,20 @@ class Hosts:
         self._servers: dict[str, dict[str, Server]] = {}
 
     def reach(self, hosts: Sequence[str]) -> None:
-        """Have connections to hosts made, none of them open yet; raises Exit as `connection_to`.
+        """Have connections to hosts made, none of them open yet.
 
-        Side by side, for OpenSSH takes 4 ms to say what one host is, and each is a process.
+        Raises Exit at the first that OpenSSH does not take.
         """
-        first, *others = hosts
-        self._connect(first)  # loads Fabric, and writes what all of them read
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self._connect, others))
-
-    def _connect(self, host: str) -> None:
-        if host not in self._connections:
-            self._connections[host] = connection_to(host, self._client, self._config)
+        new = [host for host in hosts if host not in self._connections]
+        for host, target in zip(new, self._client.targets(new), strict=True):
+            self._connections[host] = connection_to(target, self._config)
 
     def server(self, host: str, settings: Settings) -> Server:
         """Return the server of an environment; all those of a host share its connection.
 
         Raises Exit where OpenSSH takes no such host.
         """
-        self._connect(host)
+        self.reach([host])
         there = self._servers.setdefault(host, {})
         if settings.label not in there:
             named = settings.label in self._named

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,9 @@ from tasks.engine import paths
 from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+AT_ONCE = 8  # hosts that OpenSSH is asked about at the same time
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,44 @@ class Client:
 
         Raises Exit where that names no host, and where OpenSSH itself refuses its configuration.
         """
-        done = subprocess.run(
+        (target,) = self.targets([host])
+        return target
+
+    def targets(self, hosts: Iterable[str]) -> Iterator[Target]:
+        """Yield what OpenSSH makes of hosts, in their order; raises Exit as `target` does.
+
+        Each is a process of 4 ms: several are asked at once, and none goes on without us.
+        """
+        asked: deque[tuple[str, subprocess.Popen[str]]] = deque()
+        try:
+            for host in hosts:
+                asked.append((host, self._asked(host)))
+                if len(asked) == AT_ONCE:
+                    yield self._answer(*asked[0])
+                    asked.popleft()
+            while asked:
+                yield self._answer(*asked[0])
+                asked.popleft()
+        finally:
+            for _, process in asked:
+                with process:
+                    process.kill()
+
+    def _asked(self, host: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             self.to(host, "-G"),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+    def _answer(self, host: str, process: subprocess.Popen[str]) -> Target:
+        out, err = process.communicate()
+        if process.returncode:
+            reason = (err.strip().splitlines() or ["no reason given"])[-1]
             raise Exit(f"OpenSSH does not understand host {host!r}: {reason}")
-        return understood(host, done.stdout, self.words())
+        return understood(host, out, self.words())
 
 
 def understood(host: str, text: str, words: list[str]) -> Target:

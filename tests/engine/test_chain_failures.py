@@ -92,11 +92,8 @@ def test_every_connection_is_closed_in_the_end(fab, network, monkeypatch):
 
 def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, when: Callable[[], object] = bool) -> None:
     """Have Ctrl-C end the wait for the hosts' tasks, once `when` has returned."""
-    result: Any = Future.result
 
-    def interrupted(future: Any, *timeout: float | None) -> Any:
-        if timeout:  # the connections, which are made before
-            return result(future, *timeout)
+    def interrupted(future: Any) -> None:
         when()
         raise KeyboardInterrupt
 

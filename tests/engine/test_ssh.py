@@ -12,7 +12,7 @@ from invoke import Exit
 from stand_ins import target
 
 from tasks.engine import paths
-from tasks.engine.ssh import Client, understood
+from tasks.engine.ssh import AT_ONCE, Client, understood
 
 WORDS = ["ssh"]
 
@@ -264,18 +264,74 @@ def test_asking_again_leaves_the_composed_file_alone(own: Path):
 
 def test_ssh_is_asked_without_the_terminal(config: Path, monkeypatch):
     asked = []
-    run = subprocess.run
+    popen = subprocess.Popen
 
     def spy(words, **options):
         asked.append((words, options))
-        return run(words, **options)
+        return popen(words, **options)
 
-    monkeypatch.setattr(subprocess, "run", spy)
+    monkeypatch.setattr(subprocess, "Popen", spy)
     Client(str(config)).target("ec2")
     (words, options), *more = asked
     assert more == []
     assert words == ["ssh", "-F", str(config), "-G", "--", "ec2"]
     assert options["stdin"] is subprocess.DEVNULL
+
+
+# It notes when it begins and ends; `slow` takes longer than any test, and `wrong` is refused.
+SSH = """#!/bin/bash
+echo "+$$" >> "$HOME/asked"
+case ${!#} in
+  slow) exec sleep 1000 ;;
+  wrong) echo "it is wrong" >&2; exit 255 ;;
+esac
+sleep 0.1
+echo "hostname at-${!#}"
+echo "-$$" >> "$HOME/asked"
+"""
+
+
+@pytest.fixture
+def ssh(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have this ssh in the place of OpenSSH's; returns where it notes what it does."""
+    write(tmp_path / "bin/ssh", SSH).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return home / "asked"
+
+
+def test_several_hosts_are_asked_about_at_once_and_come_in_their_order(ssh):
+    hosts = [f"h{n}" for n in range(3 * AT_ONCE)]
+    assert [found.hostname for found in Client().targets(hosts)] == [f"at-{host}" for host in hosts]
+    now, most = 0, 0
+    for line in ssh.read_text().split():
+        now += 1 if line[0] == "+" else -1
+        most = max(most, now)
+    assert (now, 1 < most <= AT_ONCE) == (0, True)
+
+
+def still_running(ssh: Path) -> list[int]:
+    begun = [int(line[1:]) for line in ssh.read_text().split() if line[0] == "+"]
+    return [pid for pid in begun if Path(f"/proc/{pid}").exists()]
+
+
+def test_once_one_host_is_refused_no_ssh_is_waited_for(ssh):
+    with pytest.raises(Exit, match="does not understand host 'wrong': it is wrong"):
+        list(Client().targets(["good", "wrong", "slow", "good"]))
+    assert still_running(ssh) == []
+
+
+def test_once_nobody_waits_no_ssh_goes_on(ssh, monkeypatch):
+    read = Client._answer
+
+    def interrupted(client: Client, host: str, process: subprocess.Popen[str]) -> object:
+        if host == "slow":
+            raise KeyboardInterrupt
+        return read(client, host, process)
+
+    monkeypatch.setattr(Client, "_answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(Client().targets(["good", "slow", "slow"]))
+    assert still_running(ssh) == []
 
 
 @pytest.mark.parametrize(
