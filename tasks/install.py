@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.changes.install import changes
-from tasks.changes.releases import is_behind, release_of, wanted_release
+from tasks.changes.releases import is_behind, release_of, version_of, wanted_release
 from tasks.changes.wheelhouse import checking, locks, refuse_packages
 from tasks.engine import stores
 from tasks.engine.locks import Target
@@ -51,24 +51,31 @@ def install(c: Host, from_wheelhouse: str = "") -> None:
     Example: fab -H ec2 install
     """
     server = c.server
-    needed = changes(server.settings, server.facts, bool(from_wheelhouse))
-    if guide := server.facts.guide:
-        server.say(f"the guide's server (MLflow {guide.version}) is left as it is")
+    settings, facts = server.settings, server.facts
+    needed = changes(settings, facts, bool(from_wheelhouse))
+    if facts.guide:
+        server.say(f"the guide's server (MLflow {facts.guide.version}) is left as it is")
+    release = wanted_release(settings, facts)
+    behind = release == facts.release and is_behind(settings, facts)
     if not needed:
-        release = server.facts.release or release_of(server.settings)
         server.say(f"install: nothing to change (MLflow {release})")
-        if is_behind(server.settings, server.facts) and not guide:
-            if from_wheelhouse:
-                wheels = wheels_in(from_wheelhouse)
-                server.apply("install", [sent(server, wheels, release_of(server.settings))])
-            wanted = f"MLflow {server.settings.version}"
-            server.say(f"The settings want {wanted}. What that would do: ./fab upgrade --check")
-        return
-    if from_wheelhouse:
-        wanted = wanted_release(server.settings, server.facts)
-        needed = [sent(server, wheels_in(from_wheelhouse), wanted), *needed]
-    server.apply("install", needed)
-    server.say(f"✓ installed MLflow {server.settings.version}", "green")
+    steps = needed
+    if from_wheelhouse and (needed or behind):
+        # Where the server's own release is whole, the wheels are those of the next, to upgrade to.
+        of = release_of(settings) if release in facts.complete else release
+        steps = [sent(server, wheels_in(from_wheelhouse), of), *needed]
+    if steps:
+        server.apply("install", steps)
+    if needed:
+        now = f"MLflow {version_of(release)}"
+        what = f"what was missing; the server keeps {now}" if behind else now
+        server.say(f"✓ installed {what}", "green")
+    if behind:
+        there = ", whose wheels are on the host" if from_wheelhouse else ""
+        server.say(
+            f"The settings want MLflow {settings.version}{there}. "
+            "What that would do: ./fab upgrade --check"
+        )
 
 
 def sent(server: Server, wheels: Wheelhouse, release: str) -> Change:

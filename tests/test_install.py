@@ -275,7 +275,25 @@ def test_the_next_release_s_wheels_wait_on_the_host_for_its_upgrade(wheelhouse, 
     assert take.stdin
     assert "SHA256SUMS" in change.files
     assert "uv pip" not in change.files["steps.sh"]
-    assert "upgrade --check" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "The settings want MLflow 3.17.2, whose wheels are on the host. What that" in said
+    assert "upgrade --check" in said
+
+
+def test_the_next_release_s_wheels_renew_the_tools_of_a_server_that_is_behind(
+    wheelhouse, locks, capsys
+):
+    facts = deployed(release=OLDER, complete=frozenset({OLDER}), tools="former", **READY)
+    c = context(facts)
+    install(c, from_wheelhouse=str(wheelhouse))
+    _look, take, change = c.recorder.runs
+    assert take.stdin
+    assert "SHA256SUMS" in change.files
+    assert "\nfolder=tools digest=" in change.files["steps.sh"]
+    assert "install_release" not in change.files["steps.sh"]
+    *_, done, wanted = capsys.readouterr().out.splitlines()
+    assert done == "✓ installed what was missing; the server keeps MLflow 3.16.0"
+    assert "The settings want MLflow 3.17.2" in wanted
 
 
 def test_a_folder_without_wheels_is_refused_before_any_connection(tmp_path):
