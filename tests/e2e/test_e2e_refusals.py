@@ -216,7 +216,7 @@ def test_a_host_without_network_is_named_at_the_python_stage(host: Host, stage: 
     try:
         with host.kept(caches), host.offline():
             host.run(f"rm -rf {caches}/*")
-            because = ("cannot reach the Python package index", "Allow outbound", "install again")
+            because = ("cannot reach the Python package index", "Allow outbound", "command again")
             done = host.refused("install", because=because)
         print(f"{stage} after {done.seconds:.0f} s")
     finally:

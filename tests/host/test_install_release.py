@@ -83,9 +83,18 @@ def test_an_empty_list_compiles_nothing(machine, release):
 def test_on_a_full_disk_no_release_is_complete(machine, release):
     machine.stub("df", "echo Filesystem; echo /dev/x 9000000 8990000 10000 99% /")
     said = install(machine, "yes")
-    assert "The disk of the host is full. Free 2 GB, then type ./fab install again." in said[-2]
+    assert "The disk of the host is full. Free 2 GB, then run the same command again." in said[-2]
     assert not (release / ".complete").exists()
     assert not Path(f"{release}.txt").exists()
+
+
+def test_a_host_without_network_is_told_what_helps_whatever_was_typed(machine, release):
+    uv = machine.root / "tools/bin/uv"
+    uv.write_text(uv.read_text().replace("  pip) ", "  pip) echo dns error; exit 1; "))
+    said = install(machine, "yes")
+    # It may be an upgrade: to install would say that there is nothing to do.
+    assert "Allow outbound HTTPS, then run the same command again; for a host without" in said[-2]
+    assert not (release / ".complete").exists()
 
 
 def test_where_the_disk_did_not_take_it_all_no_release_is_complete(machine, release):

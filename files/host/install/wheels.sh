@@ -35,10 +35,10 @@ install_wheels() { # the environment, the lock
 wheels_failed() {
   printf '%s\n' "$1"
   case $sent,$1 in
-    *"No space left"*) fail "The disk of the host is full. Free 2 GB, then type ./fab install again." ;;
+    *"No space left"*) fail "The disk of the host is full. Free 2 GB, then run the same command again." ;;
     yes,*) fail "What was sent does not make the environment: $(tail -n 1 <<< "$1"). Make the wheelhouse anew: ./fab wheelhouse" ;;
     *"dns error"* | *"error sending request"* | *"Failed to fetch"* | *"connect error"* | *"Connection"* | *"Failed to establish"* | *"Temporary failure"* | *"Could not find a version"* | *"timed out"* | *"Network is unreachable"*)
-      fail "The host cannot reach the Python package index: no outbound network, DNS or proxy. Allow outbound HTTPS, then type ./fab install again; for a host without: ./fab wheelhouse" ;;
+      fail "The host cannot reach the Python package index: no outbound network, DNS or proxy. Allow outbound HTTPS, then run the same command again; for a host without: ./fab wheelhouse" ;;
   esac
   exit 1
 }
