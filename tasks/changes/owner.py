@@ -86,7 +86,11 @@ def _confirmed(server: Server, told: Mapping[str, str], yes: bool) -> str:
     }
     where = f"s3://{settings.bucket}/{settings.artifact_prefix}/"
     whose = f"{where} belongs to the server on {mark['host']} since {mark['since']}"
-    question = f"{whose}. Take it for {server.place}?"
+    # Where nobody can be asked, this alone is said.
+    question = (
+        f"{whose}, and each server needs a `prefix:` of its own in fabric.yaml. Take it for "
+        f"{server.place}?"
+    )
     consequence = (
         f"{whose}.\nIf that server still runs, both will write there from now on, and `gc "
         "--orphans` of each would take the other's files for nobody's.\nTake it if that server is "

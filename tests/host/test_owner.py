@@ -44,6 +44,8 @@ def test_another_server_s_mark_is_refused_where_nobody_can_be_asked():
         refused.value.message
     )
     assert "since 2026-01-02T03:04:05+00:00" in str(refused.value.message)
+    # The way out of two servers on one prefix comes before --yes, which would take it.
+    assert "each server needs a `prefix:` of its own" in str(refused.value.message)
     (change,) = c.recorder.runs
     assert request(change.files, "owner.py")["action"] == "claim"
 
