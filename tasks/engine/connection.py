@@ -42,6 +42,8 @@ KEEPALIVE = 30  # seconds; below the idle limits of common NAT gateways (AWS: 35
 
 BEAT = 10  # seconds between signs of life to a command that would not end by itself
 
+JOIN = 5  # seconds for the word to the host that its command was given up
+
 _asking = threading.Lock()
 
 
@@ -52,12 +54,29 @@ class Runner(Remote):
     """
 
     read_chunk_size = 32768
+    _killed = False
 
     def wait(self) -> None:
         """Return once the command has ended, or what reads its output has."""
         while not self.channel.status_event.wait(1):
             if self.has_dead_threads:
                 return
+
+    def kill(self) -> None:
+        """Close the channel: the time is over."""
+        self._killed = True
+        super().kill()
+
+    @property
+    def timed_out(self) -> bool:
+        """Tell whether the time was over, once all that this does is done.
+
+        Invoke asks whether its timer still runs, and that closes the channel, which ends `wait`
+        before it has told the host: a command that took too long passed for a lost connection.
+        """
+        if self._killed and self._timer:
+            self._timer.join(JOIN)
+        return self._killed
 
     def respond(self, buffer_: list[str]) -> None:
         """Answer what the output asks, where somebody watches it at all."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from fabric import Config
 from invoke import Result
+from invoke.exceptions import CommandTimedOut
+from paramiko import Transport
 from stand_ins import Answer, Network, Session
 
 from tasks.engine.connection import Connection, Runner
@@ -156,6 +159,29 @@ def test_a_lost_connection_ends_the_command(connect, network):
     result = run(connect(lose))
     assert result.exited == -1
     assert result.stdout == "begun"
+
+
+def test_a_command_that_takes_too_long_is_no_lost_connection(connect, monkeypatch):
+    def hang(session: Session) -> None:
+        session.stdin()
+        while not session.channel.closed:
+            session.channel.recv(1)
+
+    connection = connect(hang)
+    send, sent = Transport._send_user_message, []
+
+    def slow(self: Any, message: Any) -> None:
+        time.sleep(0.3)
+        send(self, message)
+        sent.append(message)
+
+    def run_out() -> None:
+        monkeypatch.setattr(Transport, "_send_user_message", slow)
+
+    threading.Timer(0.2, run_out).start()
+    with pytest.raises(CommandTimedOut):
+        run(connection, in_stream=Alive(b""), timeout=0.5)
+    assert sent, "the host was told before anything went on"
 
 
 def interrupted_once(monkeypatch: pytest.MonkeyPatch, when: threading.Event) -> None:
