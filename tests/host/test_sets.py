@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import exceptions
 from host_side import (
     HOST,
     KEY,
@@ -33,6 +34,9 @@ from host_side import (
     signed,
     vouching,
 )
+
+from tasks.backup import LOOK_TIMEOUT
+from tasks.engine.server import TIMEOUT
 
 # -- sets.py -----------------------------------------------------------------------------------
 
@@ -685,3 +689,41 @@ def test_backups_use_keys_of_their_own_where_there_are_some(back_up, store, root
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert back_up()[0] == 0
+
+
+def test_a_store_that_is_asked_again_is_told_once(backups, store, capsys):
+    talk = importlib.import_module("talk")
+    place = talk.Place(**place_in(store))
+    client = talk.backups_client(place, user_agent_extra="nobody-else-s")
+    store.refuse("GET", "SlowDown", 503, times=3)
+    for _ in range(2):
+        client.list_objects_v2(Bucket=place.bucket)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("@warn the store answers ListObjectsV2 with 503; it is asked again")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (exceptions.ReadTimeoutError(endpoint_url="http://s3"), True),
+        (exceptions.ConnectTimeoutError(endpoint_url="http://s3"), True),
+        (exceptions.ConnectionClosedError(endpoint_url="http://s3"), True),
+        (exceptions.HTTPClientError(error="of what is sent"), False),
+        (None, False),
+    ],
+)
+def test_only_a_store_that_is_silent_is_told_to_be(backups, capsys, error, is_told):
+    patience = importlib.import_module("talk").Patience()
+    for _ in range(2):
+        patience(types.SimpleNamespace(name="PutObject"), None, caught_exception=error)
+    said = "@warn the store does not answer; it is asked again, which may take minutes\n"
+    assert capsys.readouterr().out == said * is_told
+
+
+def test_a_look_at_backups_ends_before_the_task_that_waits_for_it(backups):
+    """Or it would say no more than that the host did not finish."""
+    config = backups.s3.meta.config
+    attempts = config.retries["total_max_attempts"]
+    waits = sum(min(2**n, 20) for n in range(attempts - 1))  # botocore's longest, in standard mode
+    longest = max(config.read_timeout, config.connect_timeout)
+    assert attempts * longest + waits < LOOK_TIMEOUT - TIMEOUT

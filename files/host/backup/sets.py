@@ -15,7 +15,7 @@ from datetime import datetime
 import shapes
 import vouching
 from botocore.exceptions import BotoCoreError, ClientError
-from talk import PASSES, backups_client, fail, store_trouble, warn
+from talk import LOOKING, PASSES, backups_client, fail, store_trouble, warn
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 READ = {MANIFEST: shapes.manifest, VERIFIED: shapes.note}  # what each of them is read by
@@ -35,7 +35,7 @@ class Sets:
     """
 
     def __init__(self, place, key="", s3=None):
-        self.s3 = s3 or backups_client(place)
+        self.s3 = s3 or backups_client(place, **LOOKING)
         self.bucket, self.folder = place.bucket, f"{place.backup_prefix}/{place.environment}/"
         self.environment = place.environment
         self.own = vouching.own()

@@ -89,9 +89,35 @@ def report(value, key=None):
 def backups_client(place, **options):
     """Return an S3 client for backups: with credentials of their own where the script names some.
 
-    See backup_secrets.sh; without, they are the server's.
+    See backup_secrets.sh; without, they are the server's. What is tried anew is told once: where a
+    store stops answering, it takes minutes.
     """
-    return s3_client(place, keys=backup_keys(), **options)
+    client = s3_client(place, keys=backup_keys(), **options)
+    client.meta.events.register("needs-retry.s3", Patience())
+    return client
+
+
+# Of a look at backups: so long a store may be silent, in seconds. It is given up before the task
+# that waits is (LOOK_TIMEOUT in tasks/backup.py), and named then.
+LOOKING = {"connect_timeout": 10, "read_timeout": 30}
+
+
+class Patience:
+    """Tell the operator, once, that a store is asked again; botocore's event needs-retry."""
+
+    def __init__(self):
+        self.told = False
+
+    def __call__(self, operation, response=None, caught_exception=None, **_):
+        from botocore import exceptions as of
+
+        # Others are raised by what is sent, such as that a database is damaged.
+        silent = (of.ConnectTimeoutError, of.ReadTimeoutError, of.ConnectionClosedError)
+        status = response[0].status_code if response else None
+        if not self.told and (isinstance(caught_exception, silent) or status in FAILING):
+            self.told = True
+            how = f"answers {operation.name} with {status}" if status else "does not answer"
+            warn(f"the store {how}; it is asked again, which may take minutes")
 
 
 def backup_keys():

@@ -15,7 +15,7 @@ from collections import namedtuple
 import databases
 import shapes
 from botocore.exceptions import ClientError
-from talk import backups_client, fail, warn
+from talk import LOOKING, backups_client, fail, warn
 
 CHANGES = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
 MAGIC, PAGES = b"LTX1", [1 << power for power in range(9, 17)]  # a page's bytes, as SQLite has it
@@ -38,7 +38,7 @@ class Streams:
     """All streams of one environment, whichever host made them."""
 
     def __init__(self, place):
-        self.s3 = backups_client(place)
+        self.s3 = backups_client(place, **LOOKING)
         self.bucket, self.endpoint = place.bucket, place.endpoint
         self.folder = f"{place.backup_prefix}/{place.environment}/stream/"
         self.warned = False
