@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from botocore import exceptions
 from host_side import (
     KEY,
     Store,
@@ -388,6 +389,20 @@ def test_a_set_that_comes_back_otherwise_has_no_manifest(back_up, store):
     assert code == 1
     assert "came back other than it was sent" in out
     assert not any("manifest" in key for key in store.listing())
+
+
+def test_a_store_that_is_silent_to_the_end_is_one_line(back_up, store, monkeypatch):
+    def silent(*_: Any, **__: Any) -> None:
+        raise exceptions.ConnectionClosedError(endpoint_url=store.url)
+
+    monkeypatch.setattr("botocore.httpsession.URLLib3Session.send", silent)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    code, out = back_up()
+    assert code == 1
+    *_, last = out.splitlines()
+    assert last.startswith("@fail The backup could not be sent, and earlier ones stay: Connection")
+    # To configure would look no further than at its settings, which are as they were.
+    assert last.endswith(f'URL: "{store.url}". See why: ./fab doctor')
 
 
 def test_a_refused_manifest_names_the_permissions(back_up, store):

@@ -268,7 +268,8 @@ except ClientError as error:
         "Allow s3:PutObject, s3:GetObject and s3:ListBucket there, then type ./fab backup again."
     )
 except BotoCoreError as error:
-    fail(f"The backup could not be sent, and earlier ones stay: {error}. See why: ./fab doctor")
+    why = str(error).rstrip(".")
+    fail(f"The backup could not be sent, and earlier ones stay: {why}. See why: ./fab doctor")
 except (databases.Damaged, postgres.Refused) as error:
     fail(f"Nothing was sent, and earlier backups stay: {error}. Type: ./fab doctor")
 except packed.NotPacked as error:
