@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab import Host
+import pytest
+from lab import CHAIN, ROOT, Host
+from older import NEWER, OLDER
 
 from tasks.engine.facts import PACKAGES
 
@@ -51,3 +53,28 @@ def test_a_host_without_internet_is_installed_from_this_machine(blank: Host) -> 
         file.write_text(FILE)
         aim = ("-S", str(host.lab.ssh_config), "-f", str(file), "-H", host.alias)
         assert "installed" in host.fab("use", "second", "install", aim=aim, timeout=600).out
+
+
+@pytest.mark.sampled
+def test_a_server_without_internet_is_upgraded_by_wheels_from_here(blank: Host) -> None:
+    host = blank
+    host.variables["FABRIC_MLFLOW_VERSION"] = OLDER
+    host.fab(*CHAIN, timeout=600)
+    host.variables["FABRIC_MLFLOW_VERSION"] = NEWER
+    wheels = str(host.home / "wheels")
+    python = host.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
+    machine = host.run("uname -m").strip()
+    with cut_off(host):
+        host.refused("upgrade", because=("run the same command again", "./fab wheelhouse"))
+        host.fab(
+            "wheelhouse", "--to", wheels, "--python", python, "--platform", machine, timeout=600
+        )
+        # As where a newer copy of this project wants other tools.
+        host.run(f"echo former > {ROOT}/tools/.complete")
+        sent = host.fab("install", "--from-wheelhouse", wheels, timeout=600)
+        assert f"the server keeps MLflow {OLDER}" in sent.out
+        assert f"MLflow {NEWER}, whose wheels are on the host" in sent.out
+        assert f"✓ MLflow {NEWER} serves" in host.fab("upgrade", timeout=600).out
+        host.fab("verify")
+        assert f"✓ MLflow {OLDER} serves" in host.fab("rollback", "--yes").out
+        host.healthy()
