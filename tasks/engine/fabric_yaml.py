@@ -49,7 +49,8 @@ def load_yaml(path: str) -> dict[str, Any]:
 def _sections(path: str, data: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a file holds without Fabric's sections that are empty.
 
-    Raises Exit where one is a value, or the other way round: Invoke would die of it.
+    Raises Exit where one is a value, or the other way round: Invoke would die of it. What stands
+    there is not said, for it may be a secret.
     """
     found = dict(data)
     for key in [key for key in data if key in defaults]:
@@ -58,7 +59,7 @@ def _sections(path: str, data: dict[str, Any], defaults: Mapping[str, Any]) -> d
             del found[key]
         elif isinstance(value, dict) != section:
             form = "`key: value` lines below it" if section else "one value"
-            raise Exit(f"{path} has `{key}: {value}`, where Fabric takes {form}. Fix that line.")
+            raise Exit(f"{path}: Fabric takes {form} for `{key}:`. Fix that line.")
         elif section:
             found[key] = _sections(path, value, defaults[key])
     return found

@@ -79,12 +79,14 @@ def test_a_section_of_fabric_s_may_be_empty(loaded):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("connect_kwargs: 7\n", "has `connect_kwargs: 7`, where Fabric takes `key: value` lines"),
-        ("run: {env: [a]}\n", "has `env: ['a']`, where Fabric takes `key: value` lines below it."),
-        ("user: {name: ada}\n", "has `user: {'name': 'ada'}`, where Fabric takes one value."),
+        ("connect_kwargs: 7\n", "`key: value` lines below it for `connect_kwargs:`."),
+        ("run: {env: [a]}\n", "`key: value` lines below it for `env:`."),
+        ("user: {name: ada}\n", "one value for `user:`."),
     ],
 )
 def test_what_invoke_would_die_of_is_refused(loaded, text, said):
     with pytest.raises(Exit) as caught:
         loaded(text)
-    assert f"fabric.yaml {said}" in caught.value.message
+    wanted = f"fabric.yaml: Fabric takes {said} Fix that line."
+    assert caught.value.message
+    assert caught.value.message.endswith(wanted)
