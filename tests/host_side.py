@@ -250,15 +250,18 @@ class Session(boto3.session.Session):
 
 
 def session(*keys: str, **options: str) -> Any:
-    """Return the session asked for; that of the environment is one while it asks alike."""
-    if keys or options or Path.home().joinpath(".aws").exists():  # where it may ask for anything
+    """Return the session asked for; that of the environment's keys is one while it asks alike."""
+    elsewhere = keys or options or Path.home().joinpath(".aws").exists()
+    if elsewhere or "AWS_SECRET_ACCESS_KEY" not in os.environ:  # where it may ask for anything
         return Session(*keys, **options)
     return _session(*sorted(pair for pair in os.environ.items() if pair[0].startswith("AWS_")))
 
 
 @cache
 def _session(*variables: tuple[str, str]) -> Session:
-    return Session()
+    made = Session()
+    made.get_credentials()  # these, whatever the environment is once somebody wants a client
+    return made
 
 
 TOY = {"aws_access_key_id": "toy", "aws_secret_access_key": "toy"}
