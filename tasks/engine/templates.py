@@ -17,7 +17,6 @@ FILES = Path(__file__).resolve().parents[2] / "files"
 # By this file Python finds the app; where it is, the whole app is, for they come at once.
 APP_MARK = "remote_mlflow_app-1.dist-info/entry_points.txt"
 
-
 Words = ParamSpec("Words")
 Made = TypeVar("Made")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from chain_tasks import facts, fail, noted, serving, yaml
-from stand_ins import Session
+from stand_ins import Network, Session
 
 ONE_DATABASE = "mlflow: {backend_store_uri: 'postgresql://mlflow@db.example/mlflow'}"
 
@@ -45,15 +45,21 @@ def test_those_who_take_turns_are_handed_the_first(fab, network):
     ]  # fmt: skip
 
 
-def test_hosts_with_databases_of_their_own_need_no_turns(fab, network):
+def add_two_that_wait_for_each_other(network: Network) -> None:
     together = threading.Barrier(2, timeout=10)
 
     def wait(session: Session) -> int:
+        if "facts" in session.command:
+            return facts(session)
         together.wait()
         return 0
 
     network.add("alpha", wait)
     network.add("beta", wait)
+
+
+def test_hosts_with_databases_of_their_own_need_no_turns(fab, network):
+    add_two_that_wait_for_each_other(network)
     assert fab("-H", "alpha,beta", "roll") == 0
 
 
@@ -70,16 +76,7 @@ def test_a_task_may_say_by_its_hosts_whether_they_take_turns(fab, network, capsy
 
 def test_hosts_of_which_none_minds_work_on_it_at_the_same_time(fab, network):
     yaml(ONE_DATABASE)
-    together = threading.Barrier(2, timeout=10)
-
-    def wait(session: Session) -> int:
-        if "facts" in session.command:
-            return facts(session)
-        together.wait()
-        return 0
-
-    network.add("alpha", wait)
-    network.add("beta", wait)
+    add_two_that_wait_for_each_other(network)
     assert fab("-H", "alpha,beta", "roll-if") == 0
 
 

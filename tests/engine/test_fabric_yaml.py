@@ -20,6 +20,12 @@ def loaded(tmp_path):
     return load
 
 
+def refusal(loaded: Any, text: str) -> str:
+    with pytest.raises(Exit) as caught:
+        loaded(text)
+    return str(caught.value.message)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -37,9 +43,7 @@ def loaded(tmp_path):
     ],
 )
 def test_a_key_that_stands_twice_is_refused_with_both_lines(loaded, text, said):
-    with pytest.raises(Exit) as caught:
-        loaded(text)
-    assert f"fabric.yaml {said} Delete one of them." in caught.value.message
+    assert f"fabric.yaml {said} Delete one of them." in refusal(loaded, text)
 
 
 def test_a_key_may_stand_again_elsewhere(loaded):
@@ -58,9 +62,7 @@ def test_a_key_may_stand_again_elsewhere(loaded):
     ],
 )
 def test_a_key_in_the_wrong_place_is_refused_with_its_line(loaded, text, said):
-    with pytest.raises(Exit) as caught:
-        loaded(text)
-    assert said in caught.value.message
+    assert said in refusal(loaded, text)
 
 
 def test_what_fabric_and_invoke_know_may_stand_there(loaded):
@@ -85,8 +87,5 @@ def test_a_section_of_fabric_s_may_be_empty(loaded):
     ],
 )
 def test_what_invoke_would_die_of_is_refused(loaded, text, said):
-    with pytest.raises(Exit) as caught:
-        loaded(text)
     wanted = f"fabric.yaml: Fabric takes {said} Fix that line."
-    assert caught.value.message
-    assert caught.value.message.endswith(wanted)
+    assert refusal(loaded, text).endswith(wanted)
