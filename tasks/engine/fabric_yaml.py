@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from tasks.engine import fabrics
-from tasks.engine.configuration import closest, host_names
+from tasks.engine.configuration import closest, host_names, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,26 @@ if TYPE_CHECKING:
 TOP = ("mlflow", "hosts")
 
 SYSTEMS = Path("/etc")  # where Fabric looks for what holds for every project
+
+# What a login takes of Fabric's, and its kinds: no default tells them.
+TEXT, SECONDS, CHOICE = ((str,), "a text"), ((int, float), "a number"), ((bool,), "true or false")
+KINDS: dict[str, Any] = {
+    "ssh_config_path": TEXT,
+    "timeouts": {"connect": SECONDS},
+    "connect_kwargs": {
+        "key_filename": ((str, list), "a path, or a list of them,"),
+        "password": TEXT,
+        "passphrase": TEXT,
+        "timeout": SECONDS,
+        "banner_timeout": SECONDS,
+        "auth_timeout": SECONDS,
+        "channel_timeout": SECONDS,
+        "allow_agent": CHOICE,
+        "look_for_keys": CHOICE,
+        "compress": CHOICE,
+        "disabled_algorithms": ((dict,), "`key: value` lines"),
+    },
+}
 
 
 def load_yaml(path: str) -> dict[str, Any]:
@@ -43,7 +63,9 @@ def load_yaml(path: str) -> dict[str, Any]:
         raise Exit(f"{path}{line} is not YAML: {reason}. Fix that line.") from None
     if not isinstance(data, dict | None):
         raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
-    return _sections(path, data or {}, fabrics.Config.global_defaults())
+    found = _sections(path, data or {}, fabrics.Config.global_defaults())
+    _refuse_unfit(path, found)
+    return found
 
 
 def _sections(path: str, data: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +85,30 @@ def _sections(path: str, data: dict[str, Any], defaults: Mapping[str, Any]) -> d
         elif section:
             found[key] = _sections(path, value, defaults[key])
     return found
+
+
+def _refuse_unfit(path: str, found: Mapping[str, Any]) -> None:
+    """Raise Exit where a login could not take a value, or knows no such key of connect_kwargs."""
+    known = KINDS["connect_kwargs"]
+    for key in found.get("connect_kwargs", {}):
+        if key not in known:
+            raise Exit(
+                f"{path}: unknown key `{key}:` in `connect_kwargs:`{nearest(str(key), known)}. "
+                f"It takes {', '.join(known)}. Name, user and port go into ~/.ssh/config."
+            )
+    for key, value, (kinds, form) in _of_a_login(found, KINDS):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise Exit(f"{path}: Fabric takes {form} for `{key}:`. Fix that line.")
+
+
+def _of_a_login(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield key, value and kind of what a file holds and a login takes."""
+    for key, kind in kinds.items():
+        value = found.get(key)
+        if isinstance(kind, dict):
+            yield from _of_a_login(value or {}, kind)
+        elif value is not None:
+            yield key, value, kind
 
 
 def _refuse_twice(path: str, node: Any) -> None:

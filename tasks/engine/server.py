@@ -39,6 +39,18 @@ OUTDATED = 76  # exit code of files/host/engine/change.sh
 
 TIMEOUT = 60  # seconds for anything that only reads
 
+# How a command is run, whatever `run:` in fabric.yaml has for tasks of somebody's own.
+PLAIN = {
+    "warn": True,
+    "pty": False,
+    "echo": False,
+    "asynchronous": False,
+    "disown": False,
+    "watchers": [],
+    "env": {},
+    "encoding": "utf-8",
+}
+
 DRAWN = 1 << 20  # bytes that are read from the network at once
 
 CHANGE_TIMEOUT = 1800  # seconds; a first apt upgrade of a fresh instance can hold its lock long
@@ -164,10 +176,8 @@ class Server:
                 hide="stderr" if stream else True,
                 out_stream=stream,
                 in_stream=stdin,
-                warn=True,
                 timeout=None if follow else timeout,
-                pty=False,
-                echo=False,
+                **PLAIN,
             )
         except CommandTimedOut:
             raise Exit(

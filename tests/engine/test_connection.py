@@ -17,6 +17,8 @@ from stand_ins import Host, Network, target
 
 from tasks.engine import connection as module
 from tasks.engine.connection import Connection, explained, kind
+from tasks.engine.server import Server
+from tasks.engine.settings import Settings
 from tasks.engine.ssh import Target
 
 
@@ -65,6 +67,27 @@ def test_the_connection_is_kept_alive_and_sends_small_packets_at_once(network, k
     connection.open()
     assert kept == [module.KEEPALIVE]
     assert connection.transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("asynchronous", True),
+        ("disown", True),
+        ("watchers", 3),
+        ("encoding", "nope"),
+        ("pty", True),
+        ("env", {"PATH": "/nowhere"}),
+    ],
+)
+def test_what_invoke_s_section_says_changes_no_command(network, option, value):
+    seen = []
+    network.add("ec2", lambda session: seen.append(session.command) or session.say("done") or 0)
+    config = Config(overrides={"run": {option: value}})
+    connection = Connection(network.target("ec2"), config)
+    assert Server(connection, Settings(), network.client()).read("true") == "done"
+    assert seen == ["true"]
     connection.close()
 
 

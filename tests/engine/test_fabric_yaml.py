@@ -84,8 +84,28 @@ def test_a_section_of_fabric_s_may_be_empty(loaded):
         ("connect_kwargs: 7\n", "`key: value` lines below it for `connect_kwargs:`."),
         ("run: {env: [a]}\n", "`key: value` lines below it for `env:`."),
         ("user: {name: ada}\n", "one value for `user:`."),
+        ("ssh_config_path: 3\n", "a text for `ssh_config_path:`."),
+        ("timeouts: {connect: soon}\n", "a number for `connect:`."),
+        ("connect_kwargs: {timeout: true}\n", "a number for `timeout:`."),
+        ("connect_kwargs: {key_filename: 3}\n", "a path, or a list of them, for `key_filename:`."),
+        (
+            "connect_kwargs: {disabled_algorithms: [a]}\n",
+            "`key: value` lines for `disabled_algorithms:`.",
+        ),
     ],
 )
 def test_what_invoke_would_die_of_is_refused(loaded, text, said):
     wanted = f"fabric.yaml: Fabric takes {said} Fix that line."
     assert refusal(loaded, text).endswith(wanted)
+
+
+def test_a_key_that_no_login_takes_is_refused(loaded):
+    said = refusal(loaded, "connect_kwargs: {key_file: id}\n")
+    wanted = "unknown key `key_file:` in `connect_kwargs:` (did you mean 'key_filename'?). It takes"
+    assert wanted in said
+
+
+def test_what_a_login_takes_may_stand_there(loaded):
+    taken = {"timeout": 3.5, "key_filename": ["id"], "password": None, "compress": True}
+    text = f"connect_kwargs: {taken}\n".replace("None", "null").replace("True", "true")
+    assert loaded(text) == {"connect_kwargs": taken}
