@@ -97,17 +97,7 @@ class Rehearsal:
     def machines(self) -> list[Machine]:
         """List the hosts there are, running or not."""
         subnet = self.network.subnet()
-        return [
-            Machine(
-                name=self._name(number),
-                alias=alias(number),
-                address=str(address(subnet, number)) if subnet else "",
-                suite=host.suite(self._root(number)),
-                pid=nspawn.leader(self._mark(number)),
-                root=self._root(number),
-            )
-            for number in self._numbers()
-        ]
+        return [self._machine(number, subnet) for number in self._numbers()]
 
     def up(self, count: int = 1, suite: str = "bookworm", bucket: str = BUCKET) -> list[Machine]:
         """Have `count` hosts running: keep those there are, boot those that are off, add the rest.
@@ -301,11 +291,23 @@ class Rehearsal:
             packages.install(missing)
             self.say(f"installed them in {time.monotonic() - started:.0f} s")
 
-    def _running(self, alias: str) -> Machine:
-        for machine in self.machines():
-            if machine.alias == alias and machine.booted:
-                return machine
-        raise Exit(f"No rehearsal host {alias!r} is running. Bring it up first.")
+    def _running(self, wanted: str) -> Machine:
+        for number in self._numbers():
+            if alias(number) == wanted:
+                machine = self._machine(number, self.network.subnet())
+                if machine.booted:
+                    return machine
+        raise Exit(f"No rehearsal host {wanted!r} is running. Bring it up first.")
+
+    def _machine(self, number: int, subnet: IPv4Network | None) -> Machine:
+        return Machine(
+            name=self._name(number),
+            alias=alias(number),
+            address=str(address(subnet, number)) if subnet else "",
+            suite=host.suite(self._root(number)),
+            pid=nspawn.leader(self._mark(number)),
+            root=self._root(number),
+        )
 
     def _store(self) -> store.Store:
         running = store.running(self._mark("store"))

@@ -80,9 +80,10 @@ def leader(mark: str) -> int | None:
 
     None also when nspawn is gone: what it leaves then has no way to reboot.
     """
-    attended = any(process.argv[:1] == ("systemd-nspawn",) for process in processes.marked(mark))
+    marked = processes.marked(mark)
+    attended = any(process.argv[:1] == ("systemd-nspawn",) for process in marked)
     # What outlives it for a moment, while the host goes down, is not it.
-    first = [pid for pid in _inside(mark) if _is_first(pid)]
+    first = [pid for pid in _inside(marked) if _is_first(pid)]
     return first[0] if first and attended else None
 
 
@@ -98,7 +99,7 @@ def _is_first(pid: int) -> bool:
 
 def cut_power(mark: str) -> None:
     """Stop the host as a power failure would: nothing in it is asked or told."""
-    inside = _inside(mark)
+    inside = _inside(processes.marked(mark))
     for pid in inside:
         processes.kill(pid)
     # nspawn, and then the shell around it, tidy up and leave by themselves: give them the time.
@@ -167,9 +168,10 @@ def _hierarchies() -> list[tuple[Path, str]]:
     return group_paths(Path("/proc/self/cgroup").read_text(), mountinfo())
 
 
-def _inside(mark: str) -> list[int]:
+def _inside(marked: list[processes.Process]) -> list[int]:
+    """Return those that live in a host, as the machine numbers them."""
     here = processes.namespace(os.getpid())
-    found = [(process.pid, processes.namespace(process.pid)) for process in processes.marked(mark)]
+    found = [(process.pid, processes.namespace(process.pid)) for process in marked]
     return [pid for pid, namespace in found if namespace not in (None, here)]
 
 

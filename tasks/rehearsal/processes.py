@@ -53,8 +53,16 @@ def detach(argv: list[str], mark: str, log: Path, **more: str) -> None:
 def marked(mark: str) -> list[Process]:
     """Find the running processes that carry the mark, oldest first."""
     pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    found = (_read(pid) for pid in pids)
+    found = (_read(pid) for pid in pids if _carries(pid, mark))
     return [process for process in found if process and process.environment.get(MARK) == mark]
+
+
+def _carries(pid: int, mark: str) -> bool:
+    """Tell at a glance whether a process may carry the mark: a machine has hundreds of others."""
+    try:
+        return f"{MARK}={mark}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
 
 
 def namespace(pid: int) -> int | None:
