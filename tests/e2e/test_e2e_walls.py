@@ -60,7 +60,7 @@ FLOODS = (
     {"kind": "bodies", "path": "/api/2.0/mlflow-artifacts/mpu/create/x", "with a login": True},
     {"kind": "bodies", "path": "/ajax-api/2.0/mlflow/upload-artifact", "with a login": True},
 )
-SOME = FLOODS[1::4]  # where each takes 46 s; all with --full
+SOME = FLOODS[3::3]  # at a name and at a balancer; all with --full
 SECONDS, CONNECTIONS = 12, 200
 
 
@@ -73,9 +73,9 @@ def memory(host: Host) -> int:
 
 def disk(host: Host) -> int:
     """Return what lies where a server and nginx write, in kB; other hosts share the disk itself."""
-    return int(
-        host.run(f"du -skc /var/lib/nginx /var/log /var/tmp /tmp {ROOT} | tail -1 | cut -f1")
-    )
+    places = f"/var/lib/nginx /var/log /var/tmp /tmp {ROOT}"
+    # Some 40,000 files of a release, where neither can write.
+    return int(host.run(f"du -skc --exclude=releases {places} | tail -1 | cut -f1"))
 
 
 def flooded(
@@ -110,13 +110,17 @@ def flooded(
     return dict(told)
 
 
+def refused_at_once(flood: dict[str, Any], ends: dict[str, int]) -> bool:
+    """Tell whether what can be refused without its body was: by its size, or without a login."""
+    if flood["kind"] == "body":
+        return ends == {"413": 1}
+    return flood["kind"] != "bodies" or "with a login" in flood or ends["held"] == 0
+
+
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: " ".join(map(str, flood.values())))
 def test_a_flood_ends_and_users_go_on(host: Host, flood: dict[str, Any]) -> None:
-    told = flooded(host, flood, {"address": "127.0.0.1", "port": 5000, "tls": False})
-    if flood["kind"] == "body":
-        assert told == {"413": 1}, "it is answered by its size alone"
-    if flood["kind"] == "bodies" and "with a login" not in flood:
-        assert told["held"] == 0, "no body is waited for"
+    ends = flooded(host, flood, {"address": "127.0.0.1", "port": 5000, "tls": False})
+    assert refused_at_once(flood, ends)
 
 
 @pytest.mark.sampled
@@ -127,7 +131,7 @@ def test_a_flood_at_a_name_with_tls_ends_too(host: Host, full: bool) -> None:
         host.fab("tls.enable", NAME, *authority.options, timeout=600)
         try:
             for flood in FLOODS if full else SOME:
-                flooded(host, flood, place)
+                assert refused_at_once(flood, flooded(host, flood, place))
         finally:
             host.fab("tls.disable", "--yes")
 
@@ -144,7 +148,7 @@ def test_a_flood_at_a_balancer_ends_too(lab: Lab, full: bool) -> None:
         balancer.fab("balancer", "--servers", web.address, timeout=600)
         place = {"address": "127.0.0.1", "port": 5000, "tls": False}
         for flood in FLOODS if full else SOME:
-            flooded(web, flood, place, balancer)
+            assert refused_at_once(flood, flooded(web, flood, place, balancer))
 
 
 def test_a_stranger_s_body_is_not_read(host: Host) -> None:
