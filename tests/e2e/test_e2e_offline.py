@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 from lab import CHAIN, ROOT, Host
 from older import NEWER, OLDER
@@ -18,33 +15,31 @@ mlflow:
 """
 
 
-@contextmanager
-def cut_off(host: Host) -> Iterator[None]:
-    """Leave the host nothing but its own network, where its login and the store are."""
-    route = host.run("ip route show default").strip()
-    host.run(f"ip route del {route}")
-    try:
-        yield
-    finally:
-        host.run(f"ip route add {route}")
+def wheelhouse(host: Host) -> None:
+    """Have the operator make a wheelhouse for a host where `wheels` says."""
+    python = host.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
+    machine = host.run("uname -m").strip()
+    words = ("--to", wheels(host), "--python", python, "--platform", machine)
+    host.fab("wheelhouse", *words, timeout=600)
+
+
+def wheels(host: Host) -> str:
+    return str(host.home / "wheels")
 
 
 def test_a_host_without_internet_is_installed_from_this_machine(blank: Host) -> None:
     host = blank
-    wheels = str(host.home / "wheels")
-    python = host.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
-    machine = host.run("uname -m").strip()
-    options = ("install", "--from-wheelhouse", wheels)
+    options = ("install", "--from-wheelhouse", wheels(host))
     host.refused(*options, because=("There is no whole wheelhouse in", "./fab wheelhouse --to"))
-    host.fab("wheelhouse", "--to", wheels, "--python", python, "--platform", machine, timeout=600)
-    with cut_off(host):
+    wheelhouse(host)
+    with host.offline():
         host.refused(*options, because=("sudo apt-get install", "python3-venv"))
     packages = " ".join(PACKAGES)
     host.run(
         "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && "
         f"apt-get install -qy --no-install-recommends {packages}"
     )
-    with cut_off(host):
+    with host.offline():
         sent = host.fab(*options, "configure", "deploy", timeout=600)
         assert "send " in sent.out
         assert "nothing to change" in host.fab(*options).out
@@ -61,17 +56,12 @@ def test_a_server_without_internet_is_upgraded_by_wheels_from_here(blank: Host) 
     host.variables["FABRIC_MLFLOW_VERSION"] = OLDER
     host.fab(*CHAIN, timeout=600)
     host.variables["FABRIC_MLFLOW_VERSION"] = NEWER
-    wheels = str(host.home / "wheels")
-    python = host.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
-    machine = host.run("uname -m").strip()
-    with cut_off(host):
+    with host.offline():
         host.refused("upgrade", because=("run the same command again", "./fab wheelhouse"))
-        host.fab(
-            "wheelhouse", "--to", wheels, "--python", python, "--platform", machine, timeout=600
-        )
+        wheelhouse(host)
         # As where a newer copy of this project wants other tools.
         host.run(f"echo former > {ROOT}/tools/.complete")
-        sent = host.fab("install", "--from-wheelhouse", wheels, timeout=600)
+        sent = host.fab("install", "--from-wheelhouse", wheels(host), timeout=600)
         assert f"the server keeps MLflow {OLDER}" in sent.out
         assert f"MLflow {NEWER}, whose wheels are on the host" in sent.out
         assert f"✓ MLflow {NEWER} serves" in host.fab("upgrade", timeout=600).out
