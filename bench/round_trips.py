@@ -1,8 +1,9 @@
 """Time a chain with nothing to do at 50 ms of round trip, against the least that SSH can do.
 
 A small proxy in front of a rehearsal host's port 22 delays both directions. The floor is what
-OpenSSH takes to log in and run `true` once; a task that is typed alone, the chain of three, and the
-tasks that only look stand beside it. Needs root, as rehearsal hosts do.
+OpenSSH takes to log in and run `true` once; the same over a master connection of OpenSSH's that is
+open, a task that is typed alone, the chain of three, and the tasks that only look stand beside it.
+Needs root, as rehearsal hosts do.
 
 Usage: python bench/round_trips.py [ROUNDS] [distance], the last for floor and chain at 0 to 200 ms.
 """
@@ -118,6 +119,17 @@ def aimed(hosts: Rehearsal, home: Path, round_trip: float) -> Path:
     return slow
 
 
+@contextmanager
+def master(slow: Path, home: Path) -> Iterator[list[str]]:
+    """Hold OpenSSH's connection open for the block; gives the words that run `true` over it."""
+    ssh = ["ssh", "-F", str(slow), "-S", str(home / "master")]
+    subprocess.run([*ssh, "-MNf", "sandbox"], check=True, stderr=subprocess.DEVNULL)
+    try:
+        yield [*ssh, "sandbox", "true"]
+    finally:
+        subprocess.run([*ssh, "-O", "exit", "sandbox"], check=True, stderr=subprocess.DEVNULL)
+
+
 def cases(slow: Path) -> dict[str, list[str]]:
     """Return what is measured, by name; the first is the floor."""
     fab = [str(PROJECT / "fab"), "-S", str(slow), "-H", "sandbox"]
@@ -136,8 +148,10 @@ def main(rounds: int) -> None:
         slow = aimed(hosts, home, ROUND_TRIP)
         typed = cases(slow)
         timed(typed["fab install configure deploy"], environment)
-        ways = {name: partial(timed, words, environment) for name, words in typed.items()}
-        seconds = in_turn(ways, rounds)
+        with master(slow, home) as over_master:
+            typed["ssh sandbox true, over an open master"] = over_master
+            ways = {name: partial(timed, words, environment) for name, words in typed.items()}
+            seconds = in_turn(ways, rounds)
     floor = statistics.median(next(iter(seconds.values())))
     table = Table("nothing to do", "s", "ratio", title=f"50 ms RTT, median of {rounds} rounds")
     for name, values in seconds.items():
