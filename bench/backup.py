@@ -11,6 +11,8 @@ Usage: python bench/backup.py [ROUNDS] [MB] [beside], the last for the first tab
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import sqlite3
 import statistics
@@ -47,11 +49,12 @@ rm by-hand.db.zst
 """
 # What the backup has done to the copy before anything is sent: integrity, keys, rows of all tables.
 EXAMINE = f"""
-import sqlite3, sys
+import os, sqlite3, sys
 sys.path.insert(0, "{PROGRAMS}")
 import databases
 databases.copy("{ROOT}", ["mlflow.db"], "/var/tmp")
 databases.examine("/var/tmp/mlflow.db")
+os.remove("/var/tmp/mlflow.db")
 """
 COPY = """set -e
 mkdir -p copies
@@ -117,8 +120,10 @@ def side_by_side(older: Older, rounds: int) -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks = []
-    for number in range(rounds):
-        for name in list(ways) if number % 2 else reversed(ways):
+    # By turns after each of the others: what the one before has freed, the machine may want back.
+    for order in itertools.islice(itertools.cycle(itertools.permutations(ways)), rounds):
+        for name in order:
+            os.sync()  # what one way wrote is not the next one's to wait for
             started = time.monotonic()
             with memory(host.pid or 0) as peak:
                 ways[name]()

@@ -43,7 +43,7 @@ from talk import (
 
 BLOCK = 1 << 20
 ATTEMPTS = 5  # seconds in each of which another host may have begun a set
-BEHIND = 15  # the niceness of a backup: those who log runs come first
+BEHIND = 10  # the niceness of a backup: those who log runs come first
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,8 @@ COMPANIONS = ("", "-wal", "-shm", "-journal")
 LEAST = 19  # the niceness of what others may overtake
 BLOCK = 1 << 20  # bytes that are copied at once
 PATIENCE = 5  # seconds to wait for the instant of a copy; a stream's checkpoint waits for 1
-AT_ONCE = 2  # checks of one database; each takes a core, and 2 MB for its pages
+AT_ONCE = 2  # checks of one database; each takes a core
+PAGES = 16 << 10  # kB of a database that each keeps: with SQLite's 2 MB it reads most of them again
 
 
 class Damaged(Exception):
@@ -294,6 +295,7 @@ def quoted(name):
 
 def _asked(path, pragma):
     with closing(opened(path)) as database:
+        database.execute(f"pragma cache_size=-{PAGES}")
         return database.execute("pragma " + pragma).fetchall()
 
 
