@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
-import host_side
 import pytest
+import store_side
 from botocore.config import Config
 from interruptions import interrupted
 from invoke import Context, Exit
@@ -60,7 +60,7 @@ TRUST = json.dumps(
 )
 
 # Others' tests replace it for good, for the host's programs.
-SESSION = host_side.Session.__base__
+SESSION = store_side.Session.__base__
 
 
 @dataclass

@@ -22,7 +22,9 @@ from tasks.engine import change, paths, server
 from tasks.engine.console import console
 
 if TYPE_CHECKING:
-    from host_side import Machine, Place, Store
+    from host_side import Machine
+    from store_side import Store
+    from switch_side import Place
 
 # Workers and the programs that tests start import thousands of modules: compiled once, not each
 # time, even where the developer's shell says otherwise.
@@ -151,14 +153,14 @@ def machine(home: Path, tmp_path: Path) -> Machine:
 @pytest.fixture
 def place(machine: Machine) -> Place:
     """A server's folder whose files say which state they belong to."""
-    from host_side import Place
+    from switch_side import Place
 
     return Place(machine.root, machine).make()
 
 
 @pytest.fixture(scope="session")
 def shared_store() -> Iterator[Store]:
-    from host_side import Store, session
+    from store_side import Store, session
 
     store = Store()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,7 +1,4 @@
-"""The host's side without a host: its programs in this process, its scripts in a home folder.
-
-A store plays S3: moto, behind a door that can refuse.
-"""
+"""The host's side without a host: its programs in this process, its scripts in a home folder."""
 
 from __future__ import annotations
 
@@ -9,32 +6,24 @@ import atexit
 import contextlib
 import importlib
 import json
-import math
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import types
-from collections.abc import Callable, Iterator
-from functools import cache, cached_property
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.s3.models import s3_backends
-from moto.server import create_backend_app
-from stand_ins import SETTINGS, blank
-from werkzeug.serving import WSGIRequestHandler, make_server
+from store_side import Store
 
-from tasks.changes.files import ready_script, start_script
 from tasks.engine import templates
 from tasks.engine.change import Change, bundle
-from tasks.engine.facts import READY
 from tasks.engine.templates import source
 
 
@@ -159,114 +148,6 @@ class Machine:
 # -- a store that plays S3 ---------------------------------------------------------------------
 
 
-class Quiet(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # else every request needs a connection and a thread of its own
-
-    def log(self, *words: Any) -> None:
-        pass
-
-
-class Store:
-    """moto behind a door that can refuse: notes every request, fails what it is told to."""
-
-    def __init__(self) -> None:
-        self._moto = create_backend_app("s3")
-        self.requests: list[str] = []
-        self.faults: list[list[Any]] = []  # pattern, status, code, how often
-        self.deaf_to: tuple[str, ...] = ()
-        self.guard: Callable[[str], bool] | None = None
-        self._clients: dict[str, Any] = {}
-        self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def refuse(
-        self, pattern: str, code: str = "AccessDenied", status: int = 403, times: float = math.inf
-    ) -> None:
-        """Answer requests such as 'GET /bucket/key?query' with an error of S3's, so many times."""
-        self.faults.append([pattern, status, code, times])
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        query = environ.get("QUERY_STRING")
-        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
-        request += f"?{query}" if query else ""
-        self.requests.append(request)
-        # A policy that holds for this request alone.
-        denied = [["", 403, "AccessDenied", 1]] if self.guard and not self.guard(request) else []
-        for fault in denied + self.faults:
-            pattern, status, code, times = fault
-            if times and re.match(pattern, request):
-                fault[3] -= 1
-                length = int(environ.get("CONTENT_LENGTH") or 0)
-                environ["wsgi.input"].read(length)
-                body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-                if status == 200:
-                    body = b"other than what was sent"
-                if request.startswith("HEAD"):
-                    body = b""
-                start_response(f"{status} x", [("Content-Length", str(len(body)))])
-                return [body]
-        for header in self.deaf_to:
-            environ.pop(header, None)
-        return self._moto(environ, start_response)
-
-    def close(self) -> None:
-        self._server.shutdown()
-
-    def reset(self) -> None:
-        """Forget all buckets, which moto keeps in this very process."""
-        self.requests, self.faults, self.deaf_to, self.guard = [], [], (), None
-        s3_backends.reset()
-
-    def client(self, region: str = "us-east-1") -> Any:
-        """Look into it as nobody's script; clients are made once, for they take long to make."""
-        if region not in self._clients:
-            self._clients[region] = boto3.session.Session().client(
-                "s3", endpoint_url=self.url, region_name=region, **TOY
-            )
-        return self._clients[region]
-
-    def listing(self, bucket: str = "my-bucket") -> list[str]:
-        found = self.client().list_objects_v2(Bucket=bucket)
-        return [entry["Key"] for entry in found.get("Contents", [])]
-
-    def body(self, key: str) -> bytes:
-        return self.client().get_object(Bucket="my-bucket", Key=key)["Body"].read()
-
-
-class Session(boto3.session.Session):
-    """Make one client for all who ask alike: making it takes longer than most tests."""
-
-    @cached_property
-    def made(self) -> dict[str, Any]:
-        return {}
-
-    def client(self, service: str, *words: Any, **options: Any) -> Any:
-        config = getattr(options.get("config"), "_user_provided_options", None)
-        asked = repr((service, words, sorted((options | {"config": config}).items())))
-        if asked not in self.made:
-            self.made[asked] = super().client(service, *words, **options)
-        return self.made[asked]
-
-
-def session(*keys: str, **options: str) -> Any:
-    """Return the session asked for; that of the environment's keys is one while it asks alike."""
-    elsewhere = keys or options or Path.home().joinpath(".aws").exists()
-    if elsewhere or "AWS_SECRET_ACCESS_KEY" not in os.environ:  # where it may ask for anything
-        return Session(*keys, **options)
-    return _session(*sorted(pair for pair in os.environ.items() if pair[0].startswith("AWS_")))
-
-
-@cache
-def _session(*variables: tuple[str, str]) -> Session:
-    made = Session()
-    made.get_credentials()  # these, whatever the environment is once somebody wants a client
-    return made
-
-
-TOY = {"aws_access_key_id": "toy", "aws_secret_access_key": "toy"}
-
-
 # -- who vouches for a backup ------------------------------------------------------------------
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
@@ -351,141 +232,6 @@ def rows(file: Path, query: str) -> list[Any]:
     """Ask a database something."""
     with contextlib.closing(sqlite3.connect(file)) as base:
         return base.execute(query).fetchall()
-
-
-# -- a server whose state can be switched -------------------------------------------------------
-
-# What a state is made of, as far as both kinds of switch touch it.
-PARTS = (
-    "mlflow.db", "mlflow.db-wal", "basic_auth.db", "server.env", ".server-id",
-    ".mlflow_auth_config", "start_mlflow_server.sh", "venv",
-)  # fmt: skip
-NAME = "20261124T100000Z"
-
-# Every command that changes something is a step; when none is left, the whole process is killed.
-# Whole folders are removed file by file.
-STEPS = r"""
-step() { [ "$LEFT" -gt 0 ] || kill -9 $$ $BASHPID; export LEFT=$((LEFT - 1)); }
-mkdir() { step; command mkdir "$@"; }
-mv() { step; command mv "$@"; }
-cp() { step; command cp "$@"; }
-ln() { step; command ln "$@"; }
-printf() { step; builtin printf "$@"; }
-sync() { step; }
-rm() {
-  local each
-  find "${@:2}" -depth 2> /dev/null > "$HOME/doomed" || true
-  while IFS= read -r each; do step; command rm -df "$each"; done < "$HOME/doomed"
-}
-"""
-MANY = 10_000
-
-# Says what an MLflow that was started now would serve.
-MLFLOW = """#!/bin/bash
-echo "venv=$(basename "$(readlink -f venv)")"
-echo "server.env=$WHICH"
-script=start_mlflow_server.sh
-echo "$script=$(sed -n 's/.*with release \\([a-z]*\\).*/\\1/p' $script)"
-for file in mlflow.db basic_auth.db .server-id .mlflow_auth_config; do
-  if [ -e $file ]; then echo "$file=$(cat $file)"; fi
-done
-# SQLite follows a link, and looks for the log beside what it leads to.
-log=$(readlink -f mlflow.db)-wal
-if [ -e mlflow.db ] && [ -e "$log" ]; then echo "mlflow.db-wal=$(cat "$log")"; fi
-"""
-
-
-class Place:
-    """A server's folder whose files say which state they belong to."""
-
-    def __init__(self, root: Path, machine: Machine) -> None:
-        self.root, self.machine = root, machine
-
-    def make(self) -> Place:
-        root, machine = self.root, self.machine
-        for release in ("old", "new", "newer"):
-            program = root / "releases" / release / "bin/python"
-            program.parent.mkdir(parents=True)
-            program.write_text(MLFLOW)
-            program.chmod(0o755)
-        self.fill(root, "old", PARTS)
-        ready = root / READY
-        ready.write_text(ready_script(SETTINGS, blank()).text)
-        ready.chmod(0o700)
-        machine.stub("systemctl", "exit 3")
-        (machine.folder / "steps").write_text(STEPS)
-        return self
-
-    @property
-    def databases(self) -> Path:
-        """Where the server's databases lie."""
-        data = self.root / "data"
-        return data if data.exists() else self.root
-
-    def ready(self, *words: str, left: int = MANY) -> bool:
-        """Run what is run before a start; tells whether it came to its end."""
-        done = self.bash(str(self.root / READY), *words, left=left)
-        assert done.returncode in (0, -9), done.stderr
-        return done.returncode == 0
-
-    def copies(self) -> Iterator[tuple[int, Place]]:
-        """Count, and make as many places that are just like this one."""
-        for number in range(MANY):
-            root = self.root.with_name(f"server {number}")
-            shutil.copytree(self.root, root, symlinks=True)
-            yield number, Place(root, self.machine)
-
-    def fill(self, folder: Path, state: str, parts: tuple[str, ...]) -> None:
-        folder.mkdir(exist_ok=True)
-        for name in parts:
-            self.write(folder / name, state)
-
-    def write(self, path: Path, state: str) -> None:
-        if path.name == "venv":
-            path.symlink_to(f"releases/{state}")
-        elif path.name == "start_mlflow_server.sh":
-            path.write_text(start_script(SETTINGS, blank(release=state)).text)
-            path.chmod(0o700)
-        else:
-            path.write_text(f"WHICH={state}\n" if path.name == "server.env" else state)
-
-    def build(self, state: str = "new", parts: tuple[str, ...] = PARTS) -> None:
-        """Lay a new state out beside the present one."""
-        shutil.rmtree(self.root / "next.part", ignore_errors=True)
-        self.fill(self.root / "next.part", state, parts)
-
-    def bash(self, *words: str, left: int = MANY) -> subprocess.CompletedProcess[str]:
-        given = {"BASH_ENV": str(self.machine.folder / "steps"), "LEFT": str(left)}
-        return subprocess.run(
-            ["bash", *words], env=self.machine.environment | given, text=True, capture_output=True,
-            timeout=20,
-        )  # fmt: skip
-
-    def switch(self, call: str = f"switch upgrade {NAME}", left: int = MANY) -> bool:
-        """Run a switch that has so many steps left; tells whether it came to its end."""
-        words = f'set -euo pipefail; root="{self.root}" unit=mlflow-server here=/nowhere'
-        script = "\n".join(
-            (words, source("settle.sh"), source("tidy.sh"), source("switch.sh"), call)
-        )
-        done = self.bash("-c", script, left=left)
-        assert done.returncode in (0, -9), done.stderr
-        return done.returncode == 0
-
-    def start(self, left: int = MANY) -> dict[str, str] | None:
-        """Start the server; returns what it serves, None where it was cut off before."""
-        done = self.bash(str(self.root / "start_mlflow_server.sh"), left=left)
-        if done.returncode == -9:
-            assert "venv=" not in done.stdout
-            return None
-        assert (done.returncode, done.stderr) == (0, "")
-        return dict(line.split("=", 1) for line in done.stdout.splitlines() if "http:" not in line)
-
-    def former(self, name: str = NAME) -> set[str]:
-        return {path.name for path in (self.root / "former" / name).iterdir()}
-
-
-def wholly(state: str, parts: tuple[str, ...] = PARTS) -> dict[str, str]:
-    return dict.fromkeys(parts, state)
 
 
 # -- backup sets -------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from pathlib import Path
 import fabric
 import pytest
 import yaml
-from host_side import Session
 from invoke import Context, Exit
 from stand_ins import Network
+from store_side import Session
 
 from tasks.engine import fabric_yaml, paths
 from tasks.engine.settings import settle

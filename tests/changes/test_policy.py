@@ -15,10 +15,11 @@ import parliament
 import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
-from host_side import Store, place_in, program
+from host_side import place_in, program
 from invoke import Context, Exit
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+from store_side import Store
 
 from tasks import aws
 from tasks.changes import operator_policy, policy

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Quiet
 from invoke import Exit
 from stand_ins import SETTINGS, Reply, context, deployed
+from store_side import Quiet
 from werkzeug.serving import make_server
 
 from tasks.changes import install as install_changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from host_side import wholly
+from switch_side import wholly
 
 from tasks.engine.templates import source
 

@@ -21,15 +21,8 @@ from unittest.mock import Mock
 
 import pytest
 from botocore import exceptions
-from host_side import (
-    KEY,
-    Store,
-    execute,
-    put,
-    reported,
-    unpacked,
-    vouching,
-)
+from host_side import KEY, execute, put, reported, unpacked, vouching
+from store_side import Store
 
 
 def test_a_set_is_sent_checked_and_reported(back_up, store, root):

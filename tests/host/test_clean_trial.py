@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, place_in, program
+from host_side import place_in, program
+from store_side import Store
 
 
 class Tracking:

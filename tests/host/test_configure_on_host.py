@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
-from host_side import Store, place_in, program
+from host_side import place_in, program
+from store_side import Store
 
 from tasks.engine.login import Keys
 from tasks.engine.templates import source

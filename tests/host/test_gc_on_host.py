@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, place_in, program
+from host_side import place_in, program
 from moto.s3.models import s3_backends
+from store_side import Store
 
 # The first test imports MLflow.
 pytestmark = [

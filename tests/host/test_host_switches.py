@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import PARTS, Place, execute, rows, tracking_database, wholly
+from host_side import execute, rows, tracking_database
 from stand_ins import SETTINGS, blank, deployed
+from switch_side import PARTS, Place, wholly
 
 from tasks.changes.backup import verifying
 from tasks.changes.files import start_script

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import OTHER_KEY, Store, place_in, program, seen_in, signed
+from host_side import OTHER_KEY, place_in, program, seen_in, signed
+from store_side import Store
 
 
 @pytest.fixture

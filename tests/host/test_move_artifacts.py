@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import Store, place_in, program
+from host_side import place_in, program
+from store_side import Store
 
 Moving = Callable[..., tuple[int, str]]
 RUN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2

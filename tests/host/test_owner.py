@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import HOST, Store, place_in, program
+from host_side import HOST, place_in, program
 from invoke import Exit
 from stand_ins import SETTINGS, Reply, Task, configured, context, deployed, request
+from store_side import Store
 
 from tasks.changes import owner
 from tasks.deploy import deploy

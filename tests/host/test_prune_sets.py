@@ -10,7 +10,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from host_side import Store, place_in, program, signed, vouching
+from host_side import place_in, program, signed, vouching
+from store_side import Store
 
 NOW = datetime.now(timezone.utc)
 PLACE = "mlflow-backups/default/"

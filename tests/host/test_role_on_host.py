@@ -9,7 +9,8 @@ from typing import Any
 
 import botocore.credentials
 import pytest
-from host_side import Store, place_in
+from host_side import place_in
+from store_side import Store
 
 THEIRS = "[theirs]\naws_access_key_id = AKIATHEIRS\naws_secret_access_key = z\n"
 OURS = "[default]\naws_access_key_id = AKIAOURS\naws_secret_access_key = x\naws_session_token = t\n"

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from host_side import Quiet, program, seen_in
+from host_side import program, seen_in
+from store_side import Quiet
 from werkzeug.serving import make_server
 
 # -- deep_check.py -----------------------------------------------------------------------------

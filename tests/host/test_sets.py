@@ -25,7 +25,6 @@ from host_side import (
     KEY,
     PLACE,
     RELEASE,
-    Store,
     execute,
     place_in,
     put,
@@ -34,6 +33,7 @@ from host_side import (
     signed,
     vouching,
 )
+from store_side import Store
 
 from tasks.backup import LOOK_TIMEOUT
 from tasks.engine.server import TIMEOUT

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import KEY, Store, execute, place_in, rows, tracking_database, vouching
+from host_side import KEY, execute, place_in, rows, tracking_database, vouching
 from moto.s3.models import s3_backends
+from store_side import Store
 
 MINE, OTHER = "aaaaaaaa", "bbbbbbbb"
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)

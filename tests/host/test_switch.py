@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from host_side import NAME, PARTS, wholly
+from switch_side import NAME, PARTS, wholly
 
 from tasks.engine.templates import source
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_side import KEY, OTHER_KEY, Store, place_in, signed, vouching
+from host_side import KEY, OTHER_KEY, place_in, signed, vouching
+from store_side import Store
 
 from tasks.engine import backup_keys
 from tasks.engine import backups as laptop
