@@ -97,8 +97,15 @@ def _refuse_unfit(path: str, found: Mapping[str, Any]) -> None:
                 f"It takes {', '.join(known)}. Name, user and port go into ~/.ssh/config."
             )
     for key, value, (kinds, form) in _of_a_login(found, KINDS):
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if not _fits(value, kinds):
             raise Exit(f"{path}: Fabric takes {form} for `{key}:`. Fix that line.")
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Tell whether a value is of these kinds; a list is one of texts, and true is no number."""
+    if isinstance(value, list):
+        return list in kinds and all(isinstance(each, str) for each in value)
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 def _of_a_login(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[Any]:

@@ -87,6 +87,10 @@ def test_a_section_of_fabric_s_may_be_empty(loaded):
         ("ssh_config_path: 3\n", "a text for `ssh_config_path:`."),
         ("timeouts: {connect: soon}\n", "a number for `connect:`."),
         ("connect_kwargs: {timeout: true}\n", "a number for `timeout:`."),
+        (
+            "connect_kwargs: {key_filename: [3]}\n",
+            "a path, or a list of them, for `key_filename:`.",
+        ),
         ("connect_kwargs: {key_filename: 3}\n", "a path, or a list of them, for `key_filename:`."),
         (
             "connect_kwargs: {disabled_algorithms: [a]}\n",
