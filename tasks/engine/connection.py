@@ -257,14 +257,13 @@ def _authentication(target: Target, given: dict[str, Any]) -> dict[str, Any]:
         *(name for name in target.identities if name not in keys),
     ]
     agent = target.identity_agent != "none" and not target.identities_only
-    chosen["allow_agent"] = agent
+    chosen["allow_agent"] = agent and given.get("allow_agent") is not False
     if target.identities_only and target.identity_agent != "none":
         named = _agent_key_named_by(target.identities)
         if named is not None:
             chosen["pkey"] = named
-    # Paramiko would hash and send these even when a key was accepted first.
-    chosen["auth_timeout"] = 30
-    chosen["banner_timeout"] = 30
+    for limit in ("auth_timeout", "banner_timeout"):
+        chosen[limit] = given.get(limit) or 30  # seconds
     return chosen
 
 

@@ -387,6 +387,13 @@ def test_the_agent_is_asked_unless_the_configuration_says_no(only, agent, allowe
     assert module._authentication(found, {})["allow_agent"] is allowed
 
 
+def test_what_fabric_yaml_says_of_a_login_holds():
+    given = {"allow_agent": False, "auth_timeout": 7}
+    chosen = module._authentication(target(), given)
+    assert chosen["allow_agent"] is False
+    assert (chosen["auth_timeout"], chosen["banner_timeout"]) == (7, 30)
+
+
 def test_the_agent_s_own_key_is_used_where_only_its_public_half_is_named(tmp_path, monkeypatch):
     key, other = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
     identity = tmp_path / "id"
