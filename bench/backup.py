@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
-from lab import ROOT, UNIT, Lab
+from lab import ROOT, UNIT, opened
 from load import PROCESSES, Load, writers
 from measuring import machine
 from older import PROGRAMS, WHOLE, Older, set_id
@@ -35,7 +35,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.rehearsal import processes
-from tasks.rehearsal.trees import alone
 
 COPIES = 50
 RUNS, METRICS = 90, 40  # so many runs, each of so many metrics, make 1 MB
@@ -222,25 +221,18 @@ def copies(older: Older) -> None:
 
 
 def main(rounds: int, megabytes: int, beside: bool) -> None:
-    lab = Lab("bench")
-    with alone(lab.home):
-        try:
-            lab.open()
-            with lab.blank() as host:
-                older = Older(host)
-                older.reset()
-                older.fill(100 * RUNS, METRICS)
-                if not beside:
-                    copies(older)
-                host.run("apt-get -qq install -y sqlite3")
-                older.fill((megabytes - 100) * RUNS, METRICS)
-                print(machine())
-                side_by_side(older, rounds)
-                if not beside:
-                    under_writers(older, rounds)
-        finally:
-            lab.close()
-    lab.home.rmdir()
+    with opened("bench") as lab, lab.blank() as host:
+        older = Older(host)
+        older.reset()
+        older.fill(100 * RUNS, METRICS)
+        if not beside:
+            copies(older)
+        host.run("apt-get -qq install -y sqlite3")
+        older.fill((megabytes - 100) * RUNS, METRICS)
+        print(machine())
+        side_by_side(older, rounds)
+        if not beside:
+            under_writers(older, rounds)
 
 
 if __name__ == "__main__":

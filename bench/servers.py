@@ -19,14 +19,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
-from lab import Host, Lab
+from lab import Host, opened
 from load import PROCESSES, writers
 from measuring import HERTZ, processes, seconds_of
 from rich.console import Console
 from rich.table import Table
 from test_e2e_several import Several, three_servers
-
-from tasks.rehearsal.trees import alone
 
 PART = 0.2  # of a core
 PERIOD = 100_000  # microseconds; the kernel's own
@@ -88,26 +86,20 @@ def main(seconds: float) -> None:
         "servers", "each held to", "requests/s", "of one server's", "MLflow", "PostgreSQL",
         "HAProxy", f"all else, of {cores} cores", title=f"{PROCESSES} writers through the balancer",
     )  # fmt: skip
-    lab = Lab("bench")
-    with alone(lab.home):
-        try:
-            lab.open()
-            with three_servers(lab) as several:
-                for part in (None, PART):
-                    with ExitStack() as stack:
-                        if part:
-                            stack.enter_context(held_to(part, several.web))
-                        first = None
-                        for count in (1, 2, 3):
-                            rate, had = measured(several, count, seconds)
-                            first = first or rate
-                            held = f"{part} cores" if part else "-"
-                            table.add_row(
-                                str(count), held, f"{rate:.0f}", f"{rate / first:.2f}",
-                                *(f"{each:.2f}" for each in had),
-                            )  # fmt: skip
-        finally:
-            lab.close()
+    with opened("bench") as lab, three_servers(lab) as several:
+        for part in (None, PART):
+            with ExitStack() as stack:
+                if part:
+                    stack.enter_context(held_to(part, several.web))
+                first = None
+                for count in (1, 2, 3):
+                    rate, had = measured(several, count, seconds)
+                    first = first or rate
+                    held = f"{part} cores" if part else "-"
+                    table.add_row(
+                        str(count), held, f"{rate:.0f}", f"{rate / first:.2f}",
+                        *(f"{each:.2f}" for each in had),
+                    )  # fmt: skip
     Console(width=120).print(table)
 
 

@@ -20,14 +20,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
-from lab import CHAIN, SOCKET, Host, Lab
+from lab import CHAIN, SOCKET, Host, opened
 from load import writers
 from measuring import in_turn, keep, machine
 from rich.console import Console
 from rich.table import Table
 
 from tasks.engine.paths import PROJECT
-from tasks.rehearsal.trees import alone
 
 COUNTS = (1, 8, 32)
 SQLITE, POSTGRESQL, GUIDE = "./fab", "./fab, PostgreSQL", "guide"
@@ -79,24 +78,23 @@ def under(host: Host, login: tuple[str, str], count: int, seconds: float) -> lis
 
 def main(seconds: float, rounds: int) -> None:
     about = machine()
-    lab = Lab("bench")
-    with alone(lab.home):
-        try:
-            lab.open()
-            with lab.blank() as sqlite, lab.blank() as postgresql, lab.blank() as guide:
-                logins = {
-                    SQLITE: (sqlite, deployed(sqlite)),
-                    POSTGRESQL: (postgresql, on_postgresql(postgresql)),
-                    GUIDE: (guide, by_the_guide(guide)),
-                }
-                ways = {
-                    (name, count): partial(under, host, login, count, seconds)
-                    for count in COUNTS
-                    for name, (host, login) in logins.items()
-                }
-                found = in_turn(ways, rounds)
-        finally:
-            lab.close()
+    with (
+        opened("bench") as lab,
+        lab.blank() as sqlite,
+        lab.blank() as postgresql,
+        lab.blank() as guide,
+    ):
+        logins = {
+            SQLITE: (sqlite, deployed(sqlite)),
+            POSTGRESQL: (postgresql, on_postgresql(postgresql)),
+            GUIDE: (guide, by_the_guide(guide)),
+        }
+        ways = {
+            (name, count): partial(under, host, login, count, seconds)
+            for count in COUNTS
+            for name, (host, login) in logins.items()
+        }
+        found = in_turn(ways, rounds)
     shown(about, found, seconds, rounds)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import HOME, UNIT, Host, Lab
+from lab import HOME, UNIT, Host, Lab, opened, remove
 from older import Older
 
 from tasks.rehearsal.trees import alone
@@ -132,24 +132,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 WORKERS = pytest.StashKey[list[str]]()
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder, and the one around it if it was the last there."""
-    folder.rmdir()
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
-
-
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Give this process its hosts, and leave nothing of them, whatever happens."""
-    lab = Lab(os.environ.get("PYTEST_XDIST_WORKER", "alone"))
-    with alone(lab.home):
-        try:
-            lab.open()
-            yield lab
-        finally:
-            lab.close()
-            remove(lab.home)
+    with opened(os.environ.get("PYTEST_XDIST_WORKER", "alone")) as lab:
+        yield lab
 
 
 @pytest.fixture

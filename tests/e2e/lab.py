@@ -30,7 +30,7 @@ from typing import Any
 from tasks.engine import paths
 from tasks.laptop.tunnels import free_port
 from tasks.rehearsal import Rehearsal, processes
-from tasks.rehearsal.trees import clear
+from tasks.rehearsal.trees import alone, clear
 
 ROOT = "/home/ubuntu/mlflow-server"
 DATA = f"{ROOT}/data"  # with the databases
@@ -509,6 +509,26 @@ class Lab:
             headers={"Content-Type": "text/plain"},
         )
         direct.open(request, timeout=30).close()
+
+
+@contextmanager
+def opened(worker: str) -> Iterator[Lab]:
+    """Hold a lab alone for the block, and leave nothing of it, whatever happens."""
+    lab = Lab(worker)
+    with alone(lab.home):
+        try:
+            lab.open()
+            yield lab
+        finally:
+            lab.close()
+            remove(lab.home)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, and the one around it if it was the last there."""
+    folder.rmdir()
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
 
 
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
