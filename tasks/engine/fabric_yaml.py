@@ -64,7 +64,8 @@ def load_yaml(path: str) -> dict[str, Any]:
     if not isinstance(data, dict | None):
         raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
     found = _sections(path, data or {}, fabrics.Config.global_defaults())
-    _refuse_unfit(path, found)
+    _refuse_unknown(path, found.get("connect_kwargs", {}))
+    _refuse_unfit(path, found, KINDS)
     return found
 
 
@@ -87,18 +88,25 @@ def _sections(path: str, data: dict[str, Any], defaults: Mapping[str, Any]) -> d
     return found
 
 
-def _refuse_unfit(path: str, found: Mapping[str, Any]) -> None:
-    """Raise Exit where a login could not take a value, or knows no such key of connect_kwargs."""
+def _refuse_unknown(path: str, options: Mapping[str, Any]) -> None:
+    """Raise Exit where connect_kwargs has a key that no login takes."""
     known = KINDS["connect_kwargs"]
-    for key in found.get("connect_kwargs", {}):
+    for key in options:
         if key not in known:
             raise Exit(
                 f"{path}: unknown key `{key}:` in `connect_kwargs:`{nearest(str(key), known)}. "
                 f"It takes {', '.join(known)}. Name, user and port go into ~/.ssh/config."
             )
-    for key, value, (kinds, form) in _of_a_login(found, KINDS):
-        if not _fits(value, kinds):
-            raise Exit(f"{path}: Fabric takes {form} for `{key}:`. Fix that line.")
+
+
+def _refuse_unfit(path: str, found: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raise Exit where a login could not take a value."""
+    for key, kind in kinds.items():
+        value = found.get(key)
+        if isinstance(kind, dict):
+            _refuse_unfit(path, value or {}, kind)
+        elif value is not None and not _fits(value, kind[0]):
+            raise Exit(f"{path}: Fabric takes {kind[1]} for `{key}:`. Fix that line.")
 
 
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
@@ -106,16 +114,6 @@ def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, list):
         return list in kinds and all(isinstance(each, str) for each in value)
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-
-
-def _of_a_login(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield key, value and kind of what a file holds and a login takes."""
-    for key, kind in kinds.items():
-        value = found.get(key)
-        if isinstance(kind, dict):
-            yield from _of_a_login(value or {}, kind)
-        elif value is not None:
-            yield key, value, kind
 
 
 def _refuse_twice(path: str, node: Any) -> None:

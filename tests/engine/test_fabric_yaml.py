@@ -110,6 +110,6 @@ def test_a_key_that_no_login_takes_is_refused(loaded):
 
 
 def test_what_a_login_takes_may_stand_there(loaded):
+    text = "connect_kwargs: {timeout: 3.5, key_filename: [id], password: null, compress: true}\n"
     taken = {"timeout": 3.5, "key_filename": ["id"], "password": None, "compress": True}
-    text = f"connect_kwargs: {taken}\n".replace("None", "null").replace("True", "true")
     assert loaded(text) == {"connect_kwargs": taken}
