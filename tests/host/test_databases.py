@@ -289,12 +289,29 @@ def test_a_truncated_database_is_damage(databases, root):
         databases.examine(str(root / "mlflow.db"))
 
 
-def test_rows_that_refer_to_nothing_are_counted_and_no_damage(databases, root):
-    execute(root / "mlflow.db", "create table parents (id integer primary key)")
-    execute(root / "mlflow.db", "create table children (parent references parents (id))")
-    for n in (7, 8):
-        execute(root / "mlflow.db", "insert into children values (?)", n)
-    assert databases.examine(str(root / "mlflow.db"))["dangling"] == 2
+@pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [
+        ("a integer references parents (id), b integer", 2),
+        ("a references parents (id), b", 2),
+        ("a integer references PARENTS (id), b integer", 2),
+        ("a integer references parents, b integer", 2),
+        ("a integer references parents (id), b integer references parents (id)", 5),
+        ("a integer references parents (id), b integer references parents", 5),
+        ("a integer, b integer, foreign key (a, b) references pairs (a, b)", 2),
+        ("a integer references gone (id), b integer", 3),
+    ],
+)
+def test_rows_that_refer_to_nothing_are_counted_and_no_damage(databases, root, columns, wanted):
+    path = root / "mlflow.db"
+    execute(path, "create table parents (id integer primary key)")
+    execute(path, "create table pairs (a integer, b integer, primary key (a, b))")
+    execute(path, f"create table children ({columns})")
+    execute(path, "insert into parents values (1)")
+    execute(path, "insert into pairs values (1, 1)")
+    execute(path, "insert into children values (1, 1), (7, 7), (7, 8), (null, 7)")
+    assert len(rows(path, "pragma foreign_key_check")) == wanted  # so SQLite itself says
+    assert databases.examine(str(path))["dangling"] == wanted
 
 
 # -- revisions ---------------------------------------------------------------------------------
