@@ -228,6 +228,19 @@ except SystemExit:
     assert done.stderr == "[]\n"
 
 
+@pytest.mark.parametrize("file", ["fabfile.py", "files/host/common/talk.py"])
+def test_what_was_loaded_is_not_searched_for_garbage_at_the_end(file):
+    look = f"""
+import atexit, gc, runpy
+atexit.register(lambda: print(len(gc.get_objects()) < 100))
+runpy.run_path("{file}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", look], cwd=paths.PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
+
+
 # -- how programs of the host are asked, and answer ----------------------------------------------
 
 # Besides talk.py itself: what is sent as text, so that nothing lies beside it.
