@@ -1,4 +1,4 @@
-"""A backup set is made, checked, sent and read back, or nothing is sent."""
+"""A backup set is made, checked, sent and read back, or nothing of it stays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 import types
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def test_a_writer_at_work_cannot_tear_the_copy(back_up, store, root, tmp_path):
     assert runs > 3
 
 
-def test_a_damaged_database_sends_nothing(back_up, store, root):
+def test_of_a_damaged_database_nothing_stays(back_up, store, root):
     with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database, database:
         database.executemany(
             "insert into metrics values (?, ?)", [(n, "x" * 400) for n in range(999)]
@@ -201,7 +202,7 @@ def test_a_damaged_database_sends_nothing(back_up, store, root):
     code, out = back_up()
     assert code == 1
     assert out.startswith("@fail ")
-    assert "Nothing was sent, and earlier backups stay: the database mlflow.db is damaged" in out
+    assert "No backup was made, and earlier ones stay: the database mlflow.db is damaged" in out
     assert "Type: ./fab doctor" in out
     assert store.listing() == []
 
@@ -219,12 +220,11 @@ def unfinished(store: Store) -> list[Any]:
     return found
 
 
-def until_sent(store: Store) -> None:
-    """Wait for the first part of a file."""
+def until(there: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
-    while not sent_parts(store) and time.monotonic() < deadline:
+    while not there() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert sent_parts(store)
+    assert there()
 
 
 def sent_parts(store: Store) -> list[str]:
@@ -243,42 +243,71 @@ def test_a_large_database_arrives_in_parts_as_it_was(back_up, store, root, tmp_p
     assert unfinished(store) == []
 
 
-def test_parts_are_on_their_way_while_the_check_is_made(back_up, store, root, monkeypatch):
+@pytest.fixture
+def unsound(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], object]], None]:
+    """Have a database be found damaged, but only once something is there."""
+    import databases
+
+    examine = databases.examine
+
+    def have(name: str, there: Callable[[], object]) -> None:
+        def examined(path: str) -> Any:
+            if os.path.basename(path) != name:
+                return examine(path)
+            until(there)
+            raise databases.Damaged(f"the database {name} is damaged: row 7")
+
+        monkeypatch.setattr(databases, "examine", examined)
+
+    return have
+
+
+def test_databases_are_sent_while_they_are_checked(back_up, store, root, monkeypatch):
     import databases
 
     large(root)
     examine = databases.examine
 
     def awaiting(path: str) -> Any:
-        until_sent(store)
-        assert store.listing() == []
+        until(lambda: len(store.listing()) == 2)
         return examine(path)
 
     monkeypatch.setattr(databases, "examine", awaiting)
     assert back_up()[0] == 0
+    assert len(sent_parts(store)) == 3
 
 
+@pytest.mark.parametrize("sent", ["parts", "objects"])
 @pytest.mark.parametrize("damaged", ["mlflow.db", "basic_auth.db"])
-def test_no_database_becomes_an_object_unless_all_are_sound(
-    back_up, store, root, monkeypatch, damaged
+def test_what_was_sent_is_removed_where_a_database_is_not_sound(
+    back_up, store, root, unsound, damaged, sent
 ):
-    import databases
-
     large(root)
-    examine = databases.examine
-
-    def sound(path: str) -> Any:
-        if os.path.basename(path) == damaged:
-            until_sent(store)
-            raise databases.Damaged(f"the database {damaged} is damaged: row 7")
-        return examine(path)
-
-    monkeypatch.setattr(databases, "examine", sound)
+    there = {"parts": lambda: sent_parts(store), "objects": lambda: len(store.listing()) == 2}
+    unsound(damaged, there[sent])
     code, out = back_up()
     assert code == 1
-    assert out.startswith("@fail Nothing was sent, and earlier backups stay: ")
+    assert out.startswith("@fail No backup was made, and earlier ones stay: ")
     assert (store.listing(), unfinished(store)) == ([], [])
     assert list((root / "backups").iterdir()) == []
+
+
+def test_where_it_cannot_be_removed_it_is_no_backup(back_up, store, unsound):
+    store.refuse("DELETE .*")
+    unsound("mlflow.db", lambda: len(store.listing()) == 2)
+    code, out = back_up()
+    assert (code, out.count("@")) == (1, 1)
+    assert "row 7" in out
+    assert [key.rpartition("/")[2] for key in store.listing()] == [
+        "basic_auth.db.zst", "mlflow.db.zst",
+    ]  # fmt: skip
+
+
+def test_a_store_that_fails_is_not_asked_to_remove_anything(back_up, store):
+    store.refuse("PUT .*configuration.tar.gz.enc", "InternalError", 500)
+    assert back_up()[0] == 1
+    assert len(store.listing()) == 2
+    assert not any(request.startswith("DELETE") for request in store.requests)
 
 
 def test_a_backup_whose_second_database_cannot_be_sent_ends(back_up, store, root, monkeypatch):
@@ -416,7 +445,7 @@ def test_a_postgresql_that_cannot_be_asked_is_one_line(back_up, store, root, uri
     (root / "server.env").write_text(f"MLFLOW_BACKEND_STORE_URI='{uri}'\n")
     code, out = back_up()
     assert code == 1
-    assert out.startswith(f"@fail Nothing was sent, and earlier backups stay: {said}")
+    assert out.startswith(f"@fail No backup was made, and earlier ones stay: {said}")
     assert out.count("\n") == 1
     assert "hidden-word" not in out
     assert store.listing() == []

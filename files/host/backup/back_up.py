@@ -1,9 +1,9 @@
 """Make one consistent, checked set of databases and configuration, and send it to the bucket.
 
-Runs on the host. A database is checked while parts of it are on their way; S3 makes an object of
-them once all databases are known to be sound, and only then. The set lies under
-<backup prefix>/<environment>/<UTC time>-<server id>/; its manifest.json is sent last, once all else
-was read back. Reports {"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
+Runs on the host. A database is checked while it is on its way; what was sent is removed again where
+one is not sound. The set lies under <backup prefix>/<environment>/<UTC time>-<server id>/; its
+manifest.json is sent last, once all else was checked and read back: without it, the rest is no
+backup. Reports {"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import sqlite3
 import tarfile
 import tempfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import accounts
 import databases
@@ -67,17 +67,34 @@ def refuse_unfit(root, uris):
         )
 
 
+@contextlib.contextmanager
+def removed_unless_whole(s3, bucket, key):
+    """Remove what was sent of a set where the block fails, but for a fault of the store itself.
+
+    Where that is denied it stays without a manifest, as of a backup that was killed, for `prune`.
+    """
+    try:
+        yield
+    except (ClientError, BotoCoreError):
+        raise
+    except BaseException:
+        with contextlib.suppress(ClientError, BotoCoreError):
+            there = s3.list_objects_v2(Bucket=bucket, Prefix=key + "/")
+            for entry in there.get("Contents", ()):
+                s3.delete_object(Bucket=bucket, Key=entry["Key"])
+        raise
+
+
 def examined_and_sent(s3, bucket, key, paths):
     """Send databases while they are checked; returns what each holds, and what was sent.
 
-    No object is made before all of them are known to be sound. Raises Damaged where one is not.
+    Raises Damaged where one is not sound, once nothing is on its way any more.
     """
-    seen, sound, streams = {}, Future(), []
+    seen = {}
     with contextlib.ExitStack() as opened, ThreadPoolExecutor() as pool:
+        streams = [opened.enter_context(contextlib.closing(packed.Packed(path))) for path in paths]
+        places = [f"{key}/{os.path.basename(path)}.zst" for path in paths]
         try:
-            for path in paths:
-                streams.append(opened.enter_context(contextlib.closing(packed.Packed(path, sound))))
-            places = [f"{key}/{os.path.basename(path)}.zst" for path in paths]
             sending = [
                 pool.submit(send_packed, s3, bucket, *each)
                 for each in zip(places, streams, strict=True)
@@ -85,13 +102,10 @@ def examined_and_sent(s3, bucket, key, paths):
             for path in paths:
                 seen[os.path.basename(path)] = examined(path)
         except BaseException:
-            sound.cancel()
             for stream in streams:
                 stream.give_up()
             raise
-        sound.set_result(None)
-        sent = [each.result() for each in sending]
-    return seen, sent
+        return seen, [each.result() for each in sending]
 
 
 def examined(path):
@@ -215,7 +229,10 @@ def main(root, place):
     scratch = os.path.join(root, "backups")
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     clear(scratch)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with (
+        removed_unless_whole(s3, place.bucket, key),
+        tempfile.TemporaryDirectory(dir=scratch) as folder,
+    ):
         seal = sealed(signer, id, folder)
         seen, sent = made_and_sent(s3, place.bucket, key, root, uris, folder, seal)
     release = databases.release(root)
@@ -271,10 +288,10 @@ except BotoCoreError as error:
     why = str(error).rstrip(".")
     fail(f"The backup could not be sent, and earlier ones stay: {why}. See why: ./fab doctor")
 except (databases.Damaged, postgres.Refused) as error:
-    fail(f"Nothing was sent, and earlier backups stay: {error}. Type: ./fab doctor")
+    fail(f"No backup was made, and earlier ones stay: {error}. Type: ./fab doctor")
 except packed.NotPacked as error:
     fail(f"{error}. Type ./fab backup again.")
 except sqlite3.Error as error:
-    fail(f"A database cannot be read: {error}. Nothing was sent; earlier backups stay.")
+    fail(f"A database cannot be read: {error}. No backup was made; earlier ones stay.")
 except OSError as error:
     fail(f"The backup failed on the host: {error}. No backup was made; earlier ones stay.")

@@ -30,25 +30,20 @@ class Counted:
 
 
 class Packed(Counted):
-    """What zstd makes of a file: its last bytes come once `sound` has a result.
+    """What zstd makes of a file; in the place of its end NotPacked is raised where zstd fails."""
 
-    Where that is cancelled, CancelledError is raised in their place; NotPacked where zstd fails.
-    """
-
-    def __init__(self, path, sound):
+    def __init__(self, path):
         # Behind the check, which takes longer.
         command = ["nice", "-n", str(databases.LEAST), "zstd", "-1", "-q", "-c", path]
         self.packing = subprocess.Popen(command, stdout=subprocess.PIPE)
         super().__init__(self.packing.stdout, os.path.getsize(path))
-        self.path, self.sound = path, sound
+        self.path = path
 
     def read(self, size=-1):
         block = super().read(size)
         ended = size < 0 or len(block) < size
         if ended and self.packing.wait():
             raise NotPacked(f"zstd could not pack {self.path} ({self.packing.returncode})")
-        if ended or self.sound.cancelled():
-            self.sound.result()
         return block
 
     def give_up(self):
