@@ -143,6 +143,12 @@ def there(c: Task) -> tunnels.Tunnel:
     return found
 
 
+def connection(c: Task) -> int:
+    """Return the one ssh that stays, once those of the start have ended."""
+    until(lambda: len(there(c).ssh) == 1, "one ssh")
+    return there(c).ssh[0]
+
+
 def there_is_none(c: Task) -> bool:
     return tunnels.opened(c.server) is None and left(c) == []
 
@@ -195,6 +201,13 @@ def test_the_forward_is_for_loopback_alone_and_no_configuration_adds_to_it(ssh, 
     assert ssh.words[1] == (
         f"-F /dev/null -S {path} -O forward -L 127.0.0.1:{port}:127.0.0.1:6000 -- ec2"
     )
+
+
+def test_a_command_that_does_nothing_has_the_host_send_without_delay(c, ssh):
+    module.tunnel(c, background=True)
+    path = tunnels.place_of(c.server).socket
+    until(lambda: len(ssh.words) == 3, "a command")
+    assert ssh.words[2] == f"-F /dev/null -S {path} -o ProxyCommand=false -- ec2 true"
 
 
 def test_the_forward_of_a_single_task_is_spelt_for_loopback_alone():
@@ -459,17 +472,17 @@ def test_a_free_port_can_be_bound():
 
 def test_a_lost_connection_comes_back_by_itself(c, ssh, port):
     module.tunnel(c, background=True)
-    (former,) = there(c).ssh
+    former = connection(c)
     os.kill(former, signal.SIGKILL)
     until(lambda: there(c).losses == 1 and there(c).condition == "open", "connected again")
-    assert there(c).ssh != (former,)
+    assert former not in there(c).ssh
     assert tunnels.answers(port)
 
 
 def test_while_it_does_not_come_back_the_reason_is_known(c, ssh):
     module.tunnel(c, background=True)
     ssh.mode("refuse")
-    os.kill(there(c).ssh[0], signal.SIGKILL)
+    os.kill(connection(c), signal.SIGKILL)
     until(lambda: "Permission denied" in (there(c).problem or ""), "a reason")
     assert there(c).condition == "reconnecting"
     with pytest.raises(Exit, match="comes back by itself; last: Permission denied"):
@@ -481,7 +494,7 @@ def test_while_it_does_not_come_back_the_reason_is_known(c, ssh):
 def test_close_ends_it_between_two_connections(c, ssh, capsys):
     module.tunnel(c, background=True)
     ssh.mode("refuse")
-    os.kill(there(c).ssh[0], signal.SIGKILL)
+    os.kill(connection(c), signal.SIGKILL)
     until(lambda: there(c).condition == "reconnecting", "the loss is seen")
     module.close(c)
     assert "tunnel closed" in capsys.readouterr().out
@@ -491,7 +504,7 @@ def test_close_ends_it_between_two_connections(c, ssh, capsys):
 
 def test_an_ssh_that_hangs_is_dead_and_close_ends_it(c, ssh):
     module.tunnel(c, background=True)
-    os.kill(there(c).ssh[0], signal.SIGSTOP)
+    os.kill(connection(c), signal.SIGSTOP)
     assert there(c).condition == "dead"
     module.close(c)
     assert left(c) == []
@@ -522,7 +535,7 @@ def test_a_keeper_that_was_killed_leaves_no_ssh(c, ssh, capsys):
 
 def test_what_a_killed_keeper_left_is_ended_before_it_is_opened_anew(c, ssh):
     module.tunnel(c, background=True)
-    (orphan,) = there(c).ssh
+    orphan = connection(c)
     keeping = there(c).keeper
     assert keeping is not None
     os.kill(keeping, signal.SIGKILL)
@@ -608,7 +621,7 @@ def test_in_the_foreground_a_loss_is_said_and_mended(c, ssh, monkeypatch, capsys
     monkeypatch.setattr(c.server, "say", lambda text, style=None: said.append(text))
 
     def lose() -> None:
-        os.kill(there(c).ssh[0], signal.SIGKILL)
+        os.kill(connection(c), signal.SIGKILL)
         until(lambda: "✓ connected again" in str(said), "it is told")
 
     in_the_foreground(c, lose)
@@ -644,7 +657,7 @@ def test_status_tells_of_a_tunnel_in_every_condition(c, ssh, port):
     assert row["answers"]
     assert row["url"] == f"http://localhost:{port}"
     assert row["keeper"]
-    assert len(row["ssh"]) == 1
+    assert connection(c) in row["ssh"]
     json.dumps(row)
     ssh.mode("silent")
     assert not module.status(c)[0]["answers"]
@@ -660,7 +673,7 @@ def test_status_says_what_to_type(c, ssh, capsys):
     out, err = capsys.readouterr()
     assert " open " in out
     assert "the server behind it does not answer. Type: ./fab -H ec2 status" in err
-    os.kill(there(c).ssh[0], signal.SIGSTOP)
+    os.kill(connection(c), signal.SIGSTOP)
     module.show({"ec2": module.status(c)})
     out, err = capsys.readouterr()
     assert " dead " in out

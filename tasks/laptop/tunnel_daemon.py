@@ -169,6 +169,7 @@ class Keeper:
         self._place, self._state = place, state
         self._lock, self._attached, self._may_ask = lock, attached, may_ask
         self._ssh: subprocess.Popen[bytes] | None = None
+        self._session: subprocess.Popen[bytes] | None = None
         self._ending = False
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -211,6 +212,7 @@ class Keeper:
         if not self._forward():
             self._end_ssh()
             return self._is_down(f"port {self._state.local_port} of this machine is taken")
+        self._begin_session()
         self._state.connected, self._state.problem = time.time(), None
         self._write()
         return True
@@ -249,6 +251,23 @@ class Keeper:
                 return False
         return done.returncode == 0
 
+    def _begin_session(self) -> None:
+        """Run a command at the host that does nothing, whatever becomes of it.
+
+        From then on the host's sshd sends at once what it has. Where there is no command it leaves
+        Nagle's algorithm on: an answer waits until this machine has acknowledged what came before,
+        which takes it 40 ms. So a request did after each 100 KB that clients had sent.
+        """
+        self._session = subprocess.Popen(
+            [
+                self._state.ssh[0], "-F", "/dev/null", "-S", str(self._place.socket),
+                "-o", "ProxyCommand=false",  # never by a connection of its own
+                "--", self._state.host, "true",
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            preexec_fn=before_exec(False),
+        )  # fmt: skip
+
     def _until_lost(self) -> bool:
         """Watch the connection; True once it is lost, False once nobody wants it any more."""
         looks = 0
@@ -257,6 +276,8 @@ class Keeper:
             self._rest(TICK)
             slept = now() - before > TICK + GAP
             looks += 1
+            if self._session:
+                self._session.poll()  # or it would stay as a zombie
             if not self._is_ours():
                 self._ending = True
             elif not self._lives():
