@@ -22,9 +22,12 @@ TOP = ("mlflow", "hosts")
 
 SYSTEMS = Path("/etc")  # where Fabric looks for what holds for every project
 
-# What a login takes of Fabric's, and its kinds: no default tells them.
+# What Fabric takes, mostly for a login, and its kinds: no default tells them.
 TEXT, SECONDS, CHOICE = ((str,), "a text"), ((int, float), "a number"), ((bool,), "true or false")
+CLASS: tuple[tuple[type, ...], str] = (), "nothing that a file can name"
 KINDS: dict[str, Any] = {
+    "tasks": {"executor_class": CLASS},
+    "authentication": {"strategy_class": CLASS},
     "ssh_config_path": TEXT,
     "timeouts": {"connect": SECONDS},
     "connect_kwargs": {

@@ -96,6 +96,14 @@ def test_a_section_of_fabric_s_may_be_empty(loaded):
             "connect_kwargs: {disabled_algorithms: [a]}\n",
             "`key: value` lines for `disabled_algorithms:`.",
         ),
+        (
+            "authentication: {strategy_class: fabric.auth.OpenSSHAuthStrategy}\n",
+            "nothing that a file can name for `strategy_class:`.",
+        ),
+        (
+            "tasks: {executor_class: fabric.executor.Executor}\n",
+            "nothing that a file can name for `executor_class:`.",
+        ),
     ],
 )
 def test_what_invoke_would_die_of_is_refused(loaded, text, said):
