@@ -75,7 +75,7 @@ ARTIFACTS = (
 BACKUPS = (
     *_calls("backup", "bucket", "ListObjectsV2"),
     *_calls("backup", "objects", "PutObject", "CreateMultipartUpload", "UploadPart"),
-    *_calls("backup", "objects", "CompleteMultipartUpload", "AbortMultipartUpload"),
+    *_calls("backup", "objects", "CompleteMultipartUpload", "AbortMultipartUpload", "DeleteObject"),
     *_calls("backup.verify", "objects", "PutObject"),
     *_calls("restore", "objects", "GetObject"),
     *_calls("backup.prune", "objects", "DeleteObject"),

@@ -32,7 +32,7 @@ def test_a_set_is_sent_checked_and_reported(back_up, store, root):
     done = reported(out)
     assert (done["runs"], done["users"]) == (3, 1)
     server = (root / ".server-id").read_text().strip()
-    assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-{server}", done["id"])
+    assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-{server}-[0-9a-f]{{6}}", done["id"])
     assert done["place"] == f"s3://my-bucket/mlflow-backups/default/{done['id']}/"
     place = done["place"].removeprefix("s3://my-bucket/")
     assert store.listing() == [
@@ -69,7 +69,7 @@ def test_a_server_s_id_is_made_once(back_up, root):
     back_up()
     first = (root / ".server-id").read_text()
     assert re.fullmatch("[0-9a-f]{8}\n", first)
-    assert reported(back_up()[1])["id"].endswith(f"-{first.strip()}")
+    assert f"-{first.strip()}-" in reported(back_up()[1])["id"]
     assert (root / ".server-id").read_text() == first
 
 
@@ -89,6 +89,30 @@ def test_places_that_somebody_takes_end_a_backup_soon(back_up, store, root):
     code, out = back_up()
     assert code == 1
     assert out.startswith("@fail Somebody writes where this server's backups go, such as s3://")
+
+
+def test_two_hosts_with_one_id_that_begin_at_one_moment_make_two_sets(back_up, store, monkeypatch):
+    """The second one looks before the first has sent anything."""
+    from botocore.client import BaseClient
+
+    call, ids = BaseClient._make_api_call, []
+
+    def looked(self: Any, name: str, given: Any) -> Any:
+        found = call(self, name, given)
+        return {"KeyCount": 0} if name == "ListObjectsV2" else found
+
+    class Still(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2026, 11, 30, 12, tzinfo=tz)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("datetime.datetime", Still)
+            patch.setattr(BaseClient, "_make_api_call", looked)
+            ids.append(reported(back_up()[1])["id"])
+    assert ids[0][:25] == ids[1][:25]
+    assert (len(set(ids)), len(store.listing())) == (2, 8)
 
 
 def test_what_a_killed_backup_left_is_taken_away(back_up, root):
@@ -301,6 +325,13 @@ def test_where_it_cannot_be_removed_it_is_no_backup(back_up, store, unsound):
     assert [key.rpartition("/")[2] for key in store.listing()] == [
         "basic_auth.db.zst", "mlflow.db.zst",
     ]  # fmt: skip
+
+
+def test_what_can_be_removed_is_where_something_cannot(back_up, store, unsound):
+    store.refuse("DELETE .*basic_auth.*")
+    unsound("mlflow.db", lambda: len(store.listing()) == 2)
+    assert back_up()[0] == 1
+    assert [key.rpartition("/")[2] for key in store.listing()] == ["basic_auth.db.zst"]
 
 
 def test_a_store_that_fails_is_not_asked_to_remove_anything(back_up, store):

@@ -289,6 +289,7 @@ def test_a_truncated_database_is_damage(databases, root):
         databases.examine(str(root / "mlflow.db"))
 
 
+@pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize(
     ("columns", "wanted"),
     [
@@ -300,18 +301,48 @@ def test_a_truncated_database_is_damage(databases, root):
         ("a integer references parents (id), b integer references parents", 5),
         ("a integer, b integer, foreign key (a, b) references pairs (a, b)", 2),
         ("a integer references gone (id), b integer", 3),
+        ("a text references parents (id), b integer", 2),
+        ("a integer references texts (id), b integer", 2),
     ],
 )
-def test_rows_that_refer_to_nothing_are_counted_and_no_damage(databases, root, columns, wanted):
+def test_rows_that_refer_to_nothing_are_counted_and_no_damage(
+    databases, root, columns, wanted, indexed
+):
     path = root / "mlflow.db"
     execute(path, "create table parents (id integer primary key)")
     execute(path, "create table pairs (a integer, b integer, primary key (a, b))")
     execute(path, f"create table children ({columns})")
+    if indexed:
+        execute(path, "create index a_child on children (a)")
+        execute(path, "create index b_child on children (b)")
+    execute(path, "create table texts (id text primary key)")
     execute(path, "insert into parents values (1)")
+    execute(path, "insert into texts values ('1')")
     execute(path, "insert into pairs values (1, 1)")
     execute(path, "insert into children values (1, 1), (7, 7), (7, 8), (null, 7)")
     assert len(rows(path, "pragma foreign_key_check")) == wanted  # so SQLite itself says
     assert databases.examine(str(path))["dangling"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "index", "wanted"),
+    [
+        ("id text primary key", "a text", True, True),
+        ("id text primary key", "a text", False, False),  # it would sort them, maybe on a full disk
+        ("id text", "a text", True, False),  # it would look through all of the parents each time
+        ("id text primary key", "a integer", True, False),
+    ],
+)
+def test_references_are_counted_by_value_only_where_indexes_serve(
+    databases, tmp_path, parent, child, index, wanted
+):
+    execute(tmp_path / "x.db", f"create table parents ({parent})")
+    execute(tmp_path / "x.db", f"create table children ({child})")
+    if index:
+        execute(tmp_path / "x.db", "create index a_child on children (a)")
+    query = databases.MISSING.format(table="children", parent="parents", of="a", to="id")
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as base:
+        assert bool(databases._by_index(base, query)) == wanted
 
 
 # -- revisions ---------------------------------------------------------------------------------

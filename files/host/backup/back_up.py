@@ -1,7 +1,7 @@
 """Make one consistent, checked set of databases and configuration, and send it to the bucket.
 
 Runs on the host. A database is checked while it is on its way; what was sent is removed again where
-one is not sound. The set lies under <backup prefix>/<environment>/<UTC time>-<server id>/; its
+one is not sound. The set lies under <backup prefix>/<environment>/<id>/; its
 manifest.json is sent last, once all else was checked and read back: without it, the rest is no
 backup. Reports {"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
 """
@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import socket
 import sqlite3
@@ -81,7 +82,8 @@ def removed_unless_whole(s3, bucket, key):
         with contextlib.suppress(ClientError, BotoCoreError):
             there = s3.list_objects_v2(Bucket=bucket, Prefix=key + "/")
             for entry in there.get("Contents", ()):
-                s3.delete_object(Bucket=bucket, Key=entry["Key"])
+                with contextlib.suppress(ClientError):
+                    s3.delete_object(Bucket=bucket, Key=entry["Key"])
         raise
 
 
@@ -177,15 +179,19 @@ def send(s3, bucket, key, stream):
 
 
 def unused_place(s3, place, server):
-    """Name a set of a server that nobody has begun; returns its moment, id and key prefix."""
+    """Name a set of a server, the first of its second; returns its moment, id and key prefix.
+
+    A host that was rebuilt from a backup has the id of the one that made it: where both begin at
+    one moment, the last letters of the id part their sets.
+    """
     taken = set()
     while len(taken) < ATTEMPTS:
         now = datetime.datetime.now(datetime.timezone.utc)
         id = f"{now:%Y%m%dT%H%M%SZ}-{server}"
         key = f"{place.backup_prefix}/{place.environment}/{id}"
-        # A host that was rebuilt from a backup has the id of the one that made it.
-        if not s3.list_objects_v2(Bucket=place.bucket, Prefix=key + "/", MaxKeys=1).get("KeyCount"):
-            return now, id, key
+        if not s3.list_objects_v2(Bucket=place.bucket, Prefix=key, MaxKeys=1).get("KeyCount"):
+            letters = secrets.token_hex(3)
+            return now, f"{id}-{letters}", f"{key}-{letters}"
         taken.add(id)
         time.sleep(1)
     # For as long as somebody lays them there, no other task could begin.

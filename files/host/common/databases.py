@@ -40,6 +40,8 @@ MISSING = """
         as held
     where not exists (select 1 from {parent} as other where other.{to} = held.value)
 """
+# So SQLite says that it has an index for that; before 3.36 it named the table as well.
+LOOKED_UP = r"SEARCH (TABLE .* AS )?other USING (?!AUTOMATIC)"
 
 
 class Damaged(Exception):
@@ -329,17 +331,23 @@ def _dangling_of(database, table, known):
     """Count a table's references to nothing, for each value once that many rows have in common.
 
     SQLite looks for what it refers to anew for each row: of a million metrics, that is their runs.
-    Only keys of several columns, and those that say less than they must, are left to it.
+    Where there is no index for both sides, and for keys of several columns, that is the quicker.
     """
     keys = database.execute(f"pragma foreign_key_list({quoted(table)})").fetchall()
-    if any(place or parent not in known or not to for _, place, parent, _, to, *_ in keys):
+    asked = [
+        MISSING.format(table=quoted(table), parent=quoted(parent), of=quoted(of), to=quoted(to))
+        for _, place, parent, of, to, *_ in keys
+        if not place and parent in known and to
+    ]
+    if len(asked) < len(keys) or not all(_by_index(database, query) for query in asked):
         return len(database.execute(f"pragma foreign_key_check({quoted(table)})").fetchall())
-    return sum(
-        database.execute(
-            MISSING.format(table=quoted(table), parent=quoted(parent), of=quoted(of), to=quoted(to))
-        ).fetchone()[0]
-        for _, _, parent, of, to, *_ in keys
-    )
+    return sum(database.execute(query).fetchone()[0] for query in asked)
+
+
+def _by_index(database, query):
+    """Tell whether SQLite sorts nothing for a query, and finds in an index what it looks for."""
+    steps = "; ".join(row[3] for row in database.execute("explain query plan " + query))
+    return "TEMP B-TREE" not in steps and re.search(LOOKED_UP, steps)
 
 
 def stand_back():
