@@ -23,7 +23,12 @@ TOP = ("mlflow", "hosts")
 SYSTEMS = Path("/etc")  # where Fabric looks for what holds for every project
 
 # What Fabric takes, mostly for a login, and its kinds: no default tells them.
-TEXT, SECONDS, CHOICE = ((str,), "a text"), ((int, float), "a number"), ((bool,), "true or false")
+TEXT, SECONDS, CHOICE = (
+    ((str,), "a text"),
+    ((int, float), "a number above 0"),
+    ((bool,), "true or false"),
+)
+MOST = 1e6  # seconds, all of them finite
 CLASS: tuple[tuple[type, ...], str] = (), "nothing that a file can name"
 KINDS: dict[str, Any] = {
     "tasks": {"executor_class": CLASS},
@@ -64,9 +69,17 @@ def load_yaml(path: str) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "it cannot be read"
         raise Exit(f"{path}{line} is not YAML: {reason}. Fix that line.") from None
-    if not isinstance(data, dict | None):
+    except UnicodeDecodeError:
+        raise Exit(f"{path} is not in UTF-8. Save it in that.") from None
+    except (ValueError, RecursionError):  # whose words may hold a secret
+        raise Exit(f"{path} has a date or a number that none is, or no end. Fix it.") from None
+    if not isinstance(data, dict | None) or not all(isinstance(key, str) for key in data or ()):
         raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
     found = _sections(path, data or {}, fabrics.Config.global_defaults())
+    if options := found.get("connect_kwargs"):
+        found["connect_kwargs"] = {
+            key: value for key, value in options.items() if value is not None
+        }
     _refuse_unknown(path, found.get("connect_kwargs", {}))
     _refuse_unfit(path, found, KINDS)
     return found
@@ -116,7 +129,9 @@ def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
     """Tell whether a value is of these kinds; a list is one of texts, and true is no number."""
     if isinstance(value, list):
         return list in kinds and all(isinstance(each, str) for each in value)
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    if isinstance(value, int | float) and float in kinds:
+        return not isinstance(value, bool) and 0 < value < MOST
+    return isinstance(value, kinds)
 
 
 def _refuse_twice(path: str, node: Any) -> None:

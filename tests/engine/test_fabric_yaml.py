@@ -85,8 +85,12 @@ def test_a_section_of_fabric_s_may_be_empty(loaded):
         ("run: {env: [a]}\n", "`key: value` lines below it for `env:`."),
         ("user: {name: ada}\n", "one value for `user:`."),
         ("ssh_config_path: 3\n", "a text for `ssh_config_path:`."),
-        ("timeouts: {connect: soon}\n", "a number for `connect:`."),
-        ("connect_kwargs: {timeout: true}\n", "a number for `timeout:`."),
+        ("timeouts: {connect: soon}\n", "a number above 0 for `connect:`."),
+        ("connect_kwargs: {timeout: true}\n", "a number above 0 for `timeout:`."),
+        ("timeouts: {connect: .nan}\n", "a number above 0 for `connect:`."),
+        ("timeouts: {connect: .inf}\n", "a number above 0 for `connect:`."),
+        ("timeouts: {connect: -1}\n", "a number above 0 for `connect:`."),
+        (f"timeouts: {{connect: {'9' * 400}}}\n", "a number above 0 for `connect:`."),
         (
             "connect_kwargs: {key_filename: [3]}\n",
             "a path, or a list of them, for `key_filename:`.",
@@ -119,5 +123,26 @@ def test_a_key_that_no_login_takes_is_refused(loaded):
 
 def test_what_a_login_takes_may_stand_there(loaded):
     text = "connect_kwargs: {timeout: 3.5, key_filename: [id], password: null, compress: true}\n"
-    taken = {"timeout": 3.5, "key_filename": ["id"], "password": None, "compress": True}
+    taken = {"timeout": 3.5, "key_filename": ["id"], "compress": True}
     assert loaded(text) == {"connect_kwargs": taken}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("connect_kwargs: {password: 2026-13-45}\n", "has a date or a number that none is"),
+        ("mlflow: {port: !!int abc}\n", "has a date or a number that none is"),
+        ("x: &a [*a]\n", "has a date or a number that none is, or no end. Fix it."),
+        ("1: 2\n", "holds no `key: value` lines at its top."),
+    ],
+)
+def test_what_yaml_itself_dies_of_is_one_line(loaded, text, said):
+    refused = refusal(loaded, text)
+    assert said in refused
+    assert not {"abc", "2026-13-45"} & set(refused.split())
+
+
+def test_another_coding_is_named(tmp_path):
+    (tmp_path / "fabric.yaml").write_bytes(b"# gr\xfc\xdfe\nmlflow: {}\n")
+    with pytest.raises(Exit, match=r"fabric.yaml is not in UTF-8. Save it in that."):
+        load_yaml(str(tmp_path / "fabric.yaml"))
