@@ -6,7 +6,7 @@ import re
 
 from invoke import Exit
 
-# <UTC time>-<server>-<letters>, of older ones without those, as files/host/backup/shapes.py spells it too.
+# <UTC time>-<server>-<letters>, as files/host/backup/shapes.py spells it too.
 ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

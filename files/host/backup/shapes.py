@@ -24,7 +24,8 @@ LARGEST = 64 << 10  # bytes of a manifest; one with 140 tables has 7 KB
 ROOM = 8 << 20  # bytes of an archive of configuration, packed or not; 30 000 users have 4 MB
 MOST = (1 << 63) - 1  # the largest number that a database holds
 
-# <UTC time>-<server>; the first sets had the host's name there. A stream beside them is none.
+# <UTC time>-<server>-<letters>; sets of before have no letters, and the first ones a host's name. A
+# stream beside them is none.
 ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SERVER = re.compile(r"[0-9a-f]{8}")
 STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
