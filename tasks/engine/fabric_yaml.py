@@ -28,7 +28,7 @@ TEXT, SECONDS, CHOICE = (
     ((int, float), "a number above 0"),
     ((bool,), "true or false"),
 )
-MOST = 1e6  # seconds, all of them finite
+MOST = 1e6  # seconds: eleven days, and less than .inf
 CLASS: tuple[tuple[type, ...], str] = (), "nothing that a file can name"
 KINDS: dict[str, Any] = {
     "tasks": {"executor_class": CLASS},
@@ -72,7 +72,8 @@ def load_yaml(path: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise Exit(f"{path} is not in UTF-8. Save it in that.") from None
     except (ValueError, RecursionError):  # whose words may hold a secret
-        raise Exit(f"{path} has a date or a number that none is, or no end. Fix it.") from None
+        odd = "holds a date or a number that cannot be, or refers to itself"
+        raise Exit(f"{path} {odd}. Fix it.") from None
     if not isinstance(data, dict | None) or not all(isinstance(key, str) for key in data or ()):
         raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
     found = _sections(path, data or {}, fabrics.Config.global_defaults())

@@ -130,9 +130,9 @@ def test_what_a_login_takes_may_stand_there(loaded):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("connect_kwargs: {password: 2026-13-45}\n", "has a date or a number that none is"),
-        ("mlflow: {port: !!int abc}\n", "has a date or a number that none is"),
-        ("x: &a [*a]\n", "has a date or a number that none is, or no end. Fix it."),
+        ("connect_kwargs: {password: 2026-13-45}\n", "holds a date or a number that cannot be"),
+        ("mlflow: {port: !!int abc}\n", "holds a date or a number that cannot be"),
+        ("x: &a [*a]\n", "holds a date or a number that cannot be, or refers to itself. Fix it."),
         ("1: 2\n", "holds no `key: value` lines at its top."),
     ],
 )

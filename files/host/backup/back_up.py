@@ -1,9 +1,9 @@
 """Make one consistent, checked set of databases and configuration, and send it to the bucket.
 
 Runs on the host. A database is checked while it is on its way; what was sent is removed again where
-one is not sound. The set lies under <backup prefix>/<environment>/<id>/; its
-manifest.json is sent last, once all else was checked and read back: without it, the rest is no
-backup. Reports {"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
+one is not sound. The set lies under <backup prefix>/<environment>/<id>/; its manifest.json is sent
+last, once all else was checked and read back: without it, the rest is no backup. Reports
+{"id": …, "place": uri, "runs": n, "users": n, "bytes": n, "seconds": n}.
 """
 
 import contextlib
@@ -298,6 +298,9 @@ except (databases.Damaged, postgres.Refused) as error:
 except packed.NotPacked as error:
     fail(f"{error}. Type ./fab backup again.")
 except sqlite3.Error as error:
-    fail(f"A database cannot be read: {error}. No backup was made; earlier ones stay.")
+    fail(
+        f"A database cannot be read: {error}. No backup was made; earlier ones stay. "
+        "See why: ./fab doctor"
+    )
 except OSError as error:
     fail(f"The backup failed on the host: {error}. No backup was made; earlier ones stay.")

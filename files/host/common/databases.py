@@ -35,8 +35,8 @@ AT_ONCE = 2  # checks of one database; each takes a core
 PAGES = 16 << 10  # kB of a database that each keeps: with SQLite's 2 MB it reads most of them again
 # How many rows of a table refer to what another lacks.
 MISSING = """
-    select coalesce(sum(held.rows), 0)
-    from (select {of} as value, count(*) as rows from {table} where {of} is not null group by {of})
+    select coalesce(sum(held.n), 0)
+    from (select {of} as value, count(*) as n from {table} where {of} is not null group by {of})
         as held
     where not exists (select 1 from {parent} as other where other.{to} = held.value)
 """
