@@ -77,11 +77,10 @@ def load_yaml(path: str) -> dict[str, Any]:
     if not isinstance(data, dict | None) or not all(isinstance(key, str) for key in data or ()):
         raise Exit(f"{path} holds no `key: value` lines at its top. Start from the one in git.")
     found = _sections(path, data or {}, fabrics.Config.global_defaults())
-    if options := found.get("connect_kwargs"):
-        found["connect_kwargs"] = {
-            key: value for key, value in options.items() if value is not None
-        }
-    _refuse_unknown(path, found.get("connect_kwargs", {}))
+    options = found.get("connect_kwargs", {})
+    _refuse_unknown(path, options)
+    for key in [key for key, value in options.items() if value is None]:
+        del options[key]
     _refuse_unfit(path, found, KINDS)
     return found
 

@@ -115,8 +115,9 @@ def test_what_invoke_would_die_of_is_refused(loaded, text, said):
     assert refusal(loaded, text).endswith(wanted)
 
 
-def test_a_key_that_no_login_takes_is_refused(loaded):
-    said = refusal(loaded, "connect_kwargs: {key_file: id}\n")
+@pytest.mark.parametrize("value", ["id", ""])
+def test_a_key_that_no_login_takes_is_refused(loaded, value):
+    said = refusal(loaded, f"connect_kwargs: {{key_file: {value}}}\n")
     wanted = "unknown key `key_file:` in `connect_kwargs:` (did you mean 'key_filename'?). It takes"
     assert wanted in said
 
