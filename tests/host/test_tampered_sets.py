@@ -573,6 +573,13 @@ def test_a_file_of_another_size_is_not_sent_to_the_laptop(
     assert "mlflow.db.zst has 17 bytes, which is not what was sent" in out
 
 
+@pytest.mark.parametrize("id", ["20261122T214724Z-926c1729-5e0c2b", "20261122T214724Z-926c1729"])
+def test_a_set_of_now_and_one_of_before_tell_their_server(made, id):
+    shapes = importlib.import_module("shapes")
+    assert shapes.ID.fullmatch(id)
+    assert shapes.server_of(id) == "926c1729"
+
+
 def test_the_laptop_knows_the_same_shapes(made, run_program):
     shapes = importlib.import_module("shapes")
     assert vouching().KEY.pattern == backup_keys.KEY.pattern

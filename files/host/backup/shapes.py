@@ -41,6 +41,11 @@ class Odd(Exception):
     """What is not as backup writes it: goes on a sentence that begins with the file's name."""
 
 
+def server_of(id):
+    """Return the id of the server that made a set, or the beginning of a host's name."""
+    return id.split("-")[1]
+
+
 def manifest(body):
     """Return what a manifest says; raises Odd."""
     told = _object(body)

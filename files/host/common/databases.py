@@ -347,7 +347,7 @@ def _dangling_of(database, table, known):
 def _by_index(database, query):
     """Tell whether SQLite sorts nothing for a query, and finds in an index what it looks for."""
     steps = "; ".join(row[3] for row in database.execute("explain query plan " + query))
-    return "TEMP B-TREE" not in steps and re.search(LOOKED_UP, steps)
+    return "TEMP B-TREE" not in steps and re.search(LOOKED_UP, steps) is not None
 
 
 def stand_back():

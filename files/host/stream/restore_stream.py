@@ -134,7 +134,7 @@ def lay_own(request, server):
         return
     configuration.write(request.folder, ".server-id", server + "\n")
     place = sets.Sets(request.place, request.key)
-    theirs = {id: parts for id, parts in place.folders().items() if id.split("-")[1] == server}
+    theirs = {id: parts for id, parts in place.folders().items() if shapes.server_of(id) == server}
     for manifest in sets.vouched(place.complete(theirs))[:1] if theirs else ():
         path = os.path.join(request.folder, shapes.SEALED)
         place.fetch(manifest, shapes.SEALED, path)
