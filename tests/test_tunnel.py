@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from invoke import Exit
 from stand_ins import Task, blank, context, deployed, target
+from waiting import until
 
 from tasks import tunnel as module
 from tasks.engine.settings import Settings
@@ -151,13 +152,6 @@ def connection(c: Task) -> int:
 
 def there_is_none(c: Task) -> bool:
     return tunnels.opened(c.server) is None and left(c) == []
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 def left(c: Task) -> list[machine.Process]:
@@ -652,12 +646,13 @@ def test_in_the_foreground_a_keeper_that_is_killed_is_an_error(c, ssh):
 def test_status_tells_of_a_tunnel_in_every_condition(c, ssh, port):
     assert module.status(c) == [{**module._closed(c.server)}]
     module.tunnel(c, background=True)
+    stays = connection(c)
     (row,) = module.status(c)
     assert row["state"] == "open"
     assert row["answers"]
     assert row["url"] == f"http://localhost:{port}"
     assert row["keeper"]
-    assert connection(c) in row["ssh"]
+    assert list(row["ssh"]) == [stays]
     json.dumps(row)
     ssh.mode("silent")
     assert not module.status(c)[0]["answers"]
