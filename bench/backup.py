@@ -11,8 +11,6 @@ Usage: python bench/backup.py [ROUNDS] [MB] [beside], the last for the first tab
 
 from __future__ import annotations
 
-import itertools
-import os
 import shutil
 import sqlite3
 import statistics
@@ -22,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/e2e"))
 
 from lab import ROOT, UNIT, opened
 from load import PROCESSES, Load, writers
-from measuring import machine
+from measuring import in_turn, machine
 from older import PROGRAMS, WHOLE, Older, set_id
 from rich.console import Console
 from rich.table import Table
@@ -117,18 +116,16 @@ def side_by_side(older: Older, rounds: int) -> None:
         "backup": lambda: host.fab("backup", timeout=1800),
         "of that: copy and checks": lambda: older.as_user("python3", "-c", EXAMINE),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    peaks = []
-    # By turns after each of the others: what the one before has freed, the machine may want back.
-    for order in itertools.islice(itertools.cycle(itertools.permutations(ways)), rounds):
-        for name in order:
-            os.sync()  # what one way wrote is not the next one's to wait for
-            started = time.monotonic()
-            with memory(host.pid or 0) as peak:
-                ways[name]()
-            seconds[name].append(time.monotonic() - started)
-            if name == "backup":
-                peaks.append(peak[0])
+
+    def timed(name: str) -> tuple[float, int]:
+        started = time.monotonic()
+        with memory(host.pid or 0) as peak:
+            ways[name]()
+        return time.monotonic() - started, peak[0]
+
+    found = in_turn({name: partial(timed, name) for name in ways}, rounds)
+    seconds = {name: [took for took, _ in each] for name, each in found.items()}
+    most = max(peak for _, peak in found["backup"])
     size = older.disk(f"{ROOT}/mlflow.db").stat().st_size
     floor = statistics.median(seconds["by hand"])
     table = Table("way", "s", "ratio", title=f"{size / 1e6:.0f} MB, median of {rounds} rounds")
@@ -137,7 +134,7 @@ def side_by_side(older: Older, rounds: int) -> None:
             name, f"{statistics.median(took):.1f}", f"{statistics.median(took) / floor:.2f}"
         )
     Console(width=100).print(table)
-    print(f"memory of the backup's programs: {max(peaks) / 1e6:.0f} MB at most")
+    print(f"memory of the backup's programs: {most / 1e6:.0f} MB at most")
 
 
 def under_writers(older: Older, rounds: int) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,12 +56,30 @@ def spent(words: list[str], environment: Mapping[str, str], check: bool = True) 
 
 
 def in_turn(ways: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
-    """Do each way once a round, in an order that turns; returns what each gave, round by round."""
+    """Do each way once a round, each after each other one; returns what each gave, by rounds.
+
+    Ways alone are compared, not what the one before has left: memory that this machine must get
+    again, and pages that are not written yet.
+    """
     found: dict[K, list[T]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name in list(ways) if number % 2 == 0 else reversed(ways):
+    for order in islice(cycle(orders(list(ways))), rounds):
+        for name in order:
+            os.sync()
             found[name].append(ways[name]())
     return found
+
+
+def orders(names: list[K]) -> list[list[K]]:
+    """Return orders in which each name comes after each other one as often.
+
+    They are the rows of a Williams design: https://doi.org/10.1071/CH9490149.
+    """
+    count = len(names)
+    zigzag = [(step + 1) // 2 if step % 2 else -step // 2 for step in range(count)]
+    rows = [[names[(first + step) % count] for step in zigzag] for first in range(count)]
+    if count == 2:
+        return rows[:1]  # over and over, either follows the other
+    return rows + [row[::-1] for row in rows[:1] + rows[:0:-1] if count % 2]
 
 
 def processes(pid: int | None) -> Iterator[Path]:
