@@ -2,10 +2,10 @@
 
 In turn: MLflow's client through `tunnel`, nginx and the server; the same client through `ssh -L`
 to a server that the guide's own steps made; boto3's transfers with the keys. Then 2,000 files of
-1 KB by `log_artifacts`, beside boto3 with ten threads; a tenth of them to the guide's. The store is
-SeaweedFS, on this machine as all else: moto's server, which rehearsals have, would be what limits.
-Memory is what the server's processes have resident before and after, and at most. Needs root, as
-rehearsal hosts do.
+1 KB by `log_artifacts`, with files/client and without, beside boto3 with ten threads; a tenth of
+them to the guide's. The store is SeaweedFS, on this machine as all else: moto's server, which
+rehearsals have, would be what limits. Memory is what the server's processes have resident before
+and after, and at most. Needs root, as rehearsal hosts do.
 
 Usage: python bench/artifacts.py [ROUNDS] [MB]
 """
@@ -41,6 +41,7 @@ BUCKET = "artifacts"
 FILES, SMALL, THREADS = 2000, 1024, 10
 FEWER = 10  # so many times fewer for the guide's server, which takes minutes
 STRAIGHT, OURS, GUIDE = "straight", "tunnel and proxy", "guide's server"
+PARALLEL = f"{OURS}, files/client"
 GUIDES_LOGIN = ("admin", "bench-bench-bench")
 
 
@@ -91,7 +92,8 @@ class Way:
 
         self._client = MlflowClient(uri)
         with self._as_user():
-            self._run = self._client.create_run("0").info.run_id
+            run = self._client.create_run("0").info
+        self._run, self._place = run.run_id, run.artifact_uri
 
     @contextmanager
     def _as_user(self) -> Iterator[None]:
@@ -111,6 +113,18 @@ class Way:
     def many(self, folder: Path) -> float:
         with self._as_user():
             return timed(lambda: self._client.log_artifacts(self._run, str(folder), "many"))
+
+
+class Parallel(Way):
+    """The same with files/client, which is for folders."""
+
+    def many(self, folder: Path) -> float:
+        sys.path.insert(0, str(PROJECT / "files/client"))
+        from remote_mlflow_client import ParallelArtifactsRepository
+
+        repository = ParallelArtifactsRepository(self._place, self._uri)
+        with self._as_user():
+            return timed(lambda: repository.log_artifacts(str(folder), "many"))
 
 
 class Straight:
@@ -198,6 +212,7 @@ def main(rounds: int, megabytes: int) -> None:
                     ways: dict[str, Any] = {STRAIGHT: Straight(endpoint)}
                     for name, (login, _) in logins.items():
                         ways[name] = Way(login, f"http://localhost:{ports[name]}")
+                    ways[PARALLEL] = Parallel(logins[OURS][0], f"http://localhost:{ports[OURS]}")
                     measured(hosts, home, ways, rounds, megabytes, about)
                 finally:
                     spent([*fab, "tunnel.close"], environment)
@@ -220,28 +235,32 @@ def measured(
         (home / name).mkdir()
         for number in range(count):
             (home / name / f"{number}.bin").write_bytes(os.urandom(SMALL))
-    folders = {name: home / ("fewer" if name == GUIDE else "many") for name in ways}
     pids = dict(zip((OURS, GUIDE), (each.pid for each in hosts.machines()), strict=True))
     rest = {name: memory(pid)[0] for name, pid in pids.items()}
-    up = in_turn({name: partial(way.up, file) for name, way in ways.items()}, rounds)
-    down = in_turn({name: partial(way.down, file) for name, way in ways.items()}, rounds)
+    movers = {name: way for name, way in ways.items() if name != PARALLEL}
+    up = in_turn({name: partial(way.up, file) for name, way in movers.items()}, rounds)
+    down = in_turn({name: partial(way.down, file) for name, way in movers.items()}, rounds)
     after = {name: memory(pid) for name, pid in pids.items()}
     before = {name: seconds_of([pid]) for name, pid in pids.items()}
+    folders = {name: home / ("fewer" if name == GUIDE else "many") for name in ways}
     many = in_turn({name: partial(way.many, folders[name]) for name, way in ways.items()}, rounds)
     many[GUIDE] = [FEWER * seconds for seconds in many[GUIDE]]
+    files = {OURS: 2 * FILES, GUIDE: FILES // FEWER}
     spent_there = {
-        name: (seconds_of([pid]) - before[name]) / rounds / len(list(folders[name].iterdir())) * 1e3
+        name: (seconds_of([pid]) - before[name]) / rounds / files[name] * 1e3
         for name, pid in pids.items()
     }
     table = Table("way", "up, s", "down, s", "up", "down", f"{FILES} files, s", "ratio")
     table.title = f"{megabytes} MB, median of {rounds} rounds; up and down: of straight's speed"
-    middle = {name: [statistics.median(of[name]) for of in (up, down, many)] for name in ways}
+    middle = {
+        name: [statistics.median(of[name]) for of in (up, down, many) if name in of]
+        for name in ways
+    }
     floor = middle[STRAIGHT]
-    for name, (there, back, small) in middle.items():
-        table.add_row(
-            name, f"{there:.2f}", f"{back:.2f}", f"{floor[0] / there:.2f}",
-            f"{floor[1] / back:.2f}", f"{small:.1f}", f"{small / floor[2]:.2f}",
-        )  # fmt: skip
+    for name, (*large, small) in middle.items():
+        seconds = [f"{each:.2f}" for each in large] or ["", ""]
+        speeds = [f"{of / each:.2f}" for of, each in zip(floor, large, strict=False)] or ["", ""]
+        table.add_row(name, *seconds, *speeds, f"{small:.1f}", f"{small / floor[2]:.2f}")
     Console(width=100).print(about, table)
     for name in pids:
         now, most = after[name]

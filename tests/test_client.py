@@ -11,6 +11,7 @@ from stand_ins import Task, blank, context, deployed
 from tasks.client import client
 from tasks.engine import credentials
 from tasks.engine.login import Login
+from tasks.engine.paths import PROJECT
 from tasks.engine.settings import Settings
 from tasks.laptop.tunnel_daemon import State
 from tasks.laptop.tunnels import place_of
@@ -55,6 +56,7 @@ def test_the_password_is_not_printed_without_export(c, capsys):
     assert "./fab -H ec2 tunnel --background" in out
     assert 'eval "$(./fab -H ec2 client --export)"' in out
     assert "ec2.json" in out
+    assert f"pip install {PROJECT}/files/client\n" in out
 
 
 def test_the_snippet_is_python(c, capsys):

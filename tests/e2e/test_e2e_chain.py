@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from lab import CHAIN, ROOT, UNIT, Done, Host, Lab, processes
+
+from tasks.engine.paths import PROJECT
 
 # Writes every command line that it sees to a file, each once; a scan takes a few milliseconds.
 SAMPLER = """
@@ -41,6 +45,22 @@ with mlflow.start_run() as run:
     model = mlflow.sklearn.log_model(LinearRegression().fit([[0], [1]], [0, 1]), name="model")
 again = mlflow.sklearn.load_model(model.model_uri)
 print(mlflow.get_run(run.info.run_id).data.params["alpha"], again.predict([[2]])[0].round())
+"""
+# A folder as it was logged, by files/client where that is installed.
+FOLDER = """
+import pathlib, sys, mlflow
+from mlflow.artifacts import download_artifacts
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+def files(folder):
+    return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+sent, back = map(pathlib.Path, sys.argv[1:])
+with mlflow.start_run() as run:
+    mlflow.log_artifacts(sent, "many")
+download_artifacts(run_id=run.info.run_id, artifact_path="many", dst_path=back)
+assert files(back / "many") == files(sent)
+print(type(get_artifact_repository(run.info.artifact_uri)).__name__)
 """
 
 
@@ -90,15 +110,7 @@ class TestTheFirstChain:
     def test_a_client_with_only_three_variables_logs_a_run_and_a_model(
         self, first: First, lab: Lab
     ) -> None:
-        username, password = first.host.login()
-        with first.host.tunnel() as uri:
-            environment = {
-                "PATH": os.environ["PATH"],
-                "HOME": str(first.host.home),
-                "MLFLOW_TRACKING_URI": uri,
-                "MLFLOW_TRACKING_USERNAME": username,
-                "MLFLOW_TRACKING_PASSWORD": password,
-            }
+        with variables(first.host) as environment:
             done = subprocess.run(
                 [sys.executable, "-c", CLIENT],
                 env=environment,
@@ -110,6 +122,28 @@ class TestTheFirstChain:
             assert done.stdout.splitlines()[-1] == "0.5 2.0"
             assert [p for p in processes.marked(lab.mark) if p.argv[0] == "ssh"]
         assert not [p for p in processes.marked(lab.mark) if p.argv[0] == "ssh"]
+
+    def test_a_folder_of_many_files_arrives_whole_by_files_client(
+        self, first: First, tmp_path: Path
+    ) -> None:
+        for number in range(200):
+            file = tmp_path / f"sent/{number % 7}/deep/{number} é.bin"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(os.urandom(number * 100))
+        (tmp_path / "sent/large.bin").write_bytes(os.urandom(20_000_000))
+        installed = tmp_path / "installed"
+        uv = [sys.executable, "-m", "uv", "pip", "install", "--no-deps", "--target", installed]
+        subprocess.run([*uv, PROJECT / "files/client"], check=True, capture_output=True)
+        with variables(first.host) as environment:
+            done = subprocess.run(
+                [sys.executable, "-c", FOLDER, tmp_path / "sent", tmp_path / "back"],
+                env=environment | {"PYTHONPATH": str(installed)},
+                cwd=first.host.home,
+                text=True,
+                capture_output=True,
+            )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "ParallelArtifactsRepository"
 
     def test_no_process_on_the_host_ever_shows_a_secret(self, first: First) -> None:
         # It looked often enough to have seen the short ones, too.
@@ -157,6 +191,20 @@ class TestTheFirstChain:
             "status", "--json", program=lab.clone / ".venv/bin/fab", cwd=lab.clone / "files"
         )
         assert json.loads(status.out)[0]["state"] == "running"
+
+
+@contextmanager
+def variables(host: Host) -> Iterator[dict[str, str]]:
+    """Open the tunnel for the block; gives the environment of a client with three variables."""
+    username, password = host.login()
+    with host.tunnel() as uri:
+        yield {
+            "PATH": os.environ["PATH"],
+            "HOME": str(host.home),
+            "MLFLOW_TRACKING_URI": uri,
+            "MLFLOW_TRACKING_USERNAME": username,
+            "MLFLOW_TRACKING_PASSWORD": password,
+        }
 
 
 def files_with(secrets: dict[str, str], host: Host, condition: str) -> list[str]:

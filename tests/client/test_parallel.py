@@ -1,0 +1,124 @@
+"""A folder's files are sent several at a time, and otherwise as MLflow sends them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+from tasks.engine.templates import FILES
+
+sys.path.insert(0, str(FILES / "client"))
+
+from remote_mlflow_client import ParallelArtifactsRepository
+
+URI = "mlflow-artifacts:/0/a-run/artifacts"
+SERVER = "http://localhost:5001"
+ASKED: ContextVar[str] = ContextVar("asked", default="")
+AT_PYTHON_S_END = """
+import atexit, sys
+from remote_mlflow_client import ParallelArtifactsRepository
+repository = ParallelArtifactsRepository(*sys.argv[1:3])
+repository.log_artifact = lambda file, path=None: print(path)
+atexit.register(repository.log_artifacts, *sys.argv[3:])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as models are: files on three floors, and an empty one."""
+    for name in ("a", "b.txt", "code/c.py", "code/deep/d", "code/deep/e é.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def repository(monkeypatch: pytest.MonkeyPatch, send: Any) -> ParallelArtifactsRepository:
+    """Return one whose files are given to `send` instead of a server."""
+    made = ParallelArtifactsRepository(URI, SERVER)
+    monkeypatch.setattr(made, "log_artifact", send)
+    return made
+
+
+@pytest.mark.parametrize("path", [None, "model"])
+def test_it_sends_what_mlflow_sends(
+    folder: Path, path: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: dict[str, list[Any]] = {"ours": [], "MLflow's": []}
+    repository(monkeypatch, lambda *file: sent["ours"].append(file)).log_artifacts(folder, path)
+    known = MlflowArtifactsRepository(URI, SERVER)
+    monkeypatch.setattr(known, "log_artifact", lambda *file: sent["MLflow's"].append(file))
+    known.log_artifacts(folder, path)
+    assert len(sent["ours"]) == 5
+    assert sorted(sent["ours"], key=str) == sorted(sent["MLflow's"], key=str)
+
+
+@pytest.mark.parametrize(("variable", "at_once"), [(None, 10), ("3", 3), ("0", 1)])
+def test_as_many_at_a_time_as_there_are_connections(
+    tmp_path: Path, variable: str | None, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv("MLFLOW_HTTP_POOL_MAXSIZE", variable)
+    for number in range(2 * at_once):
+        (tmp_path / str(number)).touch()
+    together = threading.Barrier(at_once)
+    now, most, lock = 0, 0, threading.Lock()
+
+    def send(*file: Any) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        together.wait(10)
+        with lock:
+            now -= 1
+
+    repository(monkeypatch, send).log_artifacts(tmp_path)
+    assert most == at_once
+
+
+def test_where_one_fails_no_more_begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_POOL_MAXSIZE", "2")
+    sent = []
+
+    def send(*file: Any) -> None:
+        sent.append(file)
+        if len(sent) == 2:
+            raise MlflowException("the disk of the store is full")
+        time.sleep(0.5)  # the first is still on its way
+
+    with pytest.raises(MlflowException, match="disk of the store"):
+        repository(monkeypatch, send).log_artifacts(folder)
+    assert len(sent) in (2, 3)
+
+
+def test_what_the_caller_s_context_holds_each_file_s_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    token = ASKED.set("a workspace")
+    try:
+        repository(monkeypatch, lambda *file: found.append(ASKED.get())).log_artifacts(folder)
+    finally:
+        ASKED.reset(token)
+    assert found == ["a workspace"] * 5
+
+
+def test_as_python_ends_files_are_sent_one_by_one(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_PYTHON_S_END, URI, SERVER, folder, "model"],
+        env={"PYTHONPATH": str(FILES / "client")}, text=True, capture_output=True,
+    )  # fmt: skip
+    assert sorted(done.stdout.split()) == sorted(
+        ["model"] * 2 + ["model/code"] + ["model/code/deep"] * 2
+    )
+    assert done.stderr == ""
