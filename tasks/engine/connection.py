@@ -22,6 +22,7 @@ from paramiko.pkey import UnknownKeyType
 
 from tasks.engine import session_manager
 from tasks.engine.console import confirm, console, interactive
+from tasks.engine.ssh import key_files
 from tasks.engine.streams import Alive
 from tasks.engine.typed import ssh
 
@@ -39,6 +40,9 @@ logging.getLogger("paramiko").propagate = False
 CONNECT_TIMEOUT = 10  # seconds; OpenSSH would wait for the kernel's two minutes
 
 KEEPALIVE = 30  # seconds; below the idle limits of common NAT gateways (AWS: 350 s)
+
+# What names a file that a login reads.
+FIX_KEY = "Fix -i, ProxyCommand, or `key_filename:` in fabric.yaml"
 
 BEAT = 10  # seconds between signs of life to a command that would not end by itself
 
@@ -251,7 +255,7 @@ def kind(key: paramiko.PKey) -> str:
 def _authentication(target: Target, given: dict[str, Any]) -> dict[str, Any]:
     """Choose keys as OpenSSH would; an agent's keys too, unless the configuration says no."""
     chosen: dict[str, Any] = {"look_for_keys": False}
-    keys = list(given.get("key_filename") or [])
+    keys = key_files(given.get("key_filename"))
     chosen["key_filename"] = [
         *keys,
         *(name for name in target.identities if name not in keys),
@@ -343,7 +347,9 @@ def explained(error: Exception, target: Target) -> str:
             "group allow SSH from here?"
         )
     if isinstance(error, FileNotFoundError):
-        return f"Cannot log in to {host}: there is no {error.filename}. Fix -i or ProxyCommand."
+        return f"Cannot log in to {host}: there is no {error.filename}. {FIX_KEY}."
+    if isinstance(error, OSError) and error.filename:
+        return f"Cannot log in to {host}: {error.filename}: {error.strerror}. {FIX_KEY}."
     if isinstance(error, OSError):
         return f"Cannot reach {host} at {place}: {error.strerror or error}. Check the network."
     via = " through its jump host" if target.proxy_command else ""

@@ -16,7 +16,7 @@ from tasks.engine.configuration import configured
 from tasks.engine.console import console
 from tasks.engine.hosts import Hosts
 from tasks.engine.records import dataclass
-from tasks.engine.ssh import Client
+from tasks.engine.ssh import Client, key_files
 from tasks.engine.task import ChoosingTask, RemoteTask
 
 if TYPE_CHECKING:
@@ -181,13 +181,14 @@ class Executor(invoke.Executor):
         return "".join(f"{flag} {shlex.quote(file)} " for flag, file in given if file)
 
     def client(self) -> Client:
-        """Return OpenSSH with what -S and -i name; raises Exit where there is no such file."""
+        """Return OpenSSH with what -S and -i name, or fabric.yaml does in their place.
+
+        Raises Exit where there is no such configuration.
+        """
         arguments = self.core[0].args
         configured = self.config.get("ssh_config_path")
-        return Client(
-            arguments["ssh-config"].value or configured,
-            tuple(arguments.identity.value or ()),
-        )
+        keys = arguments.identity.value or self.config["connect_kwargs"].get("key_filename")
+        return Client(arguments["ssh-config"].value or configured, key_files(keys))
 
 
 def settings_of(places: Sequence[Place], host: str) -> list[Settings]:

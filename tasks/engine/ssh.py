@@ -20,7 +20,7 @@ from tasks.engine import paths
 from tasks.engine.records import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 AT_ONCE = 8  # hosts that OpenSSH is asked about at the same time
 
@@ -76,7 +76,7 @@ class Client:
         elif self.config_file:
             words += ["-F", _absolute(self.config_file)]
         for identity in self._identities:
-            words += ["-i", _absolute(identity)]
+            words += ["-i", identity]
         return words
 
     def _composed(self, own: list[Path]) -> Path:
@@ -207,6 +207,12 @@ def _through(jump: str, there: str, words: list[str]) -> str:
     through = ["-J", ",".join(hops)] if hops else []
     to = destination(last.removeprefix("ssh://"))
     return shlex.join([*words, *through, "-W", there, *to])
+
+
+def key_files(named: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the paths of the keys that -i or `key_filename:` names: none, one or several."""
+    names = [named] if isinstance(named, str) else named or ()
+    return tuple(_absolute(name) for name in names if name)
 
 
 def _absolute(path: str) -> str:

@@ -338,6 +338,8 @@ KEY = paramiko.ECDSAKey.generate()
         (TimeoutError(), "does not answer at 192.0.2.1 port 22"),
         (paramiko.SSHException("Authentication timed out"), "does not answer"),
         (_no_route(), "Cannot reach ec2 at 192.0.2.1 port 22: No route to host"),
+        (FileNotFoundError(2, "No such", "/k"), "ec2: there is no /k. Fix -i, ProxyCommand, or"),
+        (IsADirectoryError(21, "Is a directory", "/k"), "ec2: /k: Is a directory. Fix -i"),
         (paramiko.SSHException("strange"), "Cannot log in to ec2: strange. Try it with"),
         (ValueError("odd"), "Cannot log in to ec2: odd"),
     ],
@@ -365,9 +367,10 @@ def test_algorithms_are_named_as_people_do(key, name):
     assert kind(Key()) == name  # type: ignore[arg-type]
 
 
-def test_identities_are_those_of_openssh_and_of_the_command_line(network, known, tmp_path):
+@pytest.mark.parametrize("named", [list, lambda files: files[0]])
+def test_identities_are_those_of_openssh_and_of_the_command_line(network, known, tmp_path, named):
     by_hand = identity(tmp_path / "id", "ed25519 RFC4716")
-    config = Config(overrides={"connect_kwargs": {"key_filename": [*by_hand]}})
+    config = Config(overrides={"connect_kwargs": {"key_filename": named(by_hand)}})
     connection = Connection(network.target("ec2"), config)
     connection.open()
     kwargs = connection.connect_kwargs

@@ -12,9 +12,10 @@ from fabric.main import program as plain
 from invoke import Exit
 from stand_ins import Session
 
-from tasks.engine import paths, rehearsed
+from tasks.engine import executor, paths, rehearsed
 from tasks.engine.chain import NO_HOST, run_on
 from tasks.engine.executor import Executor
+from tasks.engine.ssh import Client
 
 # -- which hosts --------------------------------------------------------------------------------
 
@@ -180,6 +181,16 @@ def test_many_hosts_do_not_grow_one_list_of_keys(fab, network):
         network.add(name)
     assert fab("-i", str(network.key), "-H", ",".join(names), "third") == 0
     assert all(host.logins == 1 for host in network.hosts.values())
+
+
+def test_the_key_of_the_file_is_one_for_openssh_too(fab, network, monkeypatch):
+    network.add("alpha")
+    yaml(f"hosts: [alpha]\nconnect_kwargs: {{key_filename: {network.key}}}\n")
+    made = []
+    monkeypatch.setattr(executor, "Client", lambda *named: made.append(named) or Client(*named))
+    assert fab("third") == 0
+    assert network.hosts["alpha"].commands == ["third"]
+    assert [keys for _, keys in made] == [(str(network.key),)]
 
 
 def test_hosts_run_side_by_side(fab, network):

@@ -12,7 +12,7 @@ from invoke import Exit
 from stand_ins import target
 
 from tasks.engine import paths
-from tasks.engine.ssh import AT_ONCE, Client, understood
+from tasks.engine.ssh import AT_ONCE, Client, key_files, understood
 
 WORDS = ["ssh"]
 
@@ -213,6 +213,23 @@ def test_without_openssh_it_says_how_to_get_it(monkeypatch, tmp_path):
 
 def test_without_anything_special_it_is_plain_ssh():
     assert Client().words() == ["ssh"]
+
+
+@pytest.mark.parametrize(
+    ("named", "files"),
+    [
+        (None, ()),
+        ("", ()),
+        ("/a/key", ("/a/key",)),
+        (["/a key", "", "/b"], ("/a key", "/b")),
+    ],
+)
+def test_one_key_or_several_may_be_named(named, files):
+    assert key_files(named) == files
+
+
+def test_a_key_is_one_of_the_home_or_of_this_folder():
+    assert key_files(["~/.ssh/id", "id"]) == (f"{Path.home()}/.ssh/id", f"{Path.cwd()}/id")
 
 
 def test_identities_given_by_hand_go_along(config: Path):
