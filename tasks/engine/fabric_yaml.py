@@ -35,6 +35,7 @@ KINDS: dict[str, Any] = {
     "authentication": {"strategy_class": CLASS},
     "ssh_config_path": TEXT,
     "timeouts": {"connect": SECONDS},
+    "run": {"out_stream": CLASS, "err_stream": CLASS, "in_stream": CHOICE},
     "connect_kwargs": {
         "key_filename": ((str, list), "a path, or a list of them,"),
         "password": TEXT,
@@ -46,7 +47,7 @@ KINDS: dict[str, Any] = {
         "allow_agent": CHOICE,
         "look_for_keys": CHOICE,
         "compress": CHOICE,
-        "disabled_algorithms": ((dict,), "`key: value` lines"),
+        "disabled_algorithms": ((dict,), "lines such as `keys: [ssh-rsa]`"),
     },
 }
 
@@ -126,7 +127,11 @@ def _refuse_unfit(path: str, found: Mapping[str, Any], kinds: Mapping[str, Any])
 
 
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Tell whether a value is of these kinds; a list is one of texts, and true is no number."""
+    """Tell whether a value is of these kinds: a list is one of texts, a mapping's values are such
+    lists, and true is no number.
+    """
+    if isinstance(value, dict):
+        return dict in kinds and all(_fits(each, (list,)) for each in value.values())
     if isinstance(value, list):
         return list in kinds and all(isinstance(each, str) for each in value)
     if isinstance(value, int | float) and float in kinds:

@@ -98,8 +98,14 @@ def test_a_section_of_fabric_s_may_be_empty(loaded):
         ("connect_kwargs: {key_filename: 3}\n", "a path, or a list of them, for `key_filename:`."),
         (
             "connect_kwargs: {disabled_algorithms: [a]}\n",
-            "`key: value` lines for `disabled_algorithms:`.",
+            "lines such as `keys: [ssh-rsa]` for `disabled_algorithms:`.",
         ),
+        (
+            "connect_kwargs: {disabled_algorithms: {keys: 3}}\n",
+            "lines such as `keys: [ssh-rsa]` for `disabled_algorithms:`.",
+        ),
+        ("run: {out_stream: x}\n", "nothing that a file can name for `out_stream:`."),
+        ("run: {in_stream: 3}\n", "true or false for `in_stream:`."),
         (
             "authentication: {strategy_class: fabric.auth.OpenSSHAuthStrategy}\n",
             "nothing that a file can name for `strategy_class:`.",
