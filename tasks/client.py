@@ -81,7 +81,7 @@ def client(c: Host, export: bool = False, use: bool = False) -> None:
                 f"export MLFLOW_TRACKING_URI={uri}",
                 f"export {login_engine.USERNAME}={shlex.quote(login.username)}",
                 f"export {login_engine.PASSWORD}=...",
-                "# With this installed there, a folder's files are sent ten at a time:",
+                "# Beside MLflow, this has a folder's files sent eight at a time:",
                 f"pip install {shlex.quote(str(paths.PROJECT / 'files/client'))}",
                 "",
                 "# 3. In Python:",

@@ -18,16 +18,17 @@ from tasks.engine.templates import FILES
 
 sys.path.insert(0, str(FILES / "client"))
 
+import remote_mlflow_client
 from remote_mlflow_client import ParallelArtifactsRepository
 
 URI = "mlflow-artifacts:/0/a-run/artifacts"
 SERVER = "http://localhost:5001"
 ASKED: ContextVar[str] = ContextVar("asked", default="")
 AT_PYTHON_S_END = """
-import atexit, sys
+import atexit, os, sys
 from remote_mlflow_client import ParallelArtifactsRepository
 repository = ParallelArtifactsRepository(*sys.argv[1:3])
-repository.log_artifact = lambda file, path=None: print(path)
+repository.log_artifact = lambda file, path=None: os.write(1, f"{path}\\n".encode())
 atexit.register(repository.log_artifacts, *sys.argv[3:])
 """
 
@@ -62,15 +63,10 @@ def test_it_sends_what_mlflow_sends(
     assert sorted(sent["ours"], key=str) == sorted(sent["MLflow's"], key=str)
 
 
-@pytest.mark.parametrize(("variable", "at_once"), [(None, 10), ("3", 3), ("0", 1)])
-def test_as_many_at_a_time_as_there_are_connections(
-    tmp_path: Path, variable: str | None, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if variable:
-        monkeypatch.setenv("MLFLOW_HTTP_POOL_MAXSIZE", variable)
-    for number in range(2 * at_once):
+def test_eight_are_on_their_way_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(16):
         (tmp_path / str(number)).touch()
-    together = threading.Barrier(at_once)
+    together = threading.Barrier(8)
     now, most, lock = 0, 0, threading.Lock()
 
     def send(*file: Any) -> None:
@@ -83,22 +79,61 @@ def test_as_many_at_a_time_as_there_are_connections(
             now -= 1
 
     repository(monkeypatch, send).log_artifacts(tmp_path)
-    assert most == at_once
+    assert (now, most) == (0, 8)
 
 
 def test_where_one_fails_no_more_begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_POOL_MAXSIZE", "2")
-    sent = []
+    monkeypatch.setattr(remote_mlflow_client, "AT_ONCE", 2)
+    sent, ended = [], []
 
     def send(*file: Any) -> None:
         sent.append(file)
         if len(sent) == 2:
             raise MlflowException("the disk of the store is full")
         time.sleep(0.5)  # the first is still on its way
+        ended.append(file)
 
     with pytest.raises(MlflowException, match="disk of the store"):
         repository(monkeypatch, send).log_artifacts(folder)
-    assert len(sent) in (2, 3)
+    assert len(sent) == 2
+    assert ended == sent[:1]  # and is there, once the error is raised
+
+
+def test_ctrl_c_waits_for_nobody_and_begins_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_mlflow_client, "AT_ONCE", 3)
+    sent, over, begun = [], threading.Event(), threading.Barrier(3)
+
+    def send(*file: Any) -> None:
+        sent.append(file)
+        begun.wait(10)
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        over.wait(10)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        repository(monkeypatch, send).log_artifacts(folder)
+    assert time.monotonic() - started < 5
+    helpers = [each for each in threading.enumerate() if each.name == "log_artifacts"]
+    assert [each.daemon for each in helpers] == [True, True]  # Python waits for nobody either
+    over.set()
+    for each in helpers:
+        each.join()
+    assert len(sent) == 3
+
+
+def test_without_another_thread_each_is_sent_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sent: list[Any] = []
+    monkeypatch.setattr(threading.Thread, "start", start)
+    repository(monkeypatch, lambda *file: sent.append(file)).log_artifacts(folder)
+    assert len(sent) == len({str(file) for file in sent}) == 5
 
 
 def test_what_the_caller_s_context_holds_each_file_s_has(
@@ -113,7 +148,7 @@ def test_what_the_caller_s_context_holds_each_file_s_has(
     assert found == ["a workspace"] * 5
 
 
-def test_as_python_ends_files_are_sent_one_by_one(folder: Path) -> None:
+def test_as_python_ends_files_are_sent_as_well(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AT_PYTHON_S_END, URI, SERVER, folder, "model"],
         env={"PYTHONPATH": str(FILES / "client")}, text=True, capture_output=True,
