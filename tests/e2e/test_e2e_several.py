@@ -184,9 +184,9 @@ class TestSeveral:
         assert load.failures() == []
 
     @pytest.mark.costly
-    def test_an_upgrade_comes_to_all_and_fails_no_call(self, several: Several) -> None:
+    def test_an_upgrade_that_is_cut_off_leaves_all_of_them_serving(self, several: Several) -> None:
         one = several.web[0]
-        # Cut off while the database is closed to all: whoever comes first opens it again.
+        # While the database is closed to all: whoever comes first opens it again.
         with one.start("upgrade", "--to", NEWER) as working:
             until(lambda: "stop the server" in working.so_far, "the server is stopped", 300)
             time.sleep(2)
@@ -201,6 +201,8 @@ class TestSeveral:
         assert [host.status("/usable") for host in several.web] == [404, 200, 200]
         assert {version(host) for host in several.web} == {OLDER}
 
+    def test_an_upgrade_comes_to_all_and_fails_no_call(self, several: Several) -> None:
+        one = several.web[0]
         with writers(several.lb, one.login(), CLIENTS) as load:
             several.fab("upgrade", "--to", NEWER)
             load.goes_on()

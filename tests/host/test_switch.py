@@ -101,6 +101,19 @@ def test_what_cannot_be_put_aside_is_never_overwritten(place):
     assert place.start() == wholly("new")
 
 
+def test_the_reason_is_what_failed_first(place):
+    words = f"""set -euo pipefail; root="{place.root}" unit=mlflow-server here=/nowhere
+        say() {{ echo "@say $*"; }}; warn() {{ echo "@warn $*"; }}
+        fail() {{ echo "@fail $*"; exit 1; }}
+        undrain() {{ :; }}; trap serve_again EXIT"""
+    parts = (words, source("settle.sh"), source("tidy.sh"), source("switch.sh"))
+    failing = 'serve() { fail "it does not start"; }; fail "the step failed"'
+    done = place.bash("-c", "\n".join((*parts, failing)))
+    assert done.returncode == 1
+    said = [line for line in done.stdout.splitlines() if "former state" not in line]
+    assert said == ["@fail the step failed", "@warn it does not start"]
+
+
 def test_a_start_waits_until_the_switch_that_is_under_way_is_over(place):
     place.build()
     with (place.root / ".hold").open("w") as hold:

@@ -16,7 +16,7 @@ install -m 0600 "$here/auth" "$next/.mlflow_auth_config"
 install -m 0700 "$here/start" "$next/start_mlflow_server.sh"
 ln -s "releases/$release" "$next/venv"
 # A backup brings the key and id of the server that made it.
-(read_variables "$next/server.env"; exec "$root/releases/$release/bin/python" "$here/share.py" "$next") 8>&- 9>&-
+(read_variables "$next/server.env"; exec "$root/releases/$release/bin/python" "$here/share.py" root="$next") 8>&- 9>&-
 change_over "$task"
 say "out of service for $((SECONDS - paused)) s; the former state is kept in $root/former/$former"
 echo "$well" > "$root/.well"

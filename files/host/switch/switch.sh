@@ -80,7 +80,8 @@ serve_again() {
   open_again || true
   release_hold
   undrain
-  if (serve); then
+  # What failed first is the reason, and not that this state does not serve either.
+  if (fail() { warn "$*"; exit 1; }; serve); then
     say "the former state serves again, with all data"
   else
     warn "the former state is in place, but does not answer yet; see: ./fab status"
