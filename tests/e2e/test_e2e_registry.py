@@ -195,12 +195,13 @@ def _wrong_inputs(host: Host) -> None:
 def test_a_version_is_copied_to_another_environment_whatever_interrupts_it(
     host: Host, moment: float
 ) -> None:
-    as_client(host, LOG, "copied")
+    name = f"copied-{moment}"  # one host has several of these tests
+    as_client(host, LOG, name)
     with two_environments(host) as aim:
         because = ("Unknown environment 'stagin'", "did you mean 'staging'")
-        host.refused("registry.copy", "copied", "1", "--to", "stagin", aim=aim, because=because)
+        host.refused("registry.copy", name, "1", "--to", "stagin", aim=aim, because=because)
 
-        words = ("registry.copy", "copied", "1", "--to", "staging")
+        words = ("registry.copy", name, "1", "--to", "staging")
         with host.start(*words, aim=aim) as working:
             until(lambda: not working.running or "… copy" in working.so_far, "it is at work")
             with suppress(subprocess.TimeoutExpired):
@@ -209,19 +210,19 @@ def test_a_version_is_copied_to_another_environment_whatever_interrupts_it(
         print(f"killed {moment * DURATION:.1f} s after it began")
         host.fab(*words, aim=aim)
         again = host.fab(*words, aim=aim).out
-        wanted = f"version 1 of copied is version 1 of copied on staging ({host.alias})"
+        wanted = f"version 1 of {name} is version 1 of {name} on staging ({host.alias})"
         assert again == f"registry.copy: nothing to change, {wanted}\n"
-        done = host.fab("registry.copy", "copied", "2", "--to", "staging", aim=aim).out
-        wanted = f"version 2 of copied is version 2 of copied on staging ({host.alias})"
+        done = host.fab("registry.copy", name, "2", "--to", "staging", aim=aim).out
+        wanted = f"version 2 of {name} is version 2 of {name} on staging ({host.alias})"
         assert f"✓ {wanted}: 7 files" in done
 
-        here = as_client(host, LOAD, "copied", aim=aim)
-        there = as_client(host, LOAD, "copied", aim=aim, **STAGING)
+        here = as_client(host, LOAD, name, aim=aim)
+        there = as_client(host, LOAD, name, aim=aim, **STAGING)
         assert set(there) == set(here) == {"1", "2"}
         for version in there:
             assert there[version]["files"] == here[version]["files"]
             assert there[version]["predicts"] == here[version]["predicts"]
-            assert there[version]["tags"]["copied_from.version"] == f"copied/{version}"
+            assert there[version]["tags"]["copied_from.version"] == f"{name}/{version}"
         host.fab("stop", aim=aim, **STAGING)
         because = (f"staging ({host.alias}): The server is down",)
         host.refused(*words, aim=aim, because=because)
