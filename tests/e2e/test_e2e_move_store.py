@@ -391,7 +391,7 @@ def test_a_database_that_holds_something_stays_as_it_is(move, empty):
 
 UNFIT = {
     "insert into tags select 'lost', 'x', 'gone' union select 'more', 'x', 'gone'": (
-        "tags refers to what runs does not hold, in 2 rows",
+        "Tags refers to what runs does not hold, in 2 rows",
         "delete from tags where not exists (select 1 from runs where runs.run_uuid = ",
     ),
     "update tags set value = 'a' || char(0) where key = 'n' and value = '7'": (

@@ -54,6 +54,7 @@ def test_a_server_moves_to_postgresql_beside_it_and_back(lab: Lab) -> None:
     with lab.installed() as host:
         host.fab("configure", "deploy")
         fill(host)
+        host.fab("backup")
         login = host.login()
         done = host.fab("postgres.install", timeout=600)
         assert SOCKET in done.out
