@@ -24,11 +24,10 @@ class ParallelArtifactsRepository(MlflowArtifactsRepository):
     def log_artifacts(self, local_dir, artifact_path=None):
         """Send all files of a folder; where one fails, begin no more, and raise what it raised."""
         files, errors = deque(self.found(local_dir, artifact_path)), []
-        # Each in a context of its own, with what MLflow keeps in the caller's.
+        rest = (self.send, files, errors)
         helpers = [
-            Thread(
-                None, copy_context().run, "log_artifacts", (self.send, files, errors), daemon=True
-            )
+            # In a context of its own, with what MLflow keeps in the caller's.
+            Thread(name="log_artifacts", target=copy_context().run, args=rest, daemon=True)
             for _ in range(min(AT_ONCE, len(files)) - 1)
         ]
         try:

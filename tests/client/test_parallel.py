@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -84,19 +85,19 @@ def test_eight_are_on_their_way_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_where_one_fails_no_more_begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_mlflow_client, "AT_ONCE", 2)
-    sent, ended = [], []
+    numbers, ended = itertools.count(1), []
 
     def send(*file: Any) -> None:
-        sent.append(file)
-        if len(sent) == 2:
+        number = next(numbers)
+        if number == 2:
             raise MlflowException("the disk of the store is full")
         time.sleep(0.5)  # the first is still on its way
-        ended.append(file)
+        ended.append(number)
 
     with pytest.raises(MlflowException, match="disk of the store"):
         repository(monkeypatch, send).log_artifacts(folder)
-    assert len(sent) == 2
-    assert ended == sent[:1]  # and is there, once the error is raised
+    assert next(numbers) == 3
+    assert ended == [1]  # it is there once the error is raised
 
 
 def test_ctrl_c_waits_for_nobody_and_begins_no_more(
