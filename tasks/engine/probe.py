@@ -35,19 +35,20 @@ if TYPE_CHECKING:
 
 END = "end\tyes\n"
 
-
 # The script is sent once, however many environments it is to look at: Linux takes no command of
 # more than 128 KB, which is what sshd makes of one exec.
-EACH = """script=$1 sqlite=$2 postgres=$3
-look() { bash -c "$script" facts "$sqlite" "$postgres" "$@"; }
+EACH = """look_at_sqlite=$1 look_at_postgres=$2
+look() (
+{}
+)
 """
 
 
 def command(*environments: Settings) -> str:
     """Spell the command that prints the facts of environments on a host, one after the other."""
     looks = (sh("look", *_arguments(settings)) for settings in environments)
-    programs = (source(name) for name in ("facts.sh", "facts_sqlite.py", "facts_postgres.py"))
-    return sh("bash", "-c", EACH + "\n".join(looks), "facts", *programs)
+    programs = (source("facts_sqlite.py"), source("facts_postgres.py"))
+    return sh("bash", "-c", EACH.format(source("facts.sh")) + "\n".join(looks), "facts", *programs)
 
 
 def _arguments(settings: Settings) -> Sequence[Word]:

@@ -166,8 +166,7 @@ def test_the_probe_names_what_to_look_at_and_quotes_it():
     settings = Settings(root="~/m", port=6000, profile="work")
     bash, option, text, *words = shlex.split(command(settings))
     assert [bash, option] == ["bash", "-c"]
-    programs = ("facts.sh", "facts_sqlite.py", "facts_postgres.py")
-    assert words == ["facts", *map(source, programs)]
+    assert words == ["facts", source("facts_sqlite.py"), source("facts_postgres.py")]
     assert shlex.split(text.splitlines()[-1]) == [
         "look", "~/m", "mlflow-server", "6000", "work",
         *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
@@ -358,6 +357,7 @@ def test_a_server_is_read(home, programs, server):
     ("uri", "scheme"),
     [
         ("'postgresql+psycopg2://u:secret@db/x'", "postgresql"),
+        ("postgresql://u:secret@secret/secret@db/x?a=b@c", "postgresql"),
         ("'postgresql+psycopg2://u@db/x?sslmode=require&password=secret'", "postgresql"),
         ('"mysql://x"', "mysql"),
         ("sqlite:////home/x", "sqlite"),
@@ -367,7 +367,31 @@ def test_a_database_s_address_is_told_without_its_password(home, programs, serve
     (server / "server.env").write_text(f"MLFLOW_BACKEND_STORE_URI={uri}\n")
     facts = look(home, programs)
     assert facts.database == scheme
-    assert facts.store == uri.strip("'\"").replace(":secret", "").replace("secret", "")
+    public = uri.strip("'\"").replace(":secret@secret/secret", "").replace(":secret", "")
+    assert facts.store == public.replace("secret", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[mlflow]\nadmin_password = x", True),
+        ("admin_password=\\\n", True),
+        ("[mlflow]\nadmin_password = \ndefault_permission = READ\n", False),
+        ("no_admin_password = x\n", False),
+    ],
+)
+def test_a_password_of_the_first_start_is_seen(home, programs, server, text, wanted):
+    (server / ".mlflow_auth_config").write_text(text)
+    assert look(home, programs).bootstrap is wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("sync-interval: 5s\n", 5), ("dbs:\nsync-interval: 30s", 30), ("#sync-interval: 5s\n", None)],
+)
+def test_how_often_databases_are_sent_is_read(home, programs, server, text, wanted):
+    (server / "stream.yml").write_text(text)
+    assert look(home, programs).stream_every == wanted
 
 
 def test_looking_changes_nothing(home, programs, server):
@@ -436,6 +460,8 @@ BOTH = frozenset({"aws_access_key_id", "aws_secret_access_key"})
     [
         ("[default]\naws_access_key_id=A\naws_secret_access_key=B\n", Keys("A", "B")),
         ("[default]\n  aws_access_key_id =  A \naws_secret_access_key= B+/= \n", Keys("A", "B+/=")),
+        (" [\tdefault ]\naws_access_key_id\t=\tA\naws_secret_access_key=B", Keys("A", "B")),
+        ("[default]\naws_secret_access_key=*\\n$x\naws_access_key_id='A'\n", Keys("'A'", "*\\n$x")),
         (
             "[other]\naws_access_key_id=X\n[ default ]\naws_secret_access_key=B\n"
             "aws_session_token=T\naws_access_key_id=A\n[more]\naws_access_key_id=Y\n",

@@ -1,20 +1,22 @@
 # Read everything that tasks decide on, in one go, and change nothing.
-# Arguments: the texts of facts_sqlite.py and facts_postgres.py, <root> <unit> <port> <profile>, then the packages and files to look at, each list ended by "--". Prints key<TAB>value lines; a value that cannot be had is simply not printed.
+# Arguments: <root> <unit> <port> <profile>, then the packages and files to look at, each list ended by "--"; look_at_sqlite and look_at_postgres are the texts of facts_sqlite.py and facts_postgres.py. Prints key<TAB>value lines; a value that cannot be had is simply not printed.
+# One shell runs this for each environment in turn, as a function (tasks/engine/probe.py).
 # Programs are few: each costs the host milliseconds, and every command looks.
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
-look_at_sqlite=$1 look_at_postgres=$2 root=${3/#\~/$HOME} unit=$4 port=$5 profile=$6
-shift 6
+root=${1/#\~/$HOME} unit=$2 port=$3 profile=$4
+shift 4
 packages=() files=()
 while [ "$1" != -- ]; do packages+=("$1"); shift; done
 shift
 while [ "$1" != -- ]; do files+=("${1/#\~/$HOME}"); shift; done
 
 fact() { printf '%s\t%s\n' "$1" "$2"; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+as_root() { if [ "$user" = root ]; then "$@"; else sudo -n "$@"; fi; }
 
 fact home "$HOME"
-fact user "$(id -un)"
+user=$(id -un)
+fact user "$user"
 fact root "$root"
 printf 'now\t%(%s)T\n' -1
 read -r hostname machine <<< "$(uname -nm)"
@@ -37,13 +39,22 @@ systemctl show "${units[@]}" --timestamp=unix -p "$shown,NRestarts,MemoryCurrent
   for name in "${units[@]}"; do
     while IFS= read -r line && [ -n "$line" ]; do fact unit "$name $line"; done
   done &
-certificate=$(sed -n 's/^ *ssl_certificate *\([^ ;]*\);.*/\1/p' /etc/nginx/{sites-available/"$unit",conf.d/"$unit".conf} 2>/dev/null | head -n 1)
+certificate=
+for site in /etc/nginx/{sites-available/"$unit",conf.d/"$unit".conf}; do
+  if [ ! -r "$site" ]; then continue; fi
+  while read -r word value _; do
+    if [ "$word" = ssl_certificate ]; then certificate=${value%%;*}; break 2; fi
+  done < "$site"
+done
 look_as_root() { # all that root alone can see, by one sudo
-  as_root bash -s -- "$unit" "$port" "$certificate" 2>/dev/null << 'END'
+  # bash itself would read a script from a pipe letter by letter.
+  # shellcheck disable=SC2016
+  as_root bash -c 'eval "$(< /dev/stdin)"' look "$unit" "$port" "$certificate" 2>/dev/null << 'END'
 printf 'sudo\tyes\n'
 for name in backup.key backup-aws/credentials; do
   if [ -e "/etc/$1/$name" ]; then
-    digest=$(tr -d '\n' < "/etc/$1/$name" | sha256sum)
+    text=$(< "/etc/$1/$name")
+    digest=$(printf %s "${text//$'\n'/}" | sha256sum)
     printf '%s\t%s\n' "$name" "${digest:0:8}"
   fi
 done
@@ -86,7 +97,9 @@ if grep -qs 'Amazon EC2' /sys/class/dmi/id/*_vendor; then
   public=$(ask -H "X-aws-ec2-metadata-token: $token" http://169.254.169.254/latest/meta-data/public-ipv4)
 fi
 fact addresses "$(hostname -I 2>/dev/null) $public"
-df -Pk "$existing" | awk 'NR == 2 {printf "disk_kb\t%s\nfree_kb\t%s\n", $2, $4}'
+{ read -r _; read -r _ kilobytes _ free _; } < <(df -Pk "$existing")
+fact disk_kb "${kilobytes-}"
+fact free_kb "${free-}"
 
 dpkg-query -W -f 'package\t${Package} ${db:Status-Abbrev}\n' "${packages[@]}" 2>/dev/null
 
@@ -112,75 +125,109 @@ for environment in tools stream; do
   if [ -e "$root/$environment/.complete" ]; then fact $environment "$(< "$root/$environment/.complete")"; fi
 done
 
-declare -A modes
+said=
+section() { # file, header, keys: puts the section's key=value lines of these keys into `said`, blanks removed
+  local line key value words inside='' wanted=" $3 "
+  declare -A values=()
+  while IFS= read -r line || [ -n "$line" ]; do
+    if [[ $line =~ ^[[:blank:]]*\[ ]]; then
+      read -ra words <<< "$line"
+      line=${words[*]} line=${line/#\[ /[} line=${line/% \]/]}
+      if [ "$line" = "[$2]" ]; then inside=yes; else inside=; fi
+    elif [ -n "$inside" ] && [[ $line = *=* ]]; then
+      key=${line%%=*} key=${key//[[:blank:]]/} value=${line#*=}
+      value=${value#"${value%%[![:blank:]]*}"} value=${value%"${value##*[![:blank:]]}"}
+      if [[ $wanted = *" $key "* ]]; then values[$key]+=$key=$value$'\n'; fi
+    fi
+  done < "$1"
+  said=
+  for key in $3; do said+=${values[$key]-}; done
+}
+keys=
+if [ -r "$HOME/.aws/credentials" ]; then
+  section "$HOME/.aws/credentials" "$profile" "aws_access_key_id aws_secret_access_key aws_session_token"
+  keys=$said
+  for key in aws_access_key_id aws_secret_access_key; do
+    if [[ $'\n'$keys = *$'\n'"$key="[!$'\n']* ]]; then fact credential "$key"; fi
+  done
+fi
+if [ -r "$HOME/.aws/config" ]; then
+  header="profile $profile"
+  if [ "$profile" = default ]; then header=default; fi
+  section "$HOME/.aws/config" "$header" "endpoint_url region"
+  while IFS= read -r line; do
+    if [ -n "$line" ]; then fact aws_config "$line"; fi
+  done <<< "$said"
+fi
+
+# All files by one stat and one sha256sum. Of the credentials only a digest leaves the host: enough to
+# see that they are the wanted ones.
+declare -A modes sizes changed
+while read -r mode size time file; do
+  modes[$file]=$mode sizes[$file]=$size changed[$file]=$time
+done < <(stat -c '%a %s %Y %n' "${files[@]}" "$root"/{server.env,audit.log} "$HOME/.aws/credentials" 2>/dev/null)
 readable=()
 for file in "${files[@]}"; do if [ -r "$file" ]; then readable+=("$file"); fi; done
-if ((${#readable[@]})); then
-  while read -r mode file; do modes[$file]=$mode; done < <(stat -c '%a %n' "${readable[@]}")
-  while read -r digest file; do fact file "$digest ${modes[$file]-} $file"; done < <(sha256sum "${readable[@]}")
-fi
+while read -r digest file; do
+  if [ "$file" != - ]; then
+    fact file "$digest ${modes[$file]-} $file"
+  elif [ -n "$keys" ]; then
+    fact credentials "$digest"
+  fi
+done < <(printf %s "$keys" | sha256sum "${readable[@]}" -)
+if [ -r "$HOME/.aws/credentials" ]; then fact credentials_mode "${modes[$HOME/.aws/credentials]-}"; fi
+if [ -e "$root/audit.log" ]; then fact generation "${sizes[$root/audit.log]-}"; fi
 if [ -e "$root/server.env" ]; then
-  fact server_env_changed "$(stat -c %Y "$root/server.env")"
-  while IFS='=' read -r key _; do fact server_env "$key"; done < "$root/server.env"
-  # Without a password, should somebody have written one there.
-  address() { sed -n "s#://\([^:@/]*\):[^@]*@#://\1@#; s/\([?&]password=\)[^&'\"]*/\1/; s/^$1=['\"]*\([^'\"]*\).*/\1/p" "$root/server.env"; }
-  store=$(address MLFLOW_BACKEND_STORE_URI)
+  fact server_env_changed "${changed[$root/server.env]-}"
+  address() { # line: puts the value into `said`, without a password, should somebody have written one there
+    if [[ $1 =~ ://([^:@/]*):[^?]*@ ]]; then set -- "${1/"${BASH_REMATCH[0]}"/"://${BASH_REMATCH[1]}@"}"; fi
+    if [[ $1 =~ [?\&]password=[^\&\'\"]* ]]; then set -- "${1/"${BASH_REMATCH[0]}"/"${BASH_REMATCH[0]%%=*}="}"; fi
+    [[ $1 =~ ^[^=]*=[\'\"]*([^\'\"]*) ]] && said=${BASH_REMATCH[1]}
+  }
+  store='' auth_store=''
+  while IFS= read -r line || [ -n "$line" ]; do
+    fact server_env "${line%%=*}"
+    case $line in
+      MLFLOW_BACKEND_STORE_URI=*) address "$line"; store=$said ;;
+      AUTH_STORE_URI=*) address "$line"; auth_store=$said ;;
+    esac
+  done < "$root/server.env"
   fact store "$store"
-  auth_store=$(address AUTH_STORE_URI)
   fact auth_store "$auth_store"
-  fact database "$(sed 's/^\([a-z0-9]*\).*/\1/' <<< "$store")"
+  fact database "${store%%[!a-z0-9]*}"
 fi
 # Both databases are opened read-only: a probe never makes, migrates or repairs one.
 if command -v python3 >/dev/null; then
-  python3 -IS -c "$look_at_sqlite" "$root" "${store:-}" "${auth_store:-}" &
+  python3 -IS -c "${look_at_sqlite:?}" "$root" "${store:-}" "${auth_store:-}" &
 fi
-if [ -r "$root/start_mlflow_server.sh" ]; then
-  fact workers "$(sed -n 's/.*--workers \([0-9]*\).*/\1/p' "$root/start_mlflow_server.sh")"
-fi
-if grep -qs '^admin_password *= *[^ ]' "$root/.mlflow_auth_config"; then fact bootstrap yes; fi
+read_file() { said=; if [ -r "$1" ]; then said=$(< "$1"); fi; }
+read_file "$root/start_mlflow_server.sh"
+if [[ $said =~ --workers\ ([0-9]+) ]]; then fact workers "${BASH_REMATCH[1]}"; fi
+read_file "$root/.mlflow_auth_config"
+password=$'\nadmin_password *= *[^ \n]'
+if [[ $'\n'$said =~ $password ]]; then fact bootstrap yes; fi
 if [ -e "/run/$unit.drain" ]; then fact drained yes; fi
 for stamp in proved proved_backups well owned elsewhere backup tls; do
   if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(< "$root/.$stamp")"; fi
 done
 if [ -r "$root/.server-id" ]; then fact server_id "$(< "$root/.server-id")"; fi
 if [ -r "$root/scheduled/stamp" ]; then fact schedule "$(< "$root/scheduled/stamp")"; fi
-if [ -e "$root/audit.log" ]; then fact generation "$(stat -c %s "$root/audit.log")"; fi
 
 if [ -r "$root/stream.yml" ]; then
-  fact stream_every "$(sed -n 's/^sync-interval: \([0-9]*\)s$/\1/p' "$root/stream.yml")"
+  read_file "$root/stream.yml"
+  interval=$'\nsync-interval: ([0-9]+)s\n'
+  if [[ $'\n'$said$'\n' =~ $interval ]]; then fact stream_every "${BASH_REMATCH[1]}"; fi
   socket=/run/$unit-stream/litestream.sock
   if [ -S "$socket" ]; then fact stream_sync "$(curl -s --max-time 2 --unix-socket "$socket" http://localhost/list)"; fi
 fi
-sed -n 's/^[\t ]*\(user\|include\)[\t ]*\([^;#]*\);.*/nginx\t\1 \2/p' /etc/nginx/nginx.conf 2>/dev/null
-# Of the credentials only a digest leaves the host: enough to see that they are the wanted ones.
-section() { # file, header: the section's key=value lines, sorted, blanks removed
-  awk -v want="[$2]" '
-    /^[ \t]*\[/ { gsub(/[ \t]+/, " "); gsub(/^ | $/, ""); sub(/\[ /, "["); sub(/ \]/, "]")
-                  inside = ($0 == want); next }
-    inside && /=/ { key = $0; sub(/=.*/, "", key); gsub(/[ \t]/, "", key)
-                    value = $0; sub(/[^=]*=[ \t]*/, "", value); sub(/[ \t]+$/, "", value)
-                    print key "=" value }' "$1" | sort
-}
-if [ -r "$HOME/.aws/credentials" ]; then
-  keys=$(section "$HOME/.aws/credentials" "$profile" |
-    grep -E '^aws_(access_key_id|secret_access_key|session_token)=')
-  if [ -n "$keys" ]; then
-    fact credentials "$(printf '%s\n' "$keys" | sha256sum | cut -d' ' -f1)"
-    for key in aws_access_key_id aws_secret_access_key; do
-      if grep -q "^$key=." <<< "$keys"; then fact credential "$key"; fi
-    done
-  fi
-  fact credentials_mode "$(stat -c %a "$HOME/.aws/credentials")"
-fi
-if [ -r "$HOME/.aws/config" ]; then
-  header="profile $profile"
-  if [ "$profile" = default ]; then header=default; fi
-  section "$HOME/.aws/config" "$header" | grep -E '^(region|endpoint_url)=' |
-    while IFS= read -r line; do fact aws_config "$line"; done
+if [ -r /etc/nginx/nginx.conf ]; then
+  while read -r word value; do
+    if [[ $word = @(user|include) && $value = *\;* ]]; then fact nginx "$word ${value%%[;#]*}"; fi
+  done < /etc/nginx/nginx.conf
 fi
 
 if [[ ${store:-} = postgres* ]] && [ -x "$root/venv/bin/python" ]; then
-  "$root/venv/bin/python" -c "$look_at_postgres" "$root"
+  "$root/venv/bin/python" -c "${look_at_postgres:?}" "$root"
 fi
 wait
 fact end yes

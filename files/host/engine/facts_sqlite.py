@@ -1,6 +1,5 @@
 """Print Python's version and what SQLite holds; facts.sh runs this with root and both addresses."""
 
-import contextlib
 import os
 import stat
 import sys
@@ -9,31 +8,42 @@ import time
 until = time.time() + 20
 
 
-def ask(path, key, query):
+def ask(path, **questions):
+    """Print the answers; a database is opened once, for to read its schema takes longest."""
     if not os.path.exists(path):
         return
     import sqlite3  # Debian's smallest Python has none, nor a server
 
-    try:
-        if found := strange(os.path.realpath(path)):
-            raise sqlite3.OperationalError(f"{found} is no file")
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)
-        # The server's process may have written anything there.
-        database.execute("pragma trusted_schema=off")
-        database.set_progress_handler(lambda: time.time() > until, 9999)
-        value = database.execute(query).fetchone()[0]
-    except (sqlite3.Error, TypeError) as error:
-        key, value = key + "_error", error
-    line = "".join(letter if " " <= letter <= "~" else " " for letter in str(value))
-    print(f"{key}\t{line[:300]}")
+    database = None
+    for key, question in questions.items():
+        try:
+            database = database or opened(sqlite3, path)
+            value = database.execute(question).fetchone()[0]
+        except (sqlite3.Error, TypeError) as error:
+            key, value = key + "_error", error
+        line = "".join(letter if " " <= letter <= "~" else " " for letter in str(value))
+        print(f"{key}\t{line[:300]}")
+
+
+def opened(sqlite3, path):
+    if found := strange(os.path.realpath(path)):
+        raise sqlite3.OperationalError(f"{found} is no file")
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)
+    # The server's process may have written anything there.
+    database.execute("pragma trusted_schema=off")
+    database.set_progress_handler(lambda: time.time() > until, 9999)
+    return database
 
 
 def strange(path):
     """Name what lies beside a database and is no file: SQLite would wait for a pipe."""
     for end in ("-wal", "-shm", "-journal"):
-        with contextlib.suppress(OSError):
-            if not stat.S_ISREG(os.lstat(path + end).st_mode):
-                return os.path.basename(path) + end
+        try:
+            mode = os.lstat(path + end).st_mode
+        except OSError:
+            continue
+        if not stat.S_ISREG(mode):
+            return os.path.basename(path) + end
     return None
 
 
@@ -43,21 +53,27 @@ def sizes_of(*paths):
     SQLite may remove its own at any time, and the server's process lay links that lead nowhere.
     """
     for path in paths:
-        with contextlib.suppress(OSError):
+        try:
             yield os.path.getsize(path)
+        except OSError:
+            continue
 
 
 def main(root, store, auth_store):
     print("python\t{}.{}.{}".format(*sys.version_info))
     tracking = os.path.realpath(os.path.join(root, "mlflow.db"))
     if not auth_store:
-        ask(os.path.join(root, "basic_auth.db"), "users", "select count(*) from users")
+        ask(os.path.join(root, "basic_auth.db"), users="select count(*) from users")
     if store.startswith("postgres"):
         return
-    ask(tracking, "schema", "select version_num from alembic_version")
     # What lies in MLflow's bin is nobody's any more.
-    for table in ("runs", "experiments"):
-        ask(tracking, table, f"select count(*) from {table} where lifecycle_stage = 'active'")
+    active = "select count(*) from {} where lifecycle_stage = 'active'"
+    ask(
+        tracking,
+        schema="select version_num from alembic_version",
+        runs=active.format("runs"),
+        experiments=active.format("experiments"),
+    )
     sizes = [*sizes_of(tracking, tracking + "-wal")]
     if sizes:
         print(f"database_bytes\t{sum(sizes)}")
