@@ -1,6 +1,6 @@
-"""Output into a pipe that nobody reads any more: `fab logs | head -1`.
+"""Output that fails: nobody reads the pipe (`fab logs | head -1`), or a disk is full.
 
-Other tools are ended by a signal there. Python ignores it, so that the next line is an error in
+Other tools are ended by a signal in a pipe. Python ignores it, so that the next line is an error in
 whichever thread prints it, which looks like a lost connection to who waits for that thread. Here it
 is a Ctrl-C instead: what is under way ends as it does for that, and nothing more is printed.
 """
@@ -8,11 +8,12 @@ is a Ctrl-C instead: what is under way ends as it does for that, and nothing mor
 from __future__ import annotations
 
 import _thread
+import atexit
 import io
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,43 +24,73 @@ UNREAD = 141  # what shells make of the signal: 128 and SIGPIPE's 13
 
 
 class Pipe(io.FileIO):
-    """The writing end of a pipe, which takes everything once nobody reads it."""
+    """The writing end of a pipe or a file, which takes everything once writing has failed."""
 
-    closed_by_reader = False
+    exit: int | None = None  # the program's exit code, once it has
 
     def write(self, data: Any, /) -> int:
-        """Write, and interrupt the program the first time that nobody reads."""
+        """Write, and interrupt the program the first time that this fails."""
         try:
             return super().write(data)
-        except BrokenPipeError:
-            self.closed_by_reader = True
+        except OSError as error:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
+            self.exit = _said(error)
             if threading.current_thread() is threading.main_thread():
                 raise KeyboardInterrupt from None
             _thread.interrupt_main()
             return len(data)
 
 
+def _said(error: OSError) -> int:
+    """Say why output failed where anybody may read it; return the exit code for it."""
+    if isinstance(error, BrokenPipeError):
+        return UNREAD
+    why = (
+        f"What a command prints could not be written ({error.strerror}), and it was stopped there. "
+        "Make room, or have it print elsewhere; then run the same command again.\n"
+    )
+    with suppress(OSError):  # past Python's streams: it may be one of these that is at work
+        os.write(2, why.encode())
+    return 1
+
+
 @contextmanager
-def ending_with_its_reader() -> Iterator[None]:
-    """Have the program end quietly once nobody reads what it prints; raises SystemExit then."""
-    pipes = []
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if pipe := _pipe(stream):
-            pipes.append(pipe)
-            setattr(sys, name, _text(pipe, stream))
+def ending_where_output_fails() -> Iterator[None]:
+    """Have the program end once what it prints goes nowhere; raises SystemExit then."""
+    pipes = watch_output()
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except (KeyboardInterrupt, SystemExit):
-        if any(pipe.closed_by_reader for pipe in pipes):
-            raise SystemExit(UNREAD) from None
+        for code in (pipe.exit for pipe in pipes if pipe.exit):
+            raise SystemExit(code) from None
         raise
+
+
+def end_where_output_fails() -> None:
+    """Do the same for a program that has begun already; its exit code is its own."""
+    watch_output()
+
+    def write_the_rest() -> None:
+        with suppress(KeyboardInterrupt):
+            sys.stdout.flush()
+
+    atexit.register(write_the_rest)
+
+
+def watch_output() -> list[Pipe]:
+    """Have the program interrupted once output fails; return what takes it, but for terminals."""
+    pipes = []
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if pipe := _pipe(stream):
+            pipes.append(pipe)
+            setattr(sys, name, _text(pipe, stream))
+    return pipes
 
 
 def _pipe(stream: TextIO) -> Pipe | None:

@@ -21,7 +21,7 @@ from tasks.engine.configuration import configured, host_names
 from tasks.engine.console import painted
 from tasks.engine.executor import Executor
 from tasks.engine.fabric_yaml import load_yaml
-from tasks.engine.pipes import ending_with_its_reader
+from tasks.engine.pipes import end_where_output_fails, ending_where_output_fails
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,6 +60,7 @@ def adopt(program: Any) -> Program:
     program.executor_class = Executor
     if getattr(program, "config", None):
         program.leave_files_to_us()
+        end_where_output_fails()
     adopted: Program = program
     return adopted
 
@@ -79,7 +80,7 @@ class Program(invoke.Program):
 
     def run(self, argv: Any = None, exit: bool = True) -> None:
         """Do what was typed, or up to where nobody reads any more what is printed."""
-        with ending_with_its_reader():
+        with ending_where_output_fails():
             super().run(argv, exit)
 
     def core_args(self) -> list[invoke.Argument]:

@@ -1,4 +1,4 @@
-"""`fab logs | head -1` ends quietly, whichever thread prints the line that nobody reads."""
+"""`fab logs | head -1` ends quietly, and on a full disk with the reason, in whichever thread."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FABFILE = str(paths.PROJECT / "fabfile.py")
 # Prints without end in another thread, as a task on several hosts does.
 FOLLOWING = """
 import concurrent.futures
-from tasks.engine.pipes import ending_with_its_reader
+from tasks.engine.pipes import ending_where_output_fails
 
 def follow():
     for number in range(100_000):
         print(number, flush=True)
 
-with ending_with_its_reader(), concurrent.futures.ThreadPoolExecutor() as pool:
+with ending_where_output_fails(), concurrent.futures.ThreadPoolExecutor() as pool:
     try:
         pool.submit(follow).result()
     except KeyboardInterrupt:
@@ -52,13 +52,32 @@ def test_a_list_that_nobody_reads_ends_quietly(option):
     assert unread(FABFILE, option) == (UNREAD, "")
 
 
+def test_plain_fab_says_nothing_where_nobody_reads_its_list():
+    script = "import sys; sys.argv[0] = 'fab'; from fabric.main import program; program.run()"
+    assert unread("-c", script, "--list")[1] == ""
+
+
 def test_what_follows_in_a_thread_ends_once_its_reader_has_gone():
     assert unread("-c", FOLLOWING, read=True) == (UNREAD, "")
 
 
+@pytest.mark.parametrize("words", [(FABFILE, "--list"), ("-c", FOLLOWING)])
+def test_a_full_disk_is_said_and_ends_what_prints(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, *words], stdout=full, stderr=subprocess.PIPE, text=True,
+            cwd=paths.PROJECT,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        1,
+        "What a command prints could not be written (No space left on device), and it was stopped "
+        "there. Make room, or have it print elsewhere; then run the same command again.\n",
+    )
+
+
 def test_an_exit_code_and_what_was_said_are_kept_where_somebody_reads():
-    program = "from tasks.engine.pipes import ending_with_its_reader\n"
-    program += "with ending_with_its_reader():\n    print('ä')\n    raise SystemExit(3)"
+    program = "from tasks.engine.pipes import ending_where_output_fails\n"
+    program += "with ending_where_output_fails():\n    print('ä')\n    raise SystemExit(3)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=paths.PROJECT
     )
