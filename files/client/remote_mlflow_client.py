@@ -7,15 +7,17 @@ are found, named and sent by MLflow's own functions; only their order is not kep
 """
 
 from collections import deque
-from contextlib import suppress
 from contextvars import copy_context
 from copy import copy
-from threading import Thread
+from threading import Semaphore, Thread
 
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 # Of the ten connections that MLflow keeps; the others are for what is logged meanwhile.
 AT_ONCE = 8
+
+# The threads that may begin: a program's folders share them, should it log several at a time.
+free = Semaphore(AT_ONCE - 1)
 
 
 class ParallelArtifactsRepository(MlflowArtifactsRepository):
@@ -24,25 +26,40 @@ class ParallelArtifactsRepository(MlflowArtifactsRepository):
     def log_artifacts(self, local_dir, artifact_path=None):
         """Send all files of a folder; where one fails, begin no more, and raise what it raised."""
         files, errors = deque(self.found(local_dir, artifact_path)), []
-        rest = (self.send, files, errors)
-        helpers = [
-            # In a context of its own, with what MLflow keeps in the caller's.
-            Thread(name="log_artifacts", target=copy_context().run, args=rest, daemon=True)
-            for _ in range(min(AT_ONCE, len(files)) - 1)
-        ]
+        helpers = []
         try:
-            with suppress(RuntimeError):  # at a limit of threads, or as Python ends, none begins
-                for helper in helpers:
-                    helper.start()
+            while len(helpers) < min(AT_ONCE, len(files)) - 1:
+                if not (helper := self.helper(files, errors)):
+                    break
+                helpers.append(helper)
             self.send(files, errors)
             for helper in helpers:
-                if helper.ident:
-                    helper.join()
+                helper.join()
         except BaseException:  # Ctrl-C waits for nobody: what is on its way ends by itself
             files.clear()
             raise
         if errors:
             raise errors[0]
+
+    def helper(self, files, errors):
+        """Begin a thread that sends what is left of the files; None where none may or can begin."""
+
+        def send():
+            try:
+                context.run(self.send, files, errors)
+            finally:
+                free.release()
+
+        if not free.acquire(blocking=False):
+            return None
+        context = copy_context()  # with what MLflow keeps in the caller's
+        thread = Thread(name="log_artifacts", target=send, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # at a limit of threads, or as Python ends
+            free.release()
+            return None
+        return thread
 
     def found(self, local_dir, artifact_path):
         """Return the files of a folder, as MLflow would give them to `log_artifact`."""

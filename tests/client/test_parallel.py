@@ -83,6 +83,39 @@ def test_eight_are_on_their_way_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert (now, most) == (0, 8)
 
 
+def test_folders_that_are_logged_at_a_time_share_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (tmp_path / str(number)).touch()
+    now, most, lock, sent = 0, 0, threading.Lock(), []
+
+    def send(*file: Any) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            sent.append(file)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+
+    several = [
+        threading.Thread(target=repository(monkeypatch, send).log_artifacts, args=[tmp_path])
+        for _ in range(3)
+    ]
+    for each in several:
+        each.start()
+    for each in several:
+        each.join()
+    assert len(sent) == 3 * 30
+    assert most <= 3 + 7  # the callers' own, and what is shared: MLflow keeps ten connections
+    free = remote_mlflow_client.free
+    given_back = [free.acquire(blocking=False) for _ in range(8)]
+    free.release(given_back.count(True))
+    assert given_back == [True] * 7 + [False]
+
+
 def test_where_one_fails_no_more_begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_mlflow_client, "AT_ONCE", 2)
     numbers, ended = itertools.count(1), []
