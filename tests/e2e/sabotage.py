@@ -68,12 +68,13 @@ text = open(path).read()
 os.remove(path)  # uv links the files of all environments to those in its cache
 open(path, "w").write(text + sys.stdin.read())
 """
-# In the place of the release's Python, which the server is started by.
-START = """#!/bin/sh
+# In the place of the release's Python, which the server is started by, and which takes itself for
+# this: the trial on the side starts one more of what it runs in.
+START = """#!/bin/bash
 case "$*" in
   *"mlflow server"*) if {when}; then echo "Error: made to fail" >&2; exit 1; fi ;;
 esac
-exec "$0.released" "$@"
+exec -a "$0" "$0.released" "$@"
 """
 
 
