@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
-    """Wait until a condition holds; fails the test where it never does."""
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait until a condition holds, and return what it gave; fails the test where it never does."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.1)
+    return value

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import Host, until
+from lab import Host
+from waiting import until
 
 ACME = "acme.example.org"
 URL = f"https://{ACME}:14000/dir"

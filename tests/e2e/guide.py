@@ -12,7 +12,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import ROOT, SEARCH, UNIT, Host, until
+from lab import ROOT, SEARCH, UNIT, Host
+from waiting import until
 
 from tasks.changes import releases
 

@@ -21,11 +21,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 from tasks.engine import paths
 from tasks.laptop.tunnels import free_port
@@ -558,15 +560,6 @@ def copy_of_the_project(clone: Path) -> None:
     shutil.copy(ours / "pyvenv.cfg", theirs)
     shutil.copy(clone / "requirements.txt", theirs)
     (theirs / "made-in").write_text(f"{clone}\n")
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait for something to become true; fail with its name when it does not."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(0.1)
-    return value
 
 
 def answer(url: str, login: tuple[str, str] | None = None, timeout: float = 60) -> int:

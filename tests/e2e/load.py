@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import Host, Working, until
+from lab import Host, Working
+from waiting import until
 
 from tasks.engine.login import Login
 from tasks.laptop.play import client_environment
@@ -182,6 +183,7 @@ def writers(
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
         del environment[name]
     environment |= {"NO_PROXY": "*", "no_proxy": "*", processes.MARK: host.lab.mark}
+    environment["PYTHONPATH"] += f":{Path(__file__).parents[1]}"
     folder = Path(tempfile.mkdtemp(prefix="load-", dir=host.home))
     (notes := folder / "notes").mkdir()
     working = []

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from importlib.util import source_from_cache
 
-from lab import SEARCH, UNIT, Host, until
+from lab import SEARCH, UNIT, Host
+from waiting import until
 
 from tasks.changes.releases import RELEASES
 from tasks.engine.settings import Settings

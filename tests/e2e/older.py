@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import CHAIN, ROOT, SEARCH, UNIT, Host, until
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host
 from load import ROWS
+from waiting import until
 
 from tasks.changes import backup
 from tasks.engine import templates

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from lab import ROOT, UNIT, Host, until
+from lab import ROOT, UNIT, Host
+from waiting import until
 
 SITE = f"/etc/nginx/sites-available/{UNIT}"
 pytestmark = pytest.mark.usefixtures("no_backups")

@@ -7,7 +7,8 @@ import json
 import re
 import threading
 
-from lab import Host, until
+from lab import Host
+from waiting import until
 
 from tasks.laptop.play import client_environment
 

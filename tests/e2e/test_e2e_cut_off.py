@@ -6,9 +6,10 @@ import random
 import time
 
 import pytest
-from lab import UNIT, Working, until
+from lab import UNIT, Working
 from load import Load, writers
 from older import KILL, NEWER, OLDER, Older, State, set_id
+from waiting import until
 
 TASKS = ("backup", "restore", "upgrade")
 VICTIMS = ("host", "operator", "server", "program")

@@ -21,7 +21,8 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from lab import DATA, ROOT, SEARCH, UNIT, Done, Host, until
+from lab import DATA, ROOT, SEARCH, UNIT, Done, Host
+from waiting import until
 
 pytestmark = [pytest.mark.sampled, pytest.mark.usefixtures("no_backups")]
 SITE = f"/etc/nginx/sites-available/{UNIT}"

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from lab import CHAIN, SEARCH, Done, Host, Lab, until
+from lab import CHAIN, SEARCH, Done, Host, Lab
+from waiting import until
 
 FILE = """
 mlflow:

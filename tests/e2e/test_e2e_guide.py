@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from guide import PROFILE, Guide
-from lab import ROOT, SEARCH, UNIT, Host, until
+from lab import ROOT, SEARCH, UNIT, Host
+from waiting import until
 
 AIM = {"FABRIC_MLFLOW_PROFILE": PROFILE}
 

@@ -7,7 +7,8 @@ import re
 from contextlib import ExitStack
 
 import pytest
-from lab import CHAIN, Lab, until
+from lab import CHAIN, Lab
+from waiting import until
 
 
 @pytest.mark.costly

@@ -6,7 +6,8 @@ import re
 import subprocess
 
 import pytest
-from lab import CHAIN, DATA, Host, Lab, Working, until
+from lab import CHAIN, DATA, Host, Lab, Working
+from waiting import until
 
 # Seconds that each task takes on a blank, installed or configured host: where a moment may fall.
 DURATION = {"install": 13.0, "configure": 1.0, "deploy": 5.0}

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from lab import CHAIN, ROOT, SEARCH, Host, Lab, until
+from lab import CHAIN, ROOT, SEARCH, Host, Lab
 from test_e2e_elsewhere import LOG, READ
 from test_e2e_registry import as_client
 from test_e2e_users import login_of
+from waiting import until
 
 from tasks.engine import paths
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from lab import ROOT, UNIT, Host, until
+from lab import ROOT, UNIT, Host
 from lending import lending
 from test_e2e_role import NO_KEYS
 from test_e2e_stream import STREAM, stands
+from waiting import until
 
 FASTER = 20
 HELD = 10 * 60 // FASTER  # seconds that botocore holds on to keys at most

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from lab import UNIT, Done, Host, until
+from lab import UNIT, Done, Host
+from waiting import until
 
 TRACE = """2026/11/24 10:00:00 ERROR mlflow.server: e2e broke
 Traceback (most recent call last):

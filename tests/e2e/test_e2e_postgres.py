@@ -7,9 +7,10 @@ import time
 from datetime import datetime
 
 import pytest
-from lab import CHAIN, ROOT, SEARCH, SOCKET, UNIT, Host, Lab, until
+from lab import CHAIN, ROOT, SEARCH, SOCKET, UNIT, Host, Lab
 from load import ROWS, Load, writers
 from older import KILL, NEWER, OLDER, set_id
+from waiting import until
 from werkzeug.security import generate_password_hash
 
 RUNS = 300

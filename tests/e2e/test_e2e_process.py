@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from canaries import CANARY, PLANT, confined, unharmed
-from lab import CHAIN, DATA, ROOT, SEARCH, UNIT, Host, until
+from lab import CHAIN, DATA, ROOT, SEARCH, UNIT, Host
+from waiting import until
 
 from tasks.engine.templates import source
 

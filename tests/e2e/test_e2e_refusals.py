@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import CHAIN, ROOT, Host, until
+from lab import CHAIN, ROOT, Host
+from waiting import until
 
 from tasks.rehearsal.host import make_key
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from lab import CHAIN, Host, until
+from lab import CHAIN, Host
+from waiting import until
 
 from tasks.engine.login import Login
 from tasks.laptop.play import client_environment

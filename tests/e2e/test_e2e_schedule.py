@@ -8,7 +8,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from lab import ROOT, UNIT, Host, until
+from lab import ROOT, UNIT, Host
+from waiting import until
 
 pytestmark = pytest.mark.sampled
 BACKUP, VERIFY = f"{UNIT}-backup", f"{UNIT}-backup-verify"

@@ -7,9 +7,10 @@ import threading
 import time
 
 import pytest
-from lab import ROOT, SEARCH, UNIT, Host, answer, until
+from lab import ROOT, SEARCH, UNIT, Host, answer
 from load import writers
 from modules import assert_compiled
+from waiting import until
 
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant/config"
 # Proportional set size: memory that processes share is counted once.

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from lab import ROOT, SEARCH, UNIT, Done, Host, Lab, answer, until
+from lab import ROOT, SEARCH, UNIT, Done, Host, Lab, answer
 from load import writers
 from older import KILL, NEWER, OLDER
 from sabotage import START
+from waiting import until
 
 CLIENTS = ("client", 8)  # MLflow's own, as they are out of the box
 CACHE = 60  # seconds that a server remembers a good login (files/mlflow_auth_config.ini)

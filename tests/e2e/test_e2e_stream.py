@@ -10,8 +10,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab
 from load import writers
+from waiting import until
 
 LOSS, RECOVERY = 5, 180  # seconds
 STREAM, SPELT = f"{UNIT}-stream", "%Y-%m-%dT%H:%M:%SZ"

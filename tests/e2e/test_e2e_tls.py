@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from authority import URL, Authority, authority_on
 from browser import browser_for
-from lab import CHAIN, ROOT, UNIT, Host, answer, until
+from lab import CHAIN, ROOT, UNIT, Host, answer
+from waiting import until
 
 NAME = "mlflow.example.org"
 SITE = f"/etc/nginx/sites-available/{UNIT}"

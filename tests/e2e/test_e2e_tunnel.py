@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Host, answer, until
+from lab import Host, answer
+from waiting import until
 
 from tasks.laptop.machine import Process, processes
 from tasks.laptop.tunnels import free_port

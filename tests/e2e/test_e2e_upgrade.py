@@ -7,10 +7,11 @@ from contextlib import nullcontext
 
 import pytest
 from canaries import PLANT, confined, unharmed
-from lab import ROOT, UNIT, until
+from lab import ROOT, UNIT
 from load import Load, writers
 from older import NEWER, OLDER, Older
 from sabotage import release, small_disk
+from waiting import until
 
 # Which step fails, whether it does so in the rehearsal already, and what is said.
 FAILURES = (

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import ROOT, SEARCH, UNIT, Host, answer, until
+from lab import ROOT, SEARCH, UNIT, Host, answer
 from test_e2e_chain import SAMPLER
+from waiting import until
 
 CREATE = "/api/2.0/mlflow/runs/create"
 

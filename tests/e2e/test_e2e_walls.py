@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from authority import authority_on
-from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab, until
+from lab import CHAIN, ROOT, SEARCH, UNIT, Host, Lab
 from test_e2e_tls import NAME
+from waiting import until
 
 HERE = Path(__file__).parent
 API = "http://127.0.0.1:5000/api/2.0/mlflow"
