@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 END = "end\tyes\n"
 
 # The script is sent once, however many environments it is to look at: Linux takes no command of
-# more than 128 KB, which is what sshd makes of one exec.
+# more than 128 KB, which is what sshd makes of one exec. It runs in a shell of its own that reads
+# none of the login's files and takes over none of its options, functions and variables.
 EACH = """look_at_sqlite=$1 look_at_postgres=$2
 look() (
 {}
@@ -47,8 +48,9 @@ look() (
 def command(*environments: Settings) -> str:
     """Spell the command that prints the facts of environments on a host, one after the other."""
     looks = (sh("look", *_arguments(settings)) for settings in environments)
+    script = EACH.format(source("facts.sh")) + "\n".join(looks)
     programs = (source("facts_sqlite.py"), source("facts_postgres.py"))
-    return sh("bash", "-c", EACH.format(source("facts.sh")) + "\n".join(looks), "facts", *programs)
+    return sh("bash", "--norc", "-pc", script, "facts", *programs)
 
 
 def _arguments(settings: Settings) -> Sequence[Word]:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -164,9 +165,9 @@ def test_facts_cannot_be_changed_under_way():
 
 def test_the_probe_names_what_to_look_at_and_quotes_it():
     settings = Settings(root="~/m", port=6000, profile="work")
-    bash, option, text, *words = shlex.split(command(settings))
-    assert [bash, option] == ["bash", "-c"]
-    assert words == ["facts", source("facts_sqlite.py"), source("facts_postgres.py")]
+    bash, *options, text, name, sqlite, postgres = shlex.split(command(settings))
+    assert [bash, *options, name] == ["bash", "--norc", "-pc", "facts"]
+    assert [sqlite, postgres] == [source("facts_sqlite.py"), source("facts_postgres.py")]
     assert shlex.split(text.splitlines()[-1]) == [
         "look", "~/m", "mlflow-server", "6000", "work",
         *PACKAGES, POSTGRES_CLIENT, "--", *managed_files(settings), "--",
@@ -216,11 +217,11 @@ def look(home: Path, programs: Path, settings: Settings | None = None) -> Facts:
     return facts
 
 
-def ask(home: Path, programs: Path, command: str) -> str:
+def ask(home: Path, programs: Path, command: str, **variables: str) -> str:
     path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
         ["bash", "-c", command],
-        env={"HOME": str(home), "PATH": path},
+        env={"HOME": str(home), "PATH": path, **variables},
         capture_output=True,
         text=True,
         check=True,
@@ -310,7 +311,7 @@ def server(home: Path) -> Path:
 @pytest.fixture
 def ordinary(programs: Path) -> Path:
     """The same on a host where the login is not root's."""
-    (programs / "id").write_text("#!/bin/bash\n[ $1 = -u ] && echo 1000 || echo me\n")
+    (programs / "id").write_text("#!/bin/bash\necho 'uid=1000(me) gid=1000(me) groups=1000(me)'\n")
     (programs / "id").chmod(0o755)
     return programs
 
@@ -357,7 +358,10 @@ def test_a_server_is_read(home, programs, server):
     ("uri", "scheme"),
     [
         ("'postgresql+psycopg2://u:secret@db/x'", "postgresql"),
-        ("postgresql://u:secret@secret/secret@db/x?a=b@c", "postgresql"),
+        ("postgresql://u:secret?secret@db/x", "postgresql"),
+        ("postgresql://u:secret@secret@db/x?a=b@c", "postgresql"),
+        ("postgresql://u@az:secret@db/x", "postgresql"),
+        ("postgresql://u@db:5432/x?a=b@c&sslpassword=secret&password=secret", "postgresql"),
         ("'postgresql+psycopg2://u@db/x?sslmode=require&password=secret'", "postgresql"),
         ('"mysql://x"', "mysql"),
         ("sqlite:////home/x", "sqlite"),
@@ -367,8 +371,7 @@ def test_a_database_s_address_is_told_without_its_password(home, programs, serve
     (server / "server.env").write_text(f"MLFLOW_BACKEND_STORE_URI={uri}\n")
     facts = look(home, programs)
     assert facts.database == scheme
-    public = uri.strip("'\"").replace(":secret@secret/secret", "").replace(":secret", "")
-    assert facts.store == public.replace("secret", "")
+    assert facts.store == re.sub(":secret([@?]secret)?|secret", "", uri.strip("'\""))
 
 
 @pytest.mark.parametrize(
@@ -414,6 +417,60 @@ def test_the_database_of_a_server_that_was_killed_is_read_and_not_repaired(home,
     before = [(server / name).read_bytes() for name in names]
     assert look(home, programs).runs == 2
     assert [(server / name).read_bytes() for name in names] == before
+
+
+NO_FILES = (
+    ".aws/credentials", ".aws/config", "m/server.env", "m/stream.yml", "m/.mlflow_auth_config",
+    "m/start_mlflow_server.sh", "m/.proved", "m/.server-id", "m/mlflow.db", "m/basic_auth.db",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_passed_over(home, programs, make):
+    for name in NO_FILES:
+        (home / name).parent.mkdir(exist_ok=True)
+        make(home / name)
+    found = ask(home, programs, command(Settings(root="~/m"), Settings()))
+    broken, sound = map(parse, parts(found, 2))
+    assert (broken.credentials, broken.aws_config, broken.store) == (None, {}, None)
+    assert broken.schema_error
+    assert broken.users_error
+    assert sound.packages == {"nginx"}
+
+
+def test_what_a_database_says_at_length_is_cut(home, programs, server):
+    with sqlite3.connect(server / "mlflow.db") as store:
+        store.execute("delete from alembic_version")
+        store.execute("insert into alembic_version values (?)", ("x" * 900_000,))
+    assert look(home, programs).schema == "x" * 300
+
+
+# What a login's own files may do, each of which once spoiled a look or changed what it said.
+LOGIN_FILES = """
+set -e
+shopt -s failglob compat31 expand_aliases
+readonly user=x; declare -u value line file key; IFS=:
+sudo() { echo mine; }
+alias read=false fact=false
+"""
+
+
+def test_the_login_s_own_files_change_nothing(home, programs, server):
+    credentials(home, "[default]\naws_access_key_id=A\naws_secret_access_key=b\n")
+    plain = ask(home, programs, command(Settings()))
+    (home / ".bashrc").write_text(LOGIN_FILES)
+    spoiled = ask(home, programs, command(Settings()), SSH_CLIENT="1 2 3", IFS=":")
+
+    def lasting(text: str) -> Facts:
+        return replace(parse(text), now=0, free_kb=0)
+
+    assert lasting(spoiled) == lasting(plain)
+
+
+def test_no_login_shell_reads_the_probe_in_its_own_way():
+    # Within single quotes a backslash is itself to sh and zsh; to fish it is not, before these two.
+    for name in ("facts.sh", "facts_sqlite.py", "facts_postgres.py"):
+        assert not re.search(r"\\['\\]", source(name)), name
 
 
 def test_a_database_that_cannot_be_read_says_why(home, programs, server):

@@ -2,6 +2,7 @@
 # Arguments: <root> <unit> <port> <profile>, then the packages and files to look at, each list ended by "--"; look_at_sqlite and look_at_postgres are the texts of facts_sqlite.py and facts_postgres.py. Prints key<TAB>value lines; a value that cannot be had is simply not printed.
 # One shell runs this for each environment in turn, as a function (tasks/engine/probe.py).
 # Programs are few: each costs the host milliseconds, and every command looks.
+# A backslash stands before no quote and no backslash: fish, where that is the login's shell, reads it its own way.
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 root=${1/#\~/$HOME} unit=$2 port=$3 profile=$4
@@ -12,10 +13,26 @@ shift
 while [ "$1" != -- ]; do files+=("${1/#\~/$HOME}"); shift; done
 
 fact() { printf '%s\t%s\n' "$1" "$2"; }
-as_root() { if [ "$user" = root ]; then "$@"; else sudo -n "$@"; fi; }
+root_shell() { # arguments: runs the script on standard input as root
+  # bash itself would read a script from a pipe letter by letter.
+  # shellcheck disable=SC2016
+  set -- bash --norc -c 'script=$(< /dev/stdin) && eval "$script"' look "$@"
+  if [ "$uid" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+# Puts a file's text into `said`: nothing where it is not there, is no file or may not be read.
+read_file() { said=; if [ -f "$1" ] && [ -r "$1" ]; then { said=$(< "$1"); } 2>/dev/null; fi; }
+stamp() { # fact, file: prints what the file holds, if anything
+  read_file "$2"
+  if [ -n "$said" ]; then fact "$1" "$said"; fi
+}
+lines_of() { # file: puts its lines into `lines`
+  lines=()
+  if [ -f "$1" ] && [ -r "$1" ]; then { mapfile -t lines < "$1"; } 2>/dev/null; fi
+}
 
 fact home "$HOME"
-user=$(id -un)
+uid='' user=''
+if [[ $(id) =~ ^uid=([0-9]+)(\(([^\)]*))? ]]; then uid=${BASH_REMATCH[1]} user=${BASH_REMATCH[3]}; fi
 fact user "$user"
 fact root "$root"
 printf 'now\t%(%s)T\n' -1
@@ -41,15 +58,17 @@ systemctl show "${units[@]}" --timestamp=unix -p "$shown,NRestarts,MemoryCurrent
   done &
 certificate=
 for site in /etc/nginx/{sites-available/"$unit",conf.d/"$unit".conf}; do
-  if [ ! -r "$site" ]; then continue; fi
-  while read -r word value _; do
-    if [ "$word" = ssl_certificate ]; then certificate=${value%%;*}; break 2; fi
-  done < "$site"
+  lines_of "$site"
+  for line in "${lines[@]}"; do
+    if [[ $line =~ ^[[:blank:]]*ssl_certificate[[:blank:]]+([^\;[:blank:]]+) ]]; then
+      certificate=${BASH_REMATCH[1]}
+      break 2
+    fi
+  done
 done
 look_as_root() { # all that root alone can see, by one sudo
-  # bash itself would read a script from a pipe letter by letter.
-  # shellcheck disable=SC2016
-  as_root bash -c 'eval "$(< /dev/stdin)"' look "$unit" "$port" "$certificate" 2>/dev/null << 'END'
+  root_shell "$unit" "$port" "$certificate" 2>/dev/null << 'END'
+[ "$EUID" = 0 ] || exit 1
 printf 'sudo\tyes\n'
 for name in backup.key backup-aws/credentials; do
   if [ -e "/etc/$1/$name" ]; then
@@ -84,7 +103,10 @@ true
 END
 }
 {
-  look_as_root || why=$(as_root bash -c true 2>&1) || fact sudo_error "${why##*$'\n'}"
+  # shellcheck disable=SC2016
+  look_as_root ||
+    why=$(root_shell <<< 'if [ "$EUID" != 0 ]; then echo "it runs commands as user $EUID"; exit 1; fi' 2>&1) ||
+    fact sudo_error "${why##*$'\n'}"
 } &
 
 existing=$root
@@ -122,43 +144,38 @@ for release in "$root"/releases/*; do
   if [ -e "$release/.complete" ] && [ -x "$release/bin/python" ]; then fact complete "${release##*/}"; fi
 done
 for environment in tools stream; do
-  if [ -e "$root/$environment/.complete" ]; then fact $environment "$(< "$root/$environment/.complete")"; fi
+  stamp "$environment" "$root/$environment/.complete"
 done
 
-said=
 section() { # file, header, keys: puts the section's key=value lines of these keys into `said`, blanks removed
   local line key value words inside='' wanted=" $3 "
   declare -A values=()
-  while IFS= read -r line || [ -n "$line" ]; do
+  lines_of "$1"
+  for line in "${lines[@]}"; do
     if [[ $line =~ ^[[:blank:]]*\[ ]]; then
       read -ra words <<< "$line"
       line=${words[*]} line=${line/#\[ /[} line=${line/% \]/]}
       if [ "$line" = "[$2]" ]; then inside=yes; else inside=; fi
     elif [ -n "$inside" ] && [[ $line = *=* ]]; then
-      key=${line%%=*} key=${key//[[:blank:]]/} value=${line#*=}
-      value=${value#"${value%%[![:blank:]]*}"} value=${value%"${value##*[![:blank:]]}"}
-      if [[ $wanted = *" $key "* ]]; then values[$key]+=$key=$value$'\n'; fi
+      read -r key <<< "${line%%=*}"
+      read -r value <<< "${line#*=}"
+      if [[ -n $key && $wanted = *" $key "* ]]; then values[$key]+=$key=$value$'\n'; fi
     fi
-  done < "$1"
+  done
   said=
   for key in $3; do said+=${values[$key]-}; done
 }
-keys=
-if [ -r "$HOME/.aws/credentials" ]; then
-  section "$HOME/.aws/credentials" "$profile" "aws_access_key_id aws_secret_access_key aws_session_token"
-  keys=$said
-  for key in aws_access_key_id aws_secret_access_key; do
-    if [[ $'\n'$keys = *$'\n'"$key="[!$'\n']* ]]; then fact credential "$key"; fi
-  done
-fi
-if [ -r "$HOME/.aws/config" ]; then
-  header="profile $profile"
-  if [ "$profile" = default ]; then header=default; fi
-  section "$HOME/.aws/config" "$header" "endpoint_url region"
-  while IFS= read -r line; do
-    if [ -n "$line" ]; then fact aws_config "$line"; fi
-  done <<< "$said"
-fi
+section "$HOME/.aws/credentials" "$profile" "aws_access_key_id aws_secret_access_key aws_session_token"
+keys=$said
+for key in aws_access_key_id aws_secret_access_key; do
+  if [[ $'\n'$keys = *$'\n'"$key="[!$'\n']* ]]; then fact credential "$key"; fi
+done
+header="profile $profile"
+if [ "$profile" = default ]; then header=default; fi
+section "$HOME/.aws/config" "$header" "endpoint_url region"
+while IFS= read -r line; do
+  if [ -n "$line" ]; then fact aws_config "$line"; fi
+done <<< "$said"
 
 # All files by one stat and one sha256sum. Of the credentials only a digest leaves the host: enough to
 # see that they are the wanted ones.
@@ -167,7 +184,7 @@ while read -r mode size time file; do
   modes[$file]=$mode sizes[$file]=$size changed[$file]=$time
 done < <(stat -c '%a %s %Y %n' "${files[@]}" "$root"/{server.env,audit.log} "$HOME/.aws/credentials" 2>/dev/null)
 readable=()
-for file in "${files[@]}"; do if [ -r "$file" ]; then readable+=("$file"); fi; done
+for file in "${files[@]}"; do if [ -f "$file" ] && [ -r "$file" ]; then readable+=("$file"); fi; done
 while read -r digest file; do
   if [ "$file" != - ]; then
     fact file "$digest ${modes[$file]-} $file"
@@ -179,19 +196,29 @@ if [ -r "$HOME/.aws/credentials" ]; then fact credentials_mode "${modes[$HOME/.a
 if [ -e "$root/audit.log" ]; then fact generation "${sizes[$root/audit.log]-}"; fi
 if [ -e "$root/server.env" ]; then
   fact server_env_changed "${changed[$root/server.env]-}"
+  # A password ends at the first @, or at a later one before any query: nothing of it leaves the host.
+  # Only where the user's name holds an @ itself, a port may look like one.
+  passwords=('://([^:@/]*):[^@]*@([^?@]*@)*' '://([^:/]*@[^:/]*):[^@/]*@([^?@]*@)*')
+  plain=$'^[^=]*=["\x27]*([^"\x27]*)' query=$'[?&](ssl)?password=[^&"\x27]+'
   address() { # line: puts the value into `said`, without a password, should somebody have written one there
-    if [[ $1 =~ ://([^:@/]*):[^?]*@ ]]; then set -- "${1/"${BASH_REMATCH[0]}"/"://${BASH_REMATCH[1]}@"}"; fi
-    if [[ $1 =~ [?\&]password=[^\&\'\"]* ]]; then set -- "${1/"${BASH_REMATCH[0]}"/"${BASH_REMATCH[0]%%=*}="}"; fi
-    [[ $1 =~ ^[^=]*=[\'\"]*([^\'\"]*) ]] && said=${BASH_REMATCH[1]}
+    local value=$1 password
+    for password in "${passwords[@]}"; do
+      if [[ $value =~ $password ]]; then value=${value/"${BASH_REMATCH[0]}"/"://${BASH_REMATCH[1]}@"}; fi
+    done
+    while [[ $value =~ $query ]]; do
+      value=${value/"${BASH_REMATCH[0]}"/"${BASH_REMATCH[0]%%=*}="}
+    done
+    if [[ $value =~ $plain ]]; then said=${BASH_REMATCH[1]}; fi
   }
   store='' auth_store=''
-  while IFS= read -r line || [ -n "$line" ]; do
+  lines_of "$root/server.env"
+  for line in "${lines[@]}"; do
     fact server_env "${line%%=*}"
     case $line in
       MLFLOW_BACKEND_STORE_URI=*) address "$line"; store=$said ;;
       AUTH_STORE_URI=*) address "$line"; auth_store=$said ;;
     esac
-  done < "$root/server.env"
+  done
   fact store "$store"
   fact auth_store "$auth_store"
   fact database "${store%%[!a-z0-9]*}"
@@ -200,31 +227,29 @@ fi
 if command -v python3 >/dev/null; then
   python3 -IS -c "${look_at_sqlite:?}" "$root" "${store:-}" "${auth_store:-}" &
 fi
-read_file() { said=; if [ -r "$1" ]; then said=$(< "$1"); fi; }
 read_file "$root/start_mlflow_server.sh"
 if [[ $said =~ --workers\ ([0-9]+) ]]; then fact workers "${BASH_REMATCH[1]}"; fi
 read_file "$root/.mlflow_auth_config"
 password=$'\nadmin_password *= *[^ \n]'
 if [[ $'\n'$said =~ $password ]]; then fact bootstrap yes; fi
 if [ -e "/run/$unit.drain" ]; then fact drained yes; fi
-for stamp in proved proved_backups well owned elsewhere backup tls; do
-  if [ -r "$root/.$stamp" ]; then fact "$stamp" "$(< "$root/.$stamp")"; fi
-done
-if [ -r "$root/.server-id" ]; then fact server_id "$(< "$root/.server-id")"; fi
-if [ -r "$root/scheduled/stamp" ]; then fact schedule "$(< "$root/scheduled/stamp")"; fi
+for name in proved proved_backups well owned elsewhere backup tls; do stamp "$name" "$root/.$name"; done
+stamp server_id "$root/.server-id"
+stamp schedule "$root/scheduled/stamp"
 
-if [ -r "$root/stream.yml" ]; then
-  read_file "$root/stream.yml"
+read_file "$root/stream.yml"
+if [ -n "$said" ]; then
   interval=$'\nsync-interval: ([0-9]+)s\n'
   if [[ $'\n'$said$'\n' =~ $interval ]]; then fact stream_every "${BASH_REMATCH[1]}"; fi
   socket=/run/$unit-stream/litestream.sock
   if [ -S "$socket" ]; then fact stream_sync "$(curl -s --max-time 2 --unix-socket "$socket" http://localhost/list)"; fi
 fi
-if [ -r /etc/nginx/nginx.conf ]; then
-  while read -r word value; do
-    if [[ $word = @(user|include) && $value = *\;* ]]; then fact nginx "$word ${value%%[;#]*}"; fi
-  done < /etc/nginx/nginx.conf
-fi
+lines_of /etc/nginx/nginx.conf
+for line in "${lines[@]}"; do
+  if [[ $line =~ ^[[:blank:]]*(user|include)[[:blank:]]+([^\;#]*)\; ]]; then
+    fact nginx "${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"
+  fi
+done
 
 if [[ ${store:-} = postgres* ]] && [ -x "$root/venv/bin/python" ]; then
   "$root/venv/bin/python" -c "${look_at_postgres:?}" "$root"

@@ -6,6 +6,7 @@ import sys
 import time
 
 until = time.time() + 20
+LONGEST = 1_000_000  # bytes of a value or row; what is asked for has less than a hundred
 
 
 def ask(path, **questions):
@@ -21,8 +22,10 @@ def ask(path, **questions):
             value = database.execute(question).fetchone()[0]
         except (sqlite3.Error, TypeError) as error:
             key, value = key + "_error", error
-        line = "".join(letter if " " <= letter <= "~" else " " for letter in str(value))
-        print(f"{key}\t{line[:300]}")
+        if isinstance(value, (str, bytes)):
+            value = value[:300]
+        line = "".join(letter if " " <= letter <= "~" else " " for letter in str(value)[:300])
+        print(f"{key}\t{line}")
 
 
 def opened(sqlite3, path):
@@ -31,13 +34,15 @@ def opened(sqlite3, path):
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)
     # The server's process may have written anything there.
     database.execute("pragma trusted_schema=off")
+    if hasattr(database, "setlimit"):  # from Python 3.11
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
     database.set_progress_handler(lambda: time.time() > until, 9999)
     return database
 
 
 def strange(path):
-    """Name what lies beside a database and is no file: SQLite would wait for a pipe."""
-    for end in ("-wal", "-shm", "-journal"):
+    """Name a database, or what lies beside it, that is no file: SQLite would wait for a pipe."""
+    for end in ("", "-wal", "-shm", "-journal"):
         try:
             mode = os.lstat(path + end).st_mode
         except OSError:
