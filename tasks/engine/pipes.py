@@ -11,6 +11,7 @@ import _thread
 import atexit
 import io
 import os
+import select
 import sys
 import threading
 from contextlib import contextmanager, suppress
@@ -31,7 +32,10 @@ class Pipe(io.FileIO):
     def write(self, data: Any, /) -> int:
         """Write, and interrupt the program the first time that this fails."""
         try:
-            return super().write(data)
+            # ssh may have made a pipe that it shares one that does not wait.
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
+            return written
         except OSError as error:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
@@ -51,8 +55,9 @@ def _said(error: OSError) -> int:
         f"What a command prints could not be written ({error.strerror}), and it was stopped there. "
         "Make room, or have it print elsewhere; then run the same command again.\n"
     )
-    with suppress(OSError):  # past Python's streams: it may be one of these that is at work
-        os.write(2, why.encode())
+    if sys.__stderr__:  # else 2 may be any file by now
+        with suppress(OSError):  # past Python's streams: it may be one of these that is at work
+            os.write(2, why.encode())
     return 1
 
 
@@ -61,25 +66,30 @@ def ending_where_output_fails() -> Iterator[None]:
     """Have the program end once what it prints goes nowhere; raises SystemExit then."""
     pipes = watch_output()
     try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
+        yield
     except (KeyboardInterrupt, SystemExit):
-        for code in (pipe.exit for pipe in pipes if pipe.exit):
-            raise SystemExit(code) from None
+        _write_the_rest(pipes)
         raise
+    _write_the_rest(pipes)
 
 
 def end_where_output_fails() -> None:
     """Do the same for a program that has begun already; its exit code is its own."""
-    watch_output()
+    pipes = watch_output()
 
     def write_the_rest() -> None:
-        with suppress(KeyboardInterrupt):
-            sys.stdout.flush()
+        with suppress(SystemExit):
+            _write_the_rest(pipes)
 
     atexit.register(write_the_rest)
+
+
+def _write_the_rest(pipes: list[Pipe]) -> None:
+    """Write what is not written yet; raises SystemExit where any of what was printed is lost."""
+    with suppress(KeyboardInterrupt):
+        sys.stdout.flush()
+    for code in (pipe.exit for pipe in pipes if pipe.exit):
+        raise SystemExit(code) from None
 
 
 def watch_output() -> list[Pipe]:
@@ -87,7 +97,9 @@ def watch_output() -> list[Pipe]:
     pipes = []
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if pipe := _pipe(stream):
+        if not stream:  # closed before the start
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif pipe := _pipe(stream):
             pipes.append(pipe)
             setattr(sys, name, _text(pipe, stream))
     return pipes
