@@ -467,12 +467,6 @@ def test_the_login_s_own_files_change_nothing(home, programs, server):
     assert lasting(spoiled) == lasting(plain)
 
 
-def test_no_login_shell_reads_the_probe_in_its_own_way():
-    # Within single quotes a backslash is itself to sh and zsh; to fish it is not, before these two.
-    for name in ("facts.sh", "facts_sqlite.py", "facts_postgres.py"):
-        assert not re.search(r"\\['\\]", source(name)), name
-
-
 def test_a_database_that_cannot_be_read_says_why(home, programs, server):
     (server / "basic_auth.db").write_text("this is no database, however long it may be" * 99)
     facts = look(home, programs)

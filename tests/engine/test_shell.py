@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import PurePosixPath
 
@@ -20,6 +21,9 @@ from tasks.engine.shell import sh, then, when
         (("echo", ""), "echo ''"),
         (("tail", "-n", 5, None, PurePosixPath("/var/log/a b")), "tail -n 5 '/var/log/a b'"),
         (("echo", "a\nb"), "echo 'a\nb'"),
+        (("echo", r"a\b"), r"echo 'a\b'"),
+        (("echo", "\\"), r"echo ''\\''"),
+        (("echo", r"a\'b"), r"""echo a\\''"'"'b'"""),
         ((None,), ""),
     ],
 )
@@ -44,9 +48,14 @@ def bash(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
 
 
-def test_a_quoted_word_reaches_the_program_as_it_was():
-    nasty = "a 'b' \"c\" $HOME `id` \\ \n * ~ ; # é"
-    assert bash(sh("printf", "%s", nasty)).stdout == nasty
+@pytest.mark.parametrize("shell", ["bash", "sh", "zsh", "fish"])
+def test_a_quoted_word_reaches_the_program_as_it_was_whatever_the_login_s_shell(shell):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not here")
+    nasty = "a 'b' \"c\" $HOME `id` \\ \n * ~ ; # é \\\\ \\\\\\ \\' \\\\'\\n '\\' \\\"\\"
+    command = sh("printf", "%s", nasty)
+    done = subprocess.run([shell, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == nasty
 
 
 def test_when_succeeds_where_the_condition_does_not_hold_and_fails_with_the_command():

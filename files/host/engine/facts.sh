@@ -2,7 +2,6 @@
 # Arguments: <root> <unit> <port> <profile>, then the packages and files to look at, each list ended by "--"; look_at_sqlite and look_at_postgres are the texts of facts_sqlite.py and facts_postgres.py. Prints key<TAB>value lines; a value that cannot be had is simply not printed.
 # One shell runs this for each environment in turn, as a function (tasks/engine/probe.py).
 # Programs are few: each costs the host milliseconds, and every command looks.
-# A backslash stands before no quote and no backslash: fish, where that is the login's shell, reads it its own way.
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 root=${1/#\~/$HOME} unit=$2 port=$3 profile=$4
