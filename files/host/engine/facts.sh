@@ -18,15 +18,13 @@ root_shell() { # arguments: runs the script on standard input as root
   set -- bash --norc -c 'script=$(< /dev/stdin) && eval "$script"' look "$@"
   if [ "$uid" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
-# Puts a file's text into `said`: nothing where it is not there, is no file or may not be read.
-read_file() { said=; if [ -f "$1" ] && [ -r "$1" ]; then { said=$(< "$1"); } 2>/dev/null; fi; }
+# A file that is not there, is a folder or a pipe, or may not be read is passed over.
+is_readable() { [ -f "$1" ] && [ -r "$1" ]; }
+text_of() { said=; if is_readable "$1"; then { said=$(< "$1"); } 2>/dev/null; fi; } # puts it into `said`
+lines_of() { lines=(); if is_readable "$1"; then { mapfile -t lines < "$1"; } 2>/dev/null; fi; } # into `lines`
 stamp() { # fact, file: prints what the file holds, if anything
-  read_file "$2"
+  text_of "$2"
   if [ -n "$said" ]; then fact "$1" "$said"; fi
-}
-lines_of() { # file: puts its lines into `lines`
-  lines=()
-  if [ -f "$1" ] && [ -r "$1" ]; then { mapfile -t lines < "$1"; } 2>/dev/null; fi
 }
 
 fact home "$HOME"
@@ -182,15 +180,15 @@ declare -A modes sizes changed
 while read -r mode size time file; do
   modes[$file]=$mode sizes[$file]=$size changed[$file]=$time
 done < <(stat -c '%a %s %Y %n' "${files[@]}" "$root"/{server.env,audit.log} "$HOME/.aws/credentials" 2>/dev/null)
-readable=()
-for file in "${files[@]}"; do if [ -f "$file" ] && [ -r "$file" ]; then readable+=("$file"); fi; done
+there=()
+for file in "${files[@]}"; do if is_readable "$file"; then there+=("$file"); fi; done
 while read -r digest file; do
   if [ "$file" != - ]; then
     fact file "$digest ${modes[$file]-} $file"
   elif [ -n "$keys" ]; then
     fact credentials "$digest"
   fi
-done < <(printf %s "$keys" | sha256sum "${readable[@]}" -)
+done < <(printf %s "$keys" | sha256sum "${there[@]}" -)
 if [ -r "$HOME/.aws/credentials" ]; then fact credentials_mode "${modes[$HOME/.aws/credentials]-}"; fi
 if [ -e "$root/audit.log" ]; then fact generation "${sizes[$root/audit.log]-}"; fi
 if [ -e "$root/server.env" ]; then
@@ -226,9 +224,9 @@ fi
 if command -v python3 >/dev/null; then
   python3 -IS -c "${look_at_sqlite:?}" "$root" "${store:-}" "${auth_store:-}" &
 fi
-read_file "$root/start_mlflow_server.sh"
+text_of "$root/start_mlflow_server.sh"
 if [[ $said =~ --workers\ ([0-9]+) ]]; then fact workers "${BASH_REMATCH[1]}"; fi
-read_file "$root/.mlflow_auth_config"
+text_of "$root/.mlflow_auth_config"
 password=$'\nadmin_password *= *[^ \n]'
 if [[ $'\n'$said =~ $password ]]; then fact bootstrap yes; fi
 if [ -e "/run/$unit.drain" ]; then fact drained yes; fi
@@ -236,7 +234,7 @@ for name in proved proved_backups well owned elsewhere backup tls; do stamp "$na
 stamp server_id "$root/.server-id"
 stamp schedule "$root/scheduled/stamp"
 
-read_file "$root/stream.yml"
+text_of "$root/stream.yml"
 if [ -n "$said" ]; then
   interval=$'\nsync-interval: ([0-9]+)s\n'
   if [[ $'\n'$said$'\n' =~ $interval ]]; then fact stream_every "${BASH_REMATCH[1]}"; fi
