@@ -28,11 +28,9 @@ class ParallelArtifactsRepository(MlflowArtifactsRepository):
         files, errors = deque(self.found(local_dir, artifact_path)), []
         helpers = []
         try:
-            while len(helpers) < min(AT_ONCE, len(files)) - 1:
-                if not (helper := self.helper(files, errors)):
-                    break
-                helpers.append(helper)
-            self.send(files, errors)
+            self.begin(helpers, files, errors)
+            while self.sent(files, errors):
+                self.begin(helpers, files, errors)  # another folder may have ended meanwhile
             for helper in helpers:
                 helper.join()
         except BaseException:  # Ctrl-C waits for nobody: what is on its way ends by itself
@@ -41,25 +39,25 @@ class ParallelArtifactsRepository(MlflowArtifactsRepository):
         if errors:
             raise errors[0]
 
-    def helper(self, files, errors):
-        """Begin a thread that sends what is left of the files; None where none may or can begin."""
+    def begin(self, helpers, files, errors):
+        """Begin threads that send files as well: while there are files, and there may be more."""
 
-        def send():
+        def send(context):
             try:
-                context.run(self.send, files, errors)
+                while context.run(self.sent, files, errors):
+                    pass
             finally:
                 free.release()
 
-        if not free.acquire(blocking=False):
-            return None
-        context = copy_context()  # with what MLflow keeps in the caller's
-        thread = Thread(name="log_artifacts", target=send, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # at a limit of threads, or as Python ends
-            free.release()
-            return None
-        return thread
+        while len(files) > 1 and len(helpers) < AT_ONCE - 1 and free.acquire(blocking=False):
+            context = copy_context()  # with what MLflow keeps in the caller's
+            helper = Thread(name="log_artifacts", target=send, args=[context], daemon=True)
+            try:
+                helper.start()
+            except RuntimeError:  # at a limit of threads, or as Python ends
+                free.release()
+                break
+            helpers.append(helper)
 
     def found(self, local_dir, artifact_path):
         """Return the files of a folder, as MLflow would give them to `log_artifact`."""
@@ -68,19 +66,15 @@ class ParallelArtifactsRepository(MlflowArtifactsRepository):
         super(ParallelArtifactsRepository, finder).log_artifacts(local_dir, artifact_path)
         return files
 
-    def send(self, files, errors):
-        """Send what is left of the files; once one fails, nothing is."""
-        while file := taken(files):
-            try:
-                self.log_artifact(*file)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the caller raises it)
-                errors.append(error)
-                files.clear()
-
-
-def taken(files):
-    """Take the next file, or None once others have taken all."""
-    try:
-        return files.popleft()
-    except IndexError:
-        return None
+    def sent(self, files, errors):
+        """Send the next file, and tell whether there was one; once one fails, none is left."""
+        try:
+            file = files.popleft()
+        except IndexError:
+            return False
+        try:
+            self.log_artifact(*file)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the caller raises it)
+            errors.append(error)
+            files.clear()
+        return True

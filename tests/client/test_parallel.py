@@ -116,6 +116,24 @@ def test_folders_that_are_logged_at_a_time_share_the_threads(
     assert given_back == [True] * 7 + [False]
 
 
+def test_a_folder_has_the_threads_of_one_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        (tmp_path / str(number)).touch()
+    free, together, numbers = remote_mlflow_client.free, threading.Barrier(8), itertools.count()
+    assert all(free.acquire(blocking=False) for _ in range(7))
+
+    def send(*file: Any) -> None:
+        if next(numbers) == 0:
+            free.release(7)  # as the other folder's end does
+        else:
+            together.wait(10)
+
+    repository(monkeypatch, send).log_artifacts(tmp_path)
+    assert next(numbers) == 9
+
+
 def test_where_one_fails_no_more_begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_mlflow_client, "AT_ONCE", 2)
     numbers, ended = itertools.count(1), []
