@@ -5,8 +5,9 @@ the tool: the more hosts, the more of the seconds are theirs, where each of a re
 processor of its own. Both parts are therefore told in CPU seconds as well: the tool's own (what one
 laptop has to give) and the hosts'. Needs root, as rehearsal hosts do.
 
-With `alone` it is ./fab only, and the host answers a look with what it answered once: what is left
-of it is a login, so that the seconds are those of hosts that have processors of their own.
+With `alone` it is ./fab only, and the host answers a look with what it answered once, after the
+time that this took it alone: what it has to compute is a login, so that the seconds are those of
+hosts that have processors of their own.
 
 Usage: python bench/hosts.py [ROUNDS] [alone]
 """
@@ -28,8 +29,13 @@ LONG = 64  # so many take Ansible minutes here, and have one round
 REPLAY = r"""
 cat > /usr/local/bin/replay << 'END'
 #!/bin/bash
-if [ -s /var/tmp/look ]; then exec cat /var/tmp/look; fi
-bash -c "$SSH_ORIGINAL_COMMAND" > /var/tmp/look.$$ && mv /var/tmp/look.$$ /var/tmp/look
+if [ ! -s /var/tmp/look ]; then
+  TIMEFORMAT=%R
+  { time bash -c "$SSH_ORIGINAL_COMMAND" > /var/tmp/look.$$ 2> /dev/null; } 2> /var/tmp/took
+  mv /var/tmp/look.$$ /var/tmp/look
+else
+  sleep "$(< /var/tmp/took)"
+fi
 cat /var/tmp/look
 END
 chmod 755 /usr/local/bin/replay
@@ -79,6 +85,7 @@ def alone(rounds: int) -> None:
     about = machine()
     with converged((OURS,)) as beside:
         beside.on_host(OURS, REPLAY)
+        beside.run(OURS)  # the look that is replayed, while nobody else looks
         beside.warm_up(OURS)
         found = in_turn({count: partial(beside.run, OURS, count) for count in COUNTS}, rounds)
     table = Table("hosts", "s", "of 1 host", "CPU s here", "CPU s of hosts")
