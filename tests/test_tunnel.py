@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from invoke import Exit
 from stand_ins import Task, blank, context, deployed, target
-from waiting import until
+from waiting import soon
 
 from tasks import tunnel as module
 from tasks.engine.settings import Settings
@@ -146,7 +146,7 @@ def there(c: Task) -> tunnels.Tunnel:
 
 def connection(c: Task) -> int:
     """Return the one ssh that stays, once those of the start have ended."""
-    until(lambda: len(there(c).ssh) == 1, "one ssh")
+    soon(lambda: len(there(c).ssh) == 1, "one ssh")
     return there(c).ssh[0]
 
 
@@ -200,7 +200,7 @@ def test_the_forward_is_for_loopback_alone_and_no_configuration_adds_to_it(ssh, 
 def test_a_command_that_does_nothing_has_the_host_send_without_delay(c, ssh):
     module.tunnel(c, background=True)
     path = tunnels.place_of(c.server).socket
-    until(lambda: len(ssh.words) == 3, "a command")
+    soon(lambda: len(ssh.words) == 3, "a command")
     assert ssh.words[2] == f"-F /dev/null -S {path} -o ProxyCommand=false -- ec2 true"
 
 
@@ -468,7 +468,7 @@ def test_a_lost_connection_comes_back_by_itself(c, ssh, port):
     module.tunnel(c, background=True)
     former = connection(c)
     os.kill(former, signal.SIGKILL)
-    until(lambda: there(c).losses == 1 and there(c).condition == "open", "connected again")
+    soon(lambda: there(c).losses == 1 and there(c).condition == "open", "connected again")
     assert former not in there(c).ssh
     assert tunnels.answers(port)
 
@@ -477,19 +477,19 @@ def test_while_it_does_not_come_back_the_reason_is_known(c, ssh):
     module.tunnel(c, background=True)
     ssh.mode("refuse")
     os.kill(connection(c), signal.SIGKILL)
-    until(lambda: "Permission denied" in (there(c).problem or ""), "a reason")
+    soon(lambda: "Permission denied" in (there(c).problem or ""), "a reason")
     assert there(c).condition == "reconnecting"
     with pytest.raises(Exit, match="comes back by itself; last: Permission denied"):
         module.tunnel(c, background=True)
     ssh.mode("healthy")
-    until(lambda: there(c).condition == "open", "connected again")
+    soon(lambda: there(c).condition == "open", "connected again")
 
 
 def test_close_ends_it_between_two_connections(c, ssh, capsys):
     module.tunnel(c, background=True)
     ssh.mode("refuse")
     os.kill(connection(c), signal.SIGKILL)
-    until(lambda: there(c).condition == "reconnecting", "the loss is seen")
+    soon(lambda: there(c).condition == "reconnecting", "the loss is seen")
     module.close(c)
     assert "tunnel closed" in capsys.readouterr().out
     ssh.mode("healthy")
@@ -509,7 +509,7 @@ def test_a_keeper_that_is_stopped_is_dead_and_close_ends_it(c, ssh):
     keeping = there(c).keeper
     assert keeping is not None
     os.kill(keeping, signal.SIGSTOP)
-    until(lambda: there(c).condition == "dead", "dead")
+    soon(lambda: there(c).condition == "dead", "dead")
     module.close(c)
     assert left(c) == []
 
@@ -520,8 +520,8 @@ def test_a_keeper_that_was_killed_leaves_no_ssh(c, ssh, capsys):
     assert keeping is not None
     os.kill(keeping, signal.SIGKILL)
     if sys.platform == "linux":
-        until(lambda: not left(c), "ssh ended with it")
-    until(lambda: there(c).condition == "stale", "stale")
+        soon(lambda: not left(c), "ssh ended with it")
+    soon(lambda: there(c).condition == "stale", "stale")
     module.close(c)
     assert left(c) == []
     assert "tunnel closed" in capsys.readouterr().out
@@ -533,7 +533,7 @@ def test_what_a_killed_keeper_left_is_ended_before_it_is_opened_anew(c, ssh):
     keeping = there(c).keeper
     assert keeping is not None
     os.kill(keeping, signal.SIGKILL)
-    until(lambda: there(c).keeper is None, "the keeper ended")
+    soon(lambda: there(c).keeper is None, "the keeper ended")
     module.tunnel(c, background=True)
     assert there(c).condition == "open"
     assert orphan not in there(c).ssh
@@ -542,7 +542,7 @@ def test_what_a_killed_keeper_left_is_ended_before_it_is_opened_anew(c, ssh):
 def test_files_that_are_taken_away_end_it(c, ssh):
     module.tunnel(c, background=True)
     tunnels.place_of(c.server).state.unlink()
-    until(lambda: not left(c), "it ended by itself")
+    soon(lambda: not left(c), "it ended by itself")
 
 
 # -- closing -----------------------------------------------------------------------------------
@@ -590,7 +590,7 @@ def in_the_foreground(c: Task, then: Callable[[], None]) -> None:
 
     def later() -> None:
         try:
-            until(lambda: tunnels.opened(c.server) and there(c).condition == "open", "open")
+            soon(lambda: tunnels.opened(c.server) and there(c).condition == "open", "open")
             then()
         finally:
             c.server.interrupted.set()
@@ -616,7 +616,7 @@ def test_in_the_foreground_a_loss_is_said_and_mended(c, ssh, monkeypatch, capsys
 
     def lose() -> None:
         os.kill(connection(c), signal.SIGKILL)
-        until(lambda: "✓ connected again" in str(said), "it is told")
+        soon(lambda: "✓ connected again" in str(said), "it is told")
 
     in_the_foreground(c, lose)
     assert "the connection was lost" in capsys.readouterr().err
@@ -637,7 +637,7 @@ def test_in_the_foreground_a_keeper_that_is_killed_is_an_error(c, ssh):
 
     with pytest.raises(Exit, match=r"was killed\. Open it again: ./fab tunnel"):
         in_the_foreground(c, kill)
-    until(lambda: not left(c), "nothing is left")
+    soon(lambda: not left(c), "nothing is left")
 
 
 # -- looking -----------------------------------------------------------------------------------

@@ -14,3 +14,8 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
         time.sleep(0.1)
     return value
+
+
+def soon(condition: Callable[[], Any], what: str) -> Any:
+    """Do the same within 20 s: a unit test is ended after 60, and would not say why."""
+    return until(condition, what, 20)

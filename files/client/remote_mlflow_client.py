@@ -40,7 +40,7 @@ class ParallelArtifactsRepository(MlflowArtifactsRepository):
             raise errors[0]
 
     def begin(self, helpers, files, errors):
-        """Begin threads that send files as well: while there are files, and there may be more."""
+        """Begin threads that send files as well, as far as there are files and free threads."""
 
         def send(context):
             try:

@@ -64,7 +64,7 @@ def _said(error: OSError) -> int:
 @contextmanager
 def ending_where_output_fails() -> Iterator[None]:
     """Have the program end once what it prints goes nowhere; raises SystemExit then."""
-    pipes = watch_output()
+    pipes = _watched_output()
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -74,8 +74,8 @@ def ending_where_output_fails() -> Iterator[None]:
 
 
 def end_where_output_fails() -> None:
-    """Do the same for a program that has begun already; its exit code is its own."""
-    pipes = watch_output()
+    """Do the same for a program that has begun already, whose exit code stays its own."""
+    pipes = _watched_output()
 
     def write_the_rest() -> None:
         with suppress(SystemExit):
@@ -92,8 +92,8 @@ def _write_the_rest(pipes: list[Pipe]) -> None:
         raise SystemExit(code) from None
 
 
-def watch_output() -> list[Pipe]:
-    """Have the program interrupted once output fails; return what takes it, but for terminals."""
+def _watched_output() -> list[Pipe]:
+    """Interrupt the program once output fails; return what takes it, but for terminals."""
     pipes = []
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -24,7 +24,7 @@ import pytest
 from botocore import exceptions
 from host_side import KEY, execute, put, reported, unpacked, vouching
 from store_side import Store
-from waiting import until
+from waiting import soon
 
 
 def test_a_set_is_sent_checked_and_reported(back_up, store, root):
@@ -272,7 +272,7 @@ def unsound(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], obje
         def examined(path: str) -> Any:
             if os.path.basename(path) != name:
                 return examine(path)
-            until(there, "what was sent")
+            soon(there, "what was sent")
             raise databases.Damaged(f"the database {name} is damaged: row 7")
 
         monkeypatch.setattr(databases, "examine", examined)
@@ -287,7 +287,7 @@ def test_databases_are_sent_while_they_are_checked(back_up, store, root, monkeyp
     examine = databases.examine
 
     def awaiting(path: str) -> Any:
-        until(lambda: len(store.listing()) == 2, "two objects")
+        soon(lambda: len(store.listing()) == 2, "two objects")
         return examine(path)
 
     monkeypatch.setattr(databases, "examine", awaiting)

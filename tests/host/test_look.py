@@ -299,7 +299,6 @@ def test_the_login_s_own_files_change_nothing(home, programs, server):
     plain = ask(home, programs, command(Settings()))
     (home / ".bashrc").write_text(LOGIN_FILES)
     spoiled = ask(home, programs, command(Settings()), SSH_CLIENT="1 2 3", IFS=":")
-
     assert lasting(spoiled) == lasting(plain)
 
 

@@ -22,10 +22,14 @@ def ask(path, **questions):
             value = database.execute(question).fetchone()[0]
         except (sqlite3.Error, TypeError) as error:
             key, value = key + "_error", error
-        if isinstance(value, (str, bytes)):
-            value = value[:300]
-        line = "".join(letter if " " <= letter <= "~" else " " for letter in str(value)[:300])
-        print(f"{key}\t{line}")
+        print(f"{key}\t{line(value)}")
+
+
+def line(value):
+    """Return what a database says as one short line, without spelling all of what is long."""
+    if isinstance(value, (str, bytes)):
+        value = value[:300]
+    return "".join(letter if " " <= letter <= "~" else " " for letter in str(value)[:300])
 
 
 def opened(sqlite3, path):
